@@ -1,0 +1,28 @@
+PROFILE ?= demo
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: report test lint lab fetch stand-ins
+report: .venv/ready
+	@$(BIN)/python -m lottery.run $(PROFILE)
+
+test: .venv/ready
+	@$(BIN)/python -m pytest
+
+lint: .venv/ready
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+lab: .venv/ready
+	@$(BIN)/python -m ipykernel install --sys-prefix --name lottery --display-name lottery
+	@$(BIN)/jupyter lab --notebook-dir=notebooks
+
+fetch: .venv/ready
+	@$(BIN)/python -m lottery.fetch $(PROFILE)
+
+stand-ins: .venv/ready
+	@$(BIN)/python -m lottery.standins.train
+
+.venv/ready: requirements.lock pyproject.toml
+	@echo "[install] creating .venv with $$($(PYTHON) --version)" && $(PYTHON) -m venv .venv
+	@echo "[install] installing $$(grep -c == requirements.lock) packages, exact versions; some minutes" && $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@echo "[install] installing lottery" && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && touch $@

@@ -1,0 +1,113 @@
+"""What can be studied: stand-ins, hub checkpoints at a pinned revision, local folders. Nothing here loads a model."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+from lottery.errors import LotteryError, NotFetchedError, ParamsError
+from lottery.params import Profile
+from lottery.paths import resolve
+
+STAND_INS = Path(__file__).parent / "standins" / "checkpoints"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
+# Weights as safetensors only, and what configures and tokenizes. No code, no pickles.
+FILES = [
+    "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+]  # fmt: skip
+_EDGE = 4 << 20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model that can be studied: ``kind`` is 'stand-in', 'hub' or 'folder'; ``source`` a name, an id@revision or a path."""
+
+    name: str
+    kind: str
+    source: str
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are.
+
+        **Raises** ``NotFetchedError`` where a hub checkpoint is not in the cache. It never downloads: a job at night must not
+        be the first to find out that a model is gated or the network is down.
+        """
+        if self.kind == "stand-in":
+            return STAND_INS / self.source
+        if self.kind == "folder":
+            return Path(self.source)
+        repository, revision = self.source.split("@")
+        try:
+            folder = Path(snapshot_download(repository, revision=revision, allow_patterns=FILES, local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError):
+            folder = None
+        if folder is None or not (folder / "config.json").exists():
+            raise NotFetchedError(
+                f"{self.source} is not in the Hugging Face cache; fetch it first, where there is a network: make fetch PROFILE=full"
+            )
+        return folder
+
+    @cached_property
+    def identity(self) -> str:
+        """What makes this checkpoint this one and no other: the pinned revision, or a digest of the files."""
+        return self.source if self.kind == "hub" else f"{self.kind}:{Path(self.source).name}@{digest(self.folder)}"
+
+    def check(self) -> "Checkpoint":
+        """Itself, if it has a configuration, a tokenizer and weights as safetensors; else an error that says what is missing."""
+        folder = self.folder
+        for pattern, what in [("config.json", "configuration"), ("*.safetensors", "weights as safetensors"), ("tokenizer*", "tokenizer")]:
+            if not any(folder.glob(pattern)):
+                raise LotteryError(
+                    f"model: {self.source} has no {pattern} ({what}); allowed: a Hugging Face folder with safetensors weights"
+                )
+        return self
+
+
+def checkpoint(profile: Profile) -> Checkpoint:
+    """The checkpoint that ``profile.model`` names.
+
+    **Raises** ``ParamsError`` for a name that is no notebook's, no id with a full revision, and no folder.
+    """
+    wanted = profile.checkpoints.get(profile.model, profile.model)
+    key = f"checkpoints[{profile.model!r}]" if profile.model in profile.checkpoints else "model"
+    if wanted.startswith("stand-in:"):
+        name = wanted.removeprefix("stand-in:")
+        known = stand_ins()
+        if name not in known:
+            raise ParamsError(f"{key}: given {wanted!r}; allowed stand-ins: {', '.join(known)}")
+        return Checkpoint(profile.model_name, "stand-in", name)
+    if HUB_ID.fullmatch(wanted):
+        return Checkpoint(profile.model_name, "hub", wanted)
+    folder = resolve(wanted)
+    if (folder / "config.json").is_file():
+        return Checkpoint(profile.model_name, "folder", str(folder))
+    raise ParamsError(
+        f"{key}: given {wanted!r}; allowed: {', '.join(profile.checkpoints)}, owner/name@REVISION with the 40 digits of a commit,"
+        f" or a folder with config.json (looked in {folder})"
+    )
+
+
+def stand_ins() -> list[str]:
+    return sorted(path.name for path in STAND_INS.iterdir() if (path / "config.json").is_file())
+
+
+def digest(folder: Path) -> str:
+    """A digest of the files that matter in a checkpoint's folder: names, sizes, and the first and last 4 MiB of each.
+
+    All of a small file, and of a large one the safetensors header and both ends: a second, where hashing 14 GB takes minutes.
+    """
+    total = hashlib.sha256()
+    for path in sorted({p for pattern in FILES for p in folder.glob(pattern)}):
+        size = path.stat().st_size
+        total.update(f"{path.name}:{size}:".encode())
+        with path.open("rb") as file:
+            total.update(file.read(_EDGE))
+            file.seek(max(0, size - _EDGE))
+            total.update(file.read(_EDGE))
+    return total.hexdigest()[:16]

@@ -1,0 +1,17 @@
+"""The one exception that is meant for the person at the keyboard."""
+
+
+class LotteryError(Exception):
+    """Something that the reader of the message can mend. Its text is one line: what was given, what is allowed, what to do."""
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython asks for this: in a notebook the line is shown alone, without frames from inside the package.
+        return [f"{type(self).__name__}: {self}"]
+
+
+class ParamsError(LotteryError, ValueError):
+    """A profile or a parameter that is not valid."""
+
+
+class NotFetchedError(LotteryError, FileNotFoundError):
+    """A checkpoint or a text of the hub that is not on this machine yet."""

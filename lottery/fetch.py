@@ -1,0 +1,117 @@
+"""Fetches beforehand all that a profile needs from the hub, and nothing else: ``python -m lottery.fetch PROFILE``."""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+from lottery.checkpoints import FILES, checkpoint
+from lottery.corpus import WIKITEXT, wikitext_folder
+from lottery.errors import LotteryError, NotFetchedError
+from lottery.params import Profile, load_profile
+from lottery.tables import size
+
+
+@dataclass(frozen=True)
+class Download:
+    """A part of a repository on the hub; ``cached`` raises ``NotFetchedError`` where it is not here yet."""
+
+    repository: str
+    revision: str
+    repo_type: str
+    patterns: list[str]
+    cached: Callable
+
+    def options(self) -> dict:
+        return {"repo_type": self.repo_type, "revision": self.revision, "allow_patterns": self.patterns}
+
+
+def downloads(profile: Profile) -> list[Download]:
+    """What a profile takes from the hub: nothing for stand-ins, folders and files."""
+    found = []
+    for name in profile.checkpoints:
+        wanted = checkpoint(profile.model_copy(update={"model": name}))
+        if wanted.kind == "hub":
+            repository, revision = wanted.source.split("@")
+            found.append(Download(repository, revision, "model", FILES, lambda wanted=wanted: wanted.check()))
+    if profile.text == "wikitext-2-raw":
+        repository, revision, pattern = WIKITEXT
+        found.append(Download(repository, revision, "dataset", [pattern], wikitext_folder))
+    return found
+
+
+def fetch_missing(profile: Profile) -> None:
+    """Downloads what is not cached. Says how much before it begins, and what it is at.
+
+    **Raises** ``LotteryError``, in one line, where the hub cannot be reached, a model is gated, a revision is gone, or the disk
+    is too small.
+    """
+    missing = [download for download in downloads(profile) if not _is_cached(download)]
+    if not missing:
+        return
+    sizes = [_size(download) for download in missing]
+    free = shutil.disk_usage(_existing(constants.HF_HUB_CACHE)).free
+    print(f"fetching {len(missing)} repositories, {size(sum(sizes))}, into {constants.HF_HUB_CACHE} ({size(free)} free)", flush=True)
+    if sum(sizes) > free:
+        raise LotteryError(f"{size(sum(sizes))} are to be fetched, {size(free)} are free; set HF_HOME to a larger disk")
+    for number, (download, bytes_) in enumerate(zip(missing, sizes, strict=True), 1):
+        print(f"[{number}/{len(missing)}] {download.repository}@{download.revision[:10]}, {size(bytes_)}", flush=True)
+        _asking_the_hub(download, lambda download=download: snapshot_download(download.repository, **download.options()))
+        download.cached()
+
+
+def _is_cached(download: Download) -> bool:
+    try:
+        download.cached()
+    except NotFetchedError:
+        return False
+    return True
+
+
+def _size(download: Download) -> int:
+    files = _asking_the_hub(download, lambda: snapshot_download(download.repository, dry_run=True, **download.options()))
+    return sum(file.file_size or 0 for file in files if file.will_download)
+
+
+def _asking_the_hub(download: Download, ask: Callable):
+    what = f"{download.repository}@{download.revision[:10]}"
+    try:
+        return ask()
+    except GatedRepoError:
+        raise LotteryError(f"{what} is gated: accept its terms on its page while logged in, then run: hf auth login") from None
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        raise LotteryError(
+            f"{what} is not on the hub, or not for you; check its name and revision in params/, or run: hf auth login"
+        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise NotFetchedError(
+            f"{what} is not cached and the hub cannot be reached ({reason}); where there is a network, run: make fetch PROFILE=full"
+        ) from None
+
+
+def _existing(path: str) -> Path:
+    folder = Path(path)
+    return next(parent for parent in [folder, *folder.parents] if parent.exists())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Fetch what a profile needs from the hub.")
+    parser.add_argument("profile", help="the name of a file in params/")
+    try:
+        profile = load_profile(parser.parse_args().profile)
+        fetch_missing(profile)
+    except LotteryError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print(f"profile {profile.profile}: everything is here", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

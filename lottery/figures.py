@@ -1,0 +1,120 @@
+"""Records as pictures. One style, vector, readable without colour: each model has its own marker and its name at its line."""
+
+import math
+
+import matplotlib
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from lottery.records import Record
+from lottery.show import Picture
+from lottery.tables import frame, number, percent
+
+CLIFF = 2.0  # a step in which perplexity more than doubles
+
+matplotlib.rcParams["svg.hashsalt"] = "lottery"  # the same figure is the same file
+_MARKERS = "osD^vP*XhpH8"
+
+
+def curve(records: list[Record]) -> Picture | None:
+    """Perplexity over sparsity of one model."""
+    return perplexity_over_sparsity(frame(records)) if records else None
+
+
+def perplexity_over_sparsity(data: pd.DataFrame) -> Picture:
+    """Perplexity over sparsity, a line a model and method, logarithmic; the cliff is the step drawn in dashes.
+
+    A perplexity that is not finite is drawn at the upper edge with the sign for infinity.
+    """
+    sns.set_theme(style="whitegrid", rc={"axes.edgecolor": ".6", "grid.color": ".92", "font.size": 10})
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axes = figure.subplots()
+    finite = data["perplexity"][data["perplexity"].map(math.isfinite)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (1.0, 10.0)
+    top = high * (high / low) ** 0.12 + 0.5 * high
+    series = list(lines(data).items())
+    colours = sns.color_palette("colorblind", max(len(series), 1))
+    ends = []
+    for index, (label, points) in enumerate(series):
+        x = points["sparsity"].to_numpy()
+        y = [value if math.isfinite(value) else top for value in points["perplexity"]]
+        colour, marker = colours[index], _MARKERS[index % len(_MARKERS)]
+        broken = cliff(points)
+        for i in range(len(x) - 1):
+            axes.plot(x[i : i + 2], y[i : i + 2], color=colour, linewidth=1.8, linestyle="--" if broken == i else "-", zorder=2)
+        axes.plot(x, y, color=colour, marker=marker, markersize=7, linestyle="none", markeredgecolor="white", zorder=3)
+        for xi, value in zip(x, points["perplexity"], strict=True):
+            if not math.isfinite(value):
+                axes.annotate("∞", (xi, top), textcoords="offset points", xytext=(0, 6), ha="center", color=colour)
+        ends.append((y[-1], x[-1], label, colour))
+    axes.set_yscale("log")
+    axes.set_ylim(low / 1.25, top * 1.25)
+    _label_ends(axes, ends)
+    ticks = sorted(data["sparsity"].unique())
+    axes.set_xticks(ticks, [percent(t) if t else "dense" for t in ticks])
+    axes.set_xlim(-0.03, max([*ticks, 0.5]) + 0.02)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(axis="x", visible=False)
+    axes.set_xlabel("sparsity of the linear layers inside the blocks")
+    axes.set_ylabel("perplexity, log scale (lower is better)")
+    sns.despine(figure)
+    caption = (
+        "Perplexity over sparsity. Dashed: the cliff, the first step between two measured sparsities in which perplexity more than doubles."
+        " Compare the shapes, not the heights: perplexity per token does not compare across tokenizers."
+    )
+    alt = "Line chart of perplexity over sparsity. " + " ".join(
+        f"{label}: "
+        + ", ".join(f"{percent(s) if s else 'dense'} {number(p)}" for s, p in zip(points["sparsity"], points["perplexity"], strict=True))
+        + "."
+        for label, points in series
+    )
+    return Picture(figure, caption, alt)
+
+
+def lines(data: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The series of a study: for each model and method its points from the dense one on, in order of sparsity."""
+    pruned = data[data["method"] != "dense"]
+    methods = list(pruned["method"].unique()) or ["dense"]
+    found = {}
+    for model in data["model"].unique():
+        of_model = data[data["model"] == model]
+        for method in methods:
+            points = of_model[of_model["method"].isin(["dense", method])].sort_values("sparsity").reset_index(drop=True)
+            if len(points):
+                found[model if len(methods) == 1 else f"{model}, {method}"] = points
+    return found
+
+
+def cliff(points: pd.DataFrame) -> int | None:
+    """The index of the point before the first step in which perplexity more than doubles; ``None`` where no step does."""
+    values = list(points["perplexity"])
+    for i in range(len(values) - 1):
+        if math.isfinite(values[i]) and values[i + 1] > CLIFF * values[i]:
+            return i
+    return None
+
+
+def _label_ends(axes, ends: list[tuple]) -> None:
+    """Names at the right end of each line, pushed apart so that none covers another."""
+    figure_height = axes.figure.get_size_inches()[1] * 72 * 0.8
+    low, high = (math.log(limit) for limit in axes.get_ylim())
+    least = 13 / figure_height  # points of a line of text, as a share of the axis
+    placed = -1.0
+    for y, x, label, colour in sorted(ends, key=lambda end: end[0]):
+        share = (math.log(y) - low) / (high - low)
+        placed = max(share, placed + least)
+        shift = (placed - share) * figure_height
+        axes.annotate(
+            label,
+            (x, y),
+            textcoords="offset points",
+            xytext=(10, shift),
+            va="center",
+            color=colour,
+            fontweight="bold",
+            annotation_clip=False,
+        )

@@ -1,0 +1,132 @@
+"""The one place that decides device and dtype, and loads a model accordingly."""
+
+import os
+import platform
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from lottery.checkpoints import Checkpoint
+from lottery.errors import LotteryError
+from lottery.params import Profile
+
+# Progress is the study's own; a bar a shard would fill the log.
+transformers_logging.disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where and in which dtype a model runs, and why."""
+
+    device: torch.device
+    dtype: torch.dtype
+    dtype_reason: str
+
+
+def plan(profile: Profile, weights: int) -> Plan:
+    """Device and dtype for a model of ``weights`` parameters.
+
+    **Raises** ``LotteryError`` where the device is not there, this build of torch cannot drive it, or the weights do not fit.
+    """
+    device = torch.device(profile.device if profile.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        _check_gpu()
+    dtype, reason = _dtype(profile.dtype, device, weights)
+    needed = weights * dtype.itemsize
+    free = torch.cuda.mem_get_info()[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if needed > free:
+        raise LotteryError(
+            f"the weights need {needed / 2**30:.1f} GiB in {_short(dtype)}, {describe(device)} has {free / 2**30:.1f} GiB free;"
+            " take a larger GPU, dtype: float16, or device: cpu"
+        )
+    return Plan(device, dtype, reason)
+
+
+def _dtype(asked: str, device: torch.device, weights: int) -> tuple[torch.dtype, str]:
+    if asked != "auto":
+        return getattr(torch, asked), "asked for in the profile"
+    if device.type == "cuda":
+        # is_bf16_supported() says yes on a T4, through emulation; the capability does not lie.
+        major, minor = torch.cuda.get_device_capability()
+        if (major, minor) >= (8, 0):
+            return torch.bfloat16, f"bfloat16 is native from compute capability 8.0, this is {major}.{minor}"
+        return torch.float16, f"no native bfloat16 below compute capability 8.0, this is {major}.{minor}"
+    if weights * 4 < psutil.virtual_memory().available / 2:
+        return torch.float32, "a CPU, and float32 takes less than half of the free memory"
+    return torch.bfloat16, "a CPU, and float32 would take more than half of the free memory"
+
+
+def _check_gpu() -> None:
+    if not torch.cuda.is_available():
+        raise LotteryError("device: given 'cuda', but torch sees no GPU; set device: auto or cpu, or load the GPU driver")
+    major, minor = torch.cuda.get_device_capability()
+    built_for = torch.cuda.get_arch_list()
+    # A build for sm_80 also drives 8.6 and 8.9: same major, lower or equal minor. PTX ("compute_") serves all that is newer.
+    fits = [a for a in built_for if a.startswith("sm_") and _capability(a)[0] == major and _capability(a)[1] <= minor]
+    ptx = [a for a in built_for if a.startswith("compute_") and _capability(a) <= (major, minor)]
+    if not fits and not ptx:
+        raise LotteryError(
+            f"torch {torch.__version__} is built for {' '.join(built_for)} and cannot drive {torch.cuda.get_device_name()}"
+            f" (sm_{major}{minor}); install torch==2.10.*, the last release whose default build drives a V100"
+        )
+
+
+def _capability(architecture: str) -> tuple[int, int]:
+    digits = "".join(c for c in architecture.split("_")[1] if c.isdigit())
+    return int(digits[:-1]), int(digits[-1])
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def describe(device: torch.device) -> str:
+    """The device's name as a person knows it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        if cpuinfo.exists()
+        else []
+    )
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def tokenizer(checkpoint: Checkpoint):
+    """The checkpoint's tokenizer. **Raises** ``LotteryError`` where it cannot tell which characters a token came from."""
+    found = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+    if not found.is_fast:
+        raise LotteryError(
+            f"model: {checkpoint.source} has no tokenizer.json; save it as a fast tokenizer, bytes per token are counted with it"
+        )
+    return found
+
+
+def skeleton(checkpoint: Checkpoint) -> torch.nn.Module:
+    """The model without its weights, on the meta device: shapes and modules of a 7B model in a second and no memory."""
+    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    model.tie_weights()
+    return model.eval()
+
+
+def load(checkpoint: Checkpoint, plan: Plan) -> torch.nn.Module:
+    """The dense model on the device, in evaluation mode. Only safetensors are read, and no code from the checkpoint runs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model = AutoModelForCausalLM.from_pretrained(
+            checkpoint.folder,
+            dtype=plan.dtype,
+            device_map={"": plan.device},
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    return model.eval()

@@ -1,0 +1,158 @@
+"""The profile: everything that is asked of a run, validated before anything is loaded."""
+
+import ast
+import difflib
+import math
+import re
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+
+from lottery.errors import ParamsError
+from lottery.paths import project_root
+
+METHODS = ("magnitude",)
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Sparsity = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class Profile(BaseModel):
+    """What to prune, how far, on what, measured how. The descriptions are what an error message says is allowed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    profile: Name = Field(description="a name in lower case, digits, '.', '-' or '_'; results go to outputs/NAME")
+    checkpoints: dict[Name, str] = Field(
+        description="a mapping from notebook to checkpoint: 'stand-in:NAME', 'owner/name@REVISION' or a folder", min_length=1
+    )
+    model: str | None = Field(None, description="a key of 'checkpoints', 'owner/name@REVISION' or a folder with config.json")
+    text: str = Field(description="'stories', 'wikitext-2-raw', or the path of a .txt, .raw or .jsonl file", min_length=1)
+    methods: list[Literal[METHODS]] = Field(description=f"a list of {', '.join(METHODS)}", min_length=1)
+    sparsities: list[Sparsity] = Field(description="a list of numbers, each at least 0 and below 1, such as [0.5, 0.7]", min_length=1)
+    window: int = Field(description="a whole number of tokens, 2 to 131072", ge=2, le=131072)
+    max_windows: int | None = Field(None, description="a whole number of windows, at least 1, or null for the whole text", ge=1)
+    batch_size: int = Field(1, description="a whole number of windows, at least 1", ge=1)
+    prompts: int = Field(3, description="a whole number of sample texts, 1 to 20", ge=1, le=20)
+    prompt_words: int = Field(30, description="a whole number of words, 1 to 1000", ge=1, le=1000)
+    new_tokens: int = Field(50, description="a whole number of tokens, 2 to 4096", ge=2, le=4096)
+    temperature: float = Field(0.7, description="a number above 0, at most 2", gt=0, le=2)
+    repeats: int = Field(5, description="a whole number of timed repeats, 1 to 100", ge=1, le=100)
+    seed: int = Field(0, description="a whole number, at least 0", ge=0, lt=2**63)
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto, float32, float16 or bfloat16")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
+
+    @field_validator("sparsities", "methods")
+    @classmethod
+    def _no_repeats(cls, values: list) -> list:
+        if len(set(values)) != len(values):
+            raise ValueError("repeated")
+        return values
+
+    @property
+    def model_name(self) -> str:
+        """The name under which the model's results are filed: its notebook's, or the last part of its id or folder."""
+        if self.model in self.checkpoints:
+            return self.model
+        last = self.model.split("@")[0].rstrip("/").split("/")[-1].lower()
+        return re.sub(r"[^a-z0-9._-]+", "-", last).strip("-.") or "model"
+
+
+def known_profiles() -> list[str]:
+    return sorted(path.stem for path in (project_root() / "params").glob("*.yaml"))
+
+
+def load_profile(name: str, **changes: Any) -> Profile:
+    """The profile in ``params/<name>.yaml`` with single keys changed.
+
+    Without such a file the changes alone must make a whole profile: that is how ``papermill -f my.yaml`` arrives.
+
+    **Raises** ``ParamsError``, in one line: the key, what was given, what is allowed.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+        raise ParamsError(f"profile: given {name!r}; allowed: the name of a file in params/ ({', '.join(known_profiles())})")
+    path = project_root() / "params" / f"{name}.yaml"
+    values: dict[str, Any] = {}
+    if path.exists():
+        values = read_yaml(path)
+    elif not set(changes) >= {key for key, field in Profile.model_fields.items() if field.is_required()} - {"profile"}:
+        raise ParamsError(f"profile: given {name!r}; allowed: the name of a file in params/ ({', '.join(known_profiles())})")
+    return validated({**values, **changes, "profile": name})
+
+
+def read_yaml(path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ParamsError(f"{path.name}: given {values!r}; allowed: lines of 'key: value'")
+    return values
+
+
+def validated(values: dict[str, Any]) -> Profile:
+    """A profile from plain values, or ``ParamsError`` with the first fault."""
+    try:
+        return Profile(**values)
+    except ValidationError as error:
+        faults = error.errors()
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise ParamsError(_sentence(faults[0]) + more) from None
+
+
+def _sentence(fault: dict) -> str:
+    key, *inner = fault["loc"] or ("profile",)
+    where = key + "".join(f"[{part!r}]" for part in inner if part != "[key]")
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        close = difflib.get_close_matches(str(key), Profile.model_fields, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        return f"unknown key '{key}' (given {fault['input']!r}){hint} Allowed: {', '.join(Profile.model_fields)}"
+    allowed = Profile.model_fields[key].description
+    if fault["type"] == "missing":
+        return f"{key}: not given; allowed: {allowed}"
+    if fault["type"] == "value_error":
+        return f"{where}: given {fault['input']!r}, with repeats; allowed: each value once"
+    given = repr(fault["input"])
+    if isinstance(fault["input"], str) and _is_number(fault["input"]):
+        given += " (text: write numbers in YAML without quotes, and 1e-4 as 1.0e-4)"
+    return f"{where}: given {given}; allowed: {allowed}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def notebook_parameters(history: list[str], namespace: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that a running notebook was given, whichever way: edited in its cell, or injected by papermill.
+
+    papermill lets a misspelt parameter pass: it only sets a variable that nobody reads. So the names are taken from the cells
+    themselves. Both the notebook's own cell and the one that papermill puts behind it begin with ``# Parameters``; only what
+    was executed since the own cell last ran counts, so that a mistake can be mended and run again.
+
+    **Arguments**: the sources executed so far (IPython's ``In``), and the notebook's variables.
+    """
+    marked = [index for index, source in enumerate(history) if source.lstrip().startswith("# Parameters:")]
+    if not marked:
+        raise ParamsError("no cell that begins with '# Parameters:' has run; run the notebook from its first cell")
+    names: list[str] = []
+    for source in history[marked[-1] :]:
+        if source.lstrip().startswith("# Parameters"):
+            for node in ast.walk(ast.parse(source)):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    names.append(node.id)
+    return {name: namespace[name] for name in dict.fromkeys(names) if name in namespace}
+
+
+def profile_of_this_notebook() -> Profile:
+    """The validated profile of the notebook that calls it."""
+    from IPython import get_ipython  # only here: nothing else needs a notebook
+
+    shell = get_ipython()
+    if shell is None:
+        raise ParamsError("this is not a notebook: use load_profile('demo')")
+    given = notebook_parameters(shell.user_ns.get("In", []), shell.user_ns)
+    return load_profile(given.pop("profile", "demo"), **given)

@@ -1,0 +1,176 @@
+"""One trial on disk: what was asked, what was measured, and where it came from. Written once, whole, or not at all."""
+
+import hashlib
+import json
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lottery.checkpoints import Checkpoint
+from lottery.corpus import Corpus
+from lottery.params import Profile
+
+# Raised whenever the meaning of a measured number changes: older records are then measured again.
+MEASUREMENT = 1
+
+
+class Request(BaseModel):
+    """Everything that was asked for. Two requests with the same ``key`` would measure the same thing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    measurement: int
+    checkpoint: str
+    text_sha256: str
+    method: str
+    sparsity: float
+    window: int
+    max_windows: int | None
+    batch_size: int
+    prompts: int
+    prompt_words: int
+    new_tokens: int
+    temperature: float
+    repeats: int
+    seed: int
+    dtype: str
+    device: str
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.method}-{self.sparsity:g}-{self.key}.json"
+
+
+class Speed(BaseModel):
+    """Greedy generation at batch 1: tokens per second over exactly ``new_tokens`` tokens, prompt included, and decoding alone."""
+
+    new_tokens: int
+    tokens_per_second: list[float]
+    decode_tokens_per_second: list[float]
+    peak_bytes: int
+    peak_kind: Literal["GPU memory", "resident memory"]
+
+
+class Coherence(BaseModel):
+    coherent: bool
+    reason: str
+
+
+class Sample(BaseModel):
+    prompt: str
+    text: str
+
+
+class Result(BaseModel):
+    perplexity: float
+    first_window_perplexity: float
+    bits_per_byte: float
+    window_nll: list[float]  # summed nats of each window
+    scored_tokens: int
+    scored_bytes: int
+    parameters: int
+    prunable_parameters: int
+    sparsity_prunable: float
+    sparsity_model: float
+    weight_bytes: int
+    speed: Speed
+    coherence: Coherence
+    samples: list[Sample]
+
+
+class Provenance(BaseModel):
+    commit: str
+    dirty: bool
+    versions: dict[str, str]
+    machine: str
+    device: str
+    dtype: str
+    dtype_reason: str
+    threads: int
+    started: datetime
+    finished: datetime
+    slurm_job: str | None
+
+
+class Record(BaseModel):
+    # JSON has no infinity; "Infinity" as a string survives every reader.
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+
+    model: str
+    kind: str
+    source: str
+    architecture: str
+    request: Request
+    result: Result
+    provenance: Provenance
+
+
+class State(BaseModel):
+    """How far the study of one model is: what the run itself wrote last."""
+
+    state: Literal["running", "finished", "failed"]
+    at: datetime
+    reason: str = ""
+    notebook: str = ""
+
+
+def requests(profile: Profile, checkpoint: Checkpoint, text: Corpus) -> list[Request]:
+    """The trials of one model in the order in which they run: the dense model, then each method at rising sparsity."""
+    steps = [("dense", 0.0)] + [(m, float(s)) for m in profile.methods for s in sorted(profile.sparsities) if s > 0]
+    shared = {name: getattr(profile, name) for name in Request.model_fields if name in Profile.model_fields}
+    return [
+        Request(measurement=MEASUREMENT, checkpoint=checkpoint.identity, text_sha256=text.sha256, method=m, sparsity=s, **shared)
+        for m, s in steps
+    ]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: a temporary file beside it, flushed to disk, then renamed over it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(part, 0o644)
+        os.replace(part, path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+def write_record(folder: Path, record: Record) -> Path:
+    path = folder / "records" / record.request.file_name
+    write_whole(path, record.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def read_record(folder: Path, request: Request) -> Record | None:
+    """The record of a request, or ``None`` where there is none that can be read and is of just this request."""
+    path = folder / "records" / request.file_name
+    try:
+        record = Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
+        return None
+    return record if record.request == request else None
+
+
+def write_state(folder: Path, state: str, reason: str = "", notebook: str = "") -> None:
+    value = State(state=state, at=datetime.now().astimezone(), reason=" ".join(reason.split())[:500], notebook=notebook)
+    write_whole(folder / "state.json", value.model_dump_json(indent=1) + "\n")
+
+
+def read_state(folder: Path) -> State | None:
+    try:
+        return State.model_validate_json((folder / "state.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,1 @@
+"""Notebook to HTML and PDF: two nbconvert exporters, ``lottery_html`` and ``lottery_pdf``."""

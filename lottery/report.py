@@ -1,0 +1,209 @@
+"""The report: what the records of a profile say. It reads files only; it never loads a model."""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import Markdown
+from pydantic import ValidationError
+
+from lottery import figures, findings, tables
+from lottery.checkpoints import checkpoint
+from lottery.corpus import corpus
+from lottery.errors import LotteryError, NotFetchedError
+from lottery.params import Profile, profile_of_this_notebook
+from lottery.paths import outputs
+from lottery.records import Record, Request, read_record, read_state, requests
+from lottery.show import Picture, prose, table
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of the report: its records under the profile, how many there should be, and what is wrong, if anything."""
+
+    name: str
+    records: list[Record]
+    wanted: int
+    problem: str
+
+
+class Report:
+    def __init__(self, profile: Profile):
+        self.profile = profile
+        self.folder = outputs(profile.profile)
+        self.models = [self._model(name) for name in profile.checkpoints]
+
+    @classmethod
+    def from_notebook(cls) -> "Report":
+        """The report on the profile that this notebook's parameters name."""
+        return cls(profile_of_this_notebook())
+
+    @cached_property
+    def records(self) -> list[Record]:
+        return [record for model in self.models for record in model.records]
+
+    @cached_property
+    def data(self) -> pd.DataFrame:
+        return tables.frame(self.records)
+
+    def answer(self) -> Markdown:
+        """The first screen: whether these are stand-ins, the answer, and what is missing."""
+        return prose(self._stand_in_notice(), findings.who_has_the_best_ticket(self.data), self._gaps())
+
+    def figure(self) -> Picture | Markdown:
+        if not self.records:
+            return prose("*There is nothing to draw: no trial is recorded under this profile.*")
+        return figures.perplexity_over_sparsity(self.data)
+
+    def tables(self) -> Markdown:
+        """For each model its five columns, or why there are none."""
+        parts = []
+        for model in self.models:
+            parts.append(f"### {model.name}")
+            if model.records:
+                first = model.records[0]
+                parts.append(f"{_source(first)}, {first.architecture}, {first.result.parameters:,} parameters.")
+                parts.append(tables.trials(model.records).data)
+                zeros = {
+                    tables.percent(r.request.sparsity): tables.percent(r.result.sparsity_model) for r in model.records if r.request.sparsity
+                }
+                if zeros:
+                    parts.append("Zeros over the whole model: " + ", ".join(f"{z} at {s}" for s, z in zeros.items()) + ".")
+            if model.problem:
+                parts.append(f"**Incomplete:** {model.problem}")
+        return prose(*parts)
+
+    def answers(self) -> Markdown:
+        """The four questions, answered from the records."""
+        data = self.data
+        return prose(
+            "**Who has the best ticket?** " + findings.who_has_the_best_ticket(data),
+            "**Do bigger models prune better?** " + findings.do_bigger_models_prune_better(data),
+            "**Where is the cliff?** " + findings.where_is_the_cliff(data),
+            "**Does any architecture degrade gracefully?** " + findings.does_any_degrade_gracefully(data),
+        )
+
+    def speed(self) -> Markdown:
+        return prose(findings.what_zeros_save(self.data) if self.records else "*No speed is recorded.*")
+
+    def samples(self) -> Markdown:
+        """The first sample of every variant of every model."""
+        parts = [f"### {model.name}\n\n{tables.samples(model.records, 1).data}" for model in self.models if model.records]
+        return prose(*parts) if parts else prose("*No text is recorded.*")
+
+    def details(self) -> Markdown:
+        return tables.details(self.records)
+
+    def protocol(self) -> Markdown:
+        """How it was measured, in the profile's own numbers."""
+        p = self.profile
+        scored = {r.model: len(r.result.window_nll) for r in self.records}
+        windows = ", ".join(f"{count:,} for {name}" for name, count in scored.items())
+        return prose(
+            f"Text: {p.text}. Windows of {p.window:,} tokens{f' ({windows})' if windows else ''}. Methods: {', '.join(p.methods)}, at"
+            f" {', '.join(tables.percent(s) for s in p.sparsities)} of the linear layers inside the blocks. Speed: {p.new_tokens}"
+            f" new tokens, batch 1, greedy, median of {p.repeats} repeats after a warm-up. Samples: {p.prompts} beginnings of"
+            f" {p.prompt_words} words,"
+            f" {p.new_tokens} tokens drawn at temperature {p.temperature:g}, seed {p.seed}."
+        )
+
+    def machines(self) -> Markdown:
+        """Where every number comes from: commit, device, dtype, versions."""
+        if not self.records:
+            return prose("*No trial is recorded.*")
+        rows = []
+        for model in self.models:
+            for where, count in Counter(_where(record) for record in model.records).items():
+                rows.append({"Model": model.name, "Trials": count, **dict(where)})
+        shared = self.records[0].provenance
+        versions = ", ".join(f"{name} {value}" for name, value in shared.versions.items())
+        reason = "; ".join(dict.fromkeys(f"{r.provenance.dtype}: {r.provenance.dtype_reason}" for r in self.records))
+        texts = ", ".join(sorted({r.request.text_sha256[:16] for r in self.records}))
+        return prose(table(rows, right="Trials"), f"Versions: {versions}. Dtype: {reason}. SHA-256 of the text begins with {texts}.")
+
+    def reproduce(self) -> Markdown:
+        commits = sorted({r.provenance.commit for r in self.records})
+        commit = commits[0] if len(commits) == 1 and commits[0] != "unknown" else ""
+        checkout = f"git checkout {commit}\n" if commit else ""
+        warning = " Some trials were made with changes that are not committed." if any(r.provenance.dirty for r in self.records) else ""
+        return prose(
+            f"```sh\n{checkout}make report PROFILE={self.profile.profile}\n```",
+            "Same profile, same seed, same machine: the same perplexities and texts. Another machine may differ in the last digits,"
+            f" and in speed and memory altogether.{warning}",
+        )
+
+    def _stand_in_notice(self) -> str:
+        if not any(value.startswith("stand-in:") for value in self.profile.checkpoints.values()):
+            return ""
+        return (
+            "> **These are stand-ins.** Small models of the same architectures, trained on generated stories, so that the report"
+            " can be made anywhere. Nothing here is a statement about the real models."
+        )
+
+    def _gaps(self) -> str:
+        named = [f"{model.name}: {model.problem}" for model in self.models if model.problem]
+        return "**Incomplete.** " + " ".join(named) if named else ""
+
+    def _model(self, name: str) -> Model:
+        folder = self.folder / name
+        try:
+            wanted = self._requests(name, folder)
+        except LotteryError as error:
+            return Model(name, [], 0, str(error))
+        records = [record for request in wanted if (record := read_record(folder, request))]
+        return Model(name, records, len(wanted), _problem(folder, records, wanted))
+
+    def _requests(self, name: str, folder: Path) -> list[Request]:
+        profile = self.profile.model_copy(update={"model": name})
+        found = checkpoint(profile)
+        try:
+            text = corpus(profile.text)
+        except NotFetchedError:
+            # A report may be made where the text is not: what the records were made with is then taken from them.
+            text = next((_Text(r.request.text_sha256) for r in _readable(folder)), _Text(""))
+        return requests(profile, found, text)
+
+
+@dataclass(frozen=True)
+class _Text:
+    sha256: str
+
+
+def _readable(folder: Path) -> list[Record]:
+    found = []
+    for path in sorted((folder / "records").glob("*.json")):
+        try:
+            found.append(Record.model_validate_json(path.read_text(encoding="utf-8")))
+        except (ValidationError, UnicodeDecodeError):
+            continue
+    return found
+
+
+def _problem(folder: Path, records: list[Record], wanted: list[Request]) -> str:
+    """Why a model is not complete, in one sentence; empty where it is."""
+    if len(records) == len(wanted):
+        return ""
+    state, count = read_state(folder), f"{len(records)} of {len(wanted)} trials are recorded"
+    broken = [r.file_name for r in wanted if (folder / "records" / r.file_name).exists() and read_record(folder, r) is None]
+    if broken:
+        return f"{count}; {', '.join(broken)} cannot be read and will be measured again."
+    if state is None:
+        return "it has not run."
+    if state.state == "failed":
+        return f"{count}; it failed: {state.reason}"
+    if state.state == "running":
+        return f"{count}; it started at {state.at:%Y-%m-%d %H:%M} and is still running or was killed."
+    return f"{count} under the present profile; the profile changed since it ran."
+
+
+def _source(record: Record) -> str:
+    return f"Stand-in for {record.source}" if record.kind == "stand-in" else record.source
+
+
+def _where(record: Record) -> tuple:
+    p = record.provenance
+    commit = p.commit[:10] + (" with changes" if p.dirty else "")
+    job = {"Slurm job": p.slurm_job} if p.slurm_job else {}
+    return tuple({"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Commit": commit, **job}.items())

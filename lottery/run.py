@@ -1,0 +1,158 @@
+"""From a profile to a report: ``python -m lottery.run PROFILE`` runs what is missing and writes HTML and PDF."""
+
+import argparse
+import hashlib
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+import typst
+from nbconvert.exporters import get_exporter
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from lottery.errors import LotteryError
+from lottery.fetch import fetch_missing
+from lottery.params import Profile, load_profile
+from lottery.paths import outputs, project_root
+from lottery.records import read_state, write_whole
+from lottery.report import Report
+
+START_SECONDS = 300  # importing torch from a shared file system is slow
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run a profile's study and write its report.")
+    parser.add_argument("profile", help="the name of a file in params/")
+    try:
+        return run(load_profile(parser.parse_args().profile))
+    except LotteryError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+def run(profile: Profile) -> int:
+    """Runs every model notebook that is not complete, then the report. Returns 0, or 1 where a model failed or no HTML came.
+
+    A model that fails does not stop the others, and the report is written with its gap named.
+    """
+    started, folder = time.monotonic(), outputs(profile.profile)
+    steps = len(profile.checkpoints) + 1
+    fetch_missing(profile)
+    failed = []
+    for number, name in enumerate(profile.checkpoints, 1):
+        if _complete(profile, name):
+            say(f"[{number}/{steps}] {name}: all trials are recorded, nothing to do")
+            continue
+        say(f"[{number}/{steps}] {name}: running notebooks/{name}.ipynb")
+        began = time.monotonic()
+        reason = _execute(name, profile, folder / name / f"{name}.ipynb")
+        if reason or (state := read_state(folder / name)) is None or state.state != "finished":
+            failed.append(name)
+            say(f"[{number}/{steps}] {name}: failed: {reason or 'it did not finish'}")
+            continue
+        write_whole(folder / name / "stamp", _stamp(profile, name))
+        say(f"[{number}/{steps}] {name}: done in {time.monotonic() - began:.0f} s")
+    paths = _report(profile, folder, f"[{steps}/{steps}]")
+    for path in paths:
+        say(f"      {path}")
+    say(f"done in {time.monotonic() - started:.0f} s" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    return 1 if failed or not paths else 0
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _complete(profile: Profile, name: str) -> bool:
+    """Whether a model's notebook would have nothing to do: every trial recorded, and executed from just these sources."""
+    folder = outputs(profile.profile) / name
+    if Report(profile.model_copy(update={"checkpoints": {name: profile.checkpoints[name]}})).models[0].problem:
+        return False
+    stamp = folder / "stamp"
+    return (folder / f"{name}.ipynb").exists() and stamp.exists() and stamp.read_text() == _stamp(profile, name)
+
+
+def _stamp(profile: Profile, name: str, *inputs: Path) -> str:
+    """A digest of all that decides what an executed notebook shows: its source, the package, the profile, and the given files."""
+    total = hashlib.sha256(profile.model_dump_json().encode())
+    package = Path(__file__).parent
+    sources = [*package.rglob("*.py"), *package.glob("render/templates/**/*.*"), project_root() / "notebooks" / f"{name}.ipynb", *inputs]
+    for path in sorted(sources):
+        total.update(f"{path.name}\0".encode() + path.read_bytes())
+    return total.hexdigest() + "\n"
+
+
+def _execute(name: str, profile: Profile, target: Path) -> str:
+    """Runs a notebook by papermill. Returns the reason of a failure in one line, or nothing."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_suffix(".running.ipynb")
+    with tempfile.TemporaryDirectory(prefix="lottery-") as sockets:
+        # TCP ports are raced for when several kernels start on one machine; a socket of its own is not.
+        kernel = Config({"KernelManager": {"transport": "ipc", "ip": str(Path(sockets) / "kernel")}})
+        try:
+            papermill.execute_notebook(
+                str(project_root() / "notebooks" / f"{name}.ipynb"), str(part), {"profile": profile.profile},
+                progress_bar=False, stdout_file=_Indented(), start_timeout=START_SECONDS, config=kernel, cwd=str(project_root()),
+            )  # fmt: skip
+        except PapermillExecutionError as error:
+            return f"{error.ename}: {error.evalue}".splitlines()[0]
+        except Exception as error:  # a kernel that died: whatever papermill and nbclient raise then
+            return f"{type(error).__name__}: {error}".splitlines()[0]
+        finally:
+            if part.exists():
+                os.replace(part, target)
+    return ""
+
+
+def _report(profile: Profile, folder: Path, step: str) -> list[Path]:
+    """Runs the report notebook and renders it, unless nothing changed. Returns the files that are there."""
+    html, pdf, stamp = folder / "report.html", folder / "report.pdf", folder / "report.stamp"
+    inputs = sorted([*folder.glob("*/records/*.json"), *folder.glob("*/state.json")])
+    wanted = _stamp(profile, "report", *inputs)
+    if html.exists() and pdf.exists() and stamp.exists() and stamp.read_text() == wanted:
+        say(f"{step} report: nothing changed")
+        return [html, pdf]
+    say(f"{step} report: running notebooks/report.ipynb")
+    executed = folder / "report.ipynb"
+    if reason := _execute("report", profile, executed):
+        say(f"{step} report: failed: {reason}")
+        return []
+    render(executed, "lottery_html", html)
+    try:
+        render(executed, "lottery_pdf", pdf)
+    except (typst.TypstError, RuntimeError, OSError) as error:
+        pdf.unlink(missing_ok=True)
+        say(f"{step} report: no PDF: {' '.join(str(error).split())[:300]}")
+        return [html]
+    write_whole(stamp, wanted)
+    return [html, pdf]
+
+
+def render(notebook: Path, exporter: str, target: Path) -> None:
+    """Converts an executed notebook; the file appears whole or not at all."""
+    node = nbformat.read(notebook, as_version=4)
+    title = next((c.source.lstrip("# ").splitlines()[0] for c in node.cells if c.source.startswith("# ")), notebook.stem)
+    body, _ = get_exporter(exporter)().from_notebook_node(node, resources={"metadata": {"name": notebook.stem, "title": title}})
+    part = target.with_name(f".{target.name}.part")
+    part.write_bytes(body if isinstance(body, bytes) else body.encode())
+    os.replace(part, target)
+
+
+class _Indented:
+    """What a running notebook prints goes to the terminal at once, indented under its step."""
+
+    def write(self, text: str) -> None:
+        for line in text.splitlines():
+            say("      " + line)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""What a notebook shows: Markdown and pictures, the same in JupyterLab, in HTML and in PDF."""
+
+import io
+import re
+import unicodedata
+
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+# Control, format (also the bidirectional overrides), surrogate, private use, unassigned: never shown raw.
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
+
+
+def prose(*paragraphs: str) -> Markdown:
+    return Markdown("\n\n".join(paragraph for paragraph in paragraphs if paragraph))
+
+
+def table(rows: list[dict], right: str = "") -> str:
+    """A Markdown table of dictionaries with the same keys; columns named in ``right`` (joined by '|') are aligned to the right."""
+    if not rows:
+        return "*Nothing to show.*"
+    align = ["right" if name in right.split("|") else "left" for name in rows[0]]
+    cells = [[str(value).replace("|", "\\|") for value in row.values()] for row in rows]
+    return tabulate(cells, headers=list(rows[0]), tablefmt="pipe", colalign=align, disable_numparse=True)
+
+
+def visible(text: str) -> str:
+    """Text in which every character can be seen: what has no shape is written as ``\\u{…}``; newlines stay.
+
+    Text that a model wrote is data, and a broken model writes anything: control characters, bidirectional overrides, nothing.
+    """
+    return "".join(c if c == "\n" or unicodedata.category(c) not in _HIDDEN else f"\\u{{{ord(c):x}}}" for c in text)
+
+
+def verbatim(text: str) -> str:
+    """A Markdown code block that holds the text as it is; the fence is longer than any run of backticks inside."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    # A broken model may write newlines and little else: a long run of them is counted, not shown.
+    short = re.sub(r"\n{4,}", lambda run: f"\n[{len(run[0])} newlines]\n", visible(text))
+    return f"{fence}text\n{short}\n{fence}"
+
+
+class Picture:
+    """A drawn figure as SVG, with a caption that says what to see and an alternative text."""
+
+    def __init__(self, figure: Figure, caption: str, alt: str):
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        self.svg, self.caption, self.alt = buffer.getvalue(), caption, alt
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {"image/svg+xml": self.svg, "text/plain": self.alt}, {"caption": self.caption, "alt": self.alt}

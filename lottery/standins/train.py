@@ -1,0 +1,130 @@
+"""Trains the stand-ins from nothing: ``python -m lottery.standins.train [NAME …] [--steps N] [--out FOLDER]``.
+
+Text comes fresh from the story world, so no window is seen twice and training and test loss measure the same thing. One
+thread a model: the sums in a matrix product depend on the number of threads, and with it the last bits of the weights.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import time
+from itertools import islice
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from lottery.standins.architectures import ARCHITECTURES, CONTEXT
+from lottery.standins.storyworld import stories
+
+TRAIN_SEED, TEST_SEED, WEIGHT_SEED = 1, 2, 3
+STEPS, BATCH, PEAK_RATE, WARM_UP = 2000, 8, 3e-3, 100
+TOKENIZER_STORIES = 4000
+TEST_WINDOWS = 64
+
+
+def train_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer, so that every text has tokens; the one special token is 0."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(islice(stories(TRAIN_SEED, test=False), TOKENIZER_STORIES), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|endoftext|>", eos_token="<|endoftext|>", model_max_length=CONTEXT
+    )
+
+
+def windows(tokenizer, seed: int, *, test: bool):
+    """Endless windows of ``CONTEXT`` tokens from stories joined by blank lines, the way that the test text is joined."""
+    tokens: list[int] = []
+    for text in stories(seed, test=test):
+        tokens += tokenizer.encode(text + "\n\n", add_special_tokens=False)
+        while len(tokens) >= CONTEXT:
+            yield tokens[:CONTEXT]
+            tokens = tokens[CONTEXT:]
+
+
+def rate(step: int, steps: int) -> float:
+    """Learning rate: linear warm-up, then half a cosine down to nought."""
+    warm_up = min(WARM_UP, steps // 10 + 1)
+    if step < warm_up:
+        return PEAK_RATE * (step + 1) / warm_up
+    return PEAK_RATE * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
+
+
+@torch.no_grad()
+def test_loss(model, batches: torch.Tensor) -> float:
+    """Mean nats a token over the test windows."""
+    model.eval()
+    losses = [model(input_ids=b, labels=b, use_cache=False).loss.item() for b in batches.split(BATCH)]
+    model.train()
+    return sum(losses) / len(losses)
+
+
+def train(name: str, folder: Path, steps: int) -> None:
+    """Trains one stand-in and writes its folder: weights in float16, tokenizer, and ``training.json`` with its loss curve."""
+    torch.set_num_threads(1)
+    torch.manual_seed(WEIGHT_SEED)
+    config = ARCHITECTURES[name]
+    tokenizer = train_tokenizer(config.vocab_size)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").float()
+    # No decay on norms and biases, as usual: they are not what overfits.
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.95), fused=True
+    )
+    test = torch.tensor(list(islice(windows(tokenizer, TEST_SEED, test=True), TEST_WINDOWS)))
+    stream = windows(tokenizer, TRAIN_SEED, test=False)
+    curve, started = [], time.monotonic()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step, steps)
+        batch = torch.tensor(list(islice(stream, BATCH)))
+        loss = model(input_ids=batch, labels=batch, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if (step + 1) % max(1, steps // 25) == 0 or step + 1 == steps:
+            curve.append({"step": step + 1, "test_perplexity": round(math.exp(test_loss(model, test)), 4)})
+            print(
+                f"{name}: step {step + 1}/{steps}, test perplexity {curve[-1]['test_perplexity']:.3f}, {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.half().save_pretrained(part)
+    tokenizer.save_pretrained(part)
+    facts = {
+        "seeds": {"train": TRAIN_SEED, "test": TEST_SEED, "weights": WEIGHT_SEED},
+        "steps": steps, "tokens": steps * BATCH * CONTEXT, "peak_rate": PEAK_RATE, "torch": torch.__version__, "curve": curve,
+    }  # fmt: skip
+    (part / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the stand-in models.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(ARCHITECTURES)} (default: all)")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "checkpoints")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(ARCHITECTURES):
+        parser.error(f"unknown stand-in {', '.join(sorted(unknown))}; known: {', '.join(ARCHITECTURES)}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name in arguments.names or ARCHITECTURES:
+        train(name, arguments.out / name, arguments.steps)
+
+
+if __name__ == "__main__":
+    main()
