@@ -70,6 +70,9 @@ class Sample(BaseModel):
 
 
 class Result(BaseModel):
+    # JSON has no infinity; "Infinity" as a string survives every reader.
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
     perplexity: float
     first_window_perplexity: float
     bits_per_byte: float
@@ -101,8 +104,7 @@ class Provenance(BaseModel):
 
 
 class Record(BaseModel):
-    # JSON has no infinity; "Infinity" as a string survives every reader.
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+    model_config = ConfigDict(extra="forbid")
 
     model: str
     kind: str

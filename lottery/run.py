@@ -19,7 +19,7 @@ from lottery.errors import LotteryError
 from lottery.fetch import fetch_missing
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs, project_root
-from lottery.records import read_state, write_whole
+from lottery.records import read_state, write_state, write_whole
 from lottery.report import Report
 
 START_SECONDS = 300  # importing torch from a shared file system is slow
@@ -51,9 +51,12 @@ def run(profile: Profile) -> int:
         say(f"[{number}/{steps}] {name}: running notebooks/{name}.ipynb")
         began = time.monotonic()
         reason = _execute(name, profile, folder / name / f"{name}.ipynb")
-        if reason or (state := read_state(folder / name)) is None or state.state != "finished":
+        state = read_state(folder / name)
+        if reason or state is None or state.state != "finished":
             failed.append(name)
             say(f"[{number}/{steps}] {name}: failed: {reason or 'it did not finish'}")
+            if state is None or state.state != "failed":  # the study itself could not say why: its kernel died, or a cell around it failed
+                write_state(folder / name, "failed", reason or "it did not finish")
             continue
         write_whole(folder / name / "stamp", _stamp(profile, name))
         say(f"[{number}/{steps}] {name}: done in {time.monotonic() - began:.0f} s")

@@ -6,6 +6,7 @@ many, so that later sentences must agree with earlier ones: a model has to carry
 
 import hashlib
 from collections.abc import Iterator
+from itertools import count
 
 from lottery.standins import lexicon as lex
 from lottery.standins.grammar import Draw, Person, a, joined, upper
@@ -20,7 +21,8 @@ class Story:
         self.draw = Draw(seed)
         self.lines: list[str] = []
         self.used: set[str] = set()
-        self.people = self._people(3 if self.draw.chance(0.3) else 2)
+        girls = [self.draw.chance(0.5) for _ in range(3 if self.draw.chance(0.3) else 2)]
+        self.people = [Person(self.fresh(lex.GIRLS if girl else lex.BOYS), girl) for girl in girls]
         self._opening()
         episodes = [self._gift, self._lost, self._trade, self._counting, self._animal, self._hidden, self._leisure, self._question]
         for _ in range(self.draw.between(2, 4)):
@@ -49,10 +51,6 @@ class Story:
         first = self.draw.between(0, len(self.people) - 1)
         second = (first + self.draw.between(1, len(self.people) - 1)) % len(self.people)
         return self.people[first], self.people[second]
-
-    def _people(self, count: int) -> list[Person]:
-        girls = [self.draw.chance(0.5) for _ in range(count)]
-        return [Person(self.fresh(lex.GIRLS if girl else lex.BOYS), girl) for girl in girls]
 
     def _opening(self) -> None:
         d, (first, *others) = self.draw, self.people
@@ -193,13 +191,13 @@ class Story:
     def _counting(self) -> None:
         d, (first, second) = self.draw, self.two()
         one, many = self.fresh(lex.FOODS)
-        count = d.between(3, 12)
-        given = d.between(1, count - 1)
+        owned = d.between(3, 12)
+        given = d.between(1, owned - 1)
         amount = lambda n: f"{lex.NUMBERS[n]} {one if n == 1 else many}"  # noqa: E731
         self.say(
-            f"{first.name} bought {amount(count)} there.",
-            f"{first.name} had {amount(count)} in a basket.",
-            f"{first.name} picked {amount(count)}.",
+            f"{first.name} bought {amount(owned)} there.",
+            f"{first.name} had {amount(owned)} in a basket.",
+            f"{first.name} picked {amount(owned)}.",
         )
         self.say(
             f"{first.he} gave {lex.NUMBERS[given]} of them to {second.name}.",
@@ -207,8 +205,8 @@ class Story:
             f"{lex.NUMBERS[given]} of them fell into the water.",
         )
         self.say(
-            f"so {first.name} had {amount(count - given)} left.",
-            f"then there {'was' if count - given == 1 else 'were'} only {amount(count - given)} left.",
+            f"so {first.name} had {amount(owned - given)} left.",
+            f"then there {'was' if owned - given == 1 else 'were'} only {amount(owned - given)} left.",
         )
 
     def _animal(self) -> None:
@@ -296,9 +294,7 @@ def is_test(text: str) -> bool:
 
 def stories(seed: int, *, test: bool) -> Iterator[str]:
     """The endless sequence of training (or test) stories of a seed."""
-    number = 0
-    while True:
+    for number in count():
         text = Story(seed * 1_000_000_007 + number).text
-        number += 1
         if is_test(text) == test:
             yield text

@@ -5,6 +5,7 @@ thread a model: the sums in a matrix product depend on the number of threads, an
 """
 
 import argparse
+import copy
 import json
 import math
 import shutil
@@ -73,7 +74,7 @@ def train(name: str, folder: Path, steps: int) -> None:
     """Trains one stand-in and writes its folder: weights in float16, tokenizer, and ``training.json`` with its loss curve."""
     torch.set_num_threads(1)
     torch.manual_seed(WEIGHT_SEED)
-    config = ARCHITECTURES[name]
+    config = copy.deepcopy(ARCHITECTURES[name])  # saving a model writes its dtype into its configuration
     tokenizer = train_tokenizer(config.vocab_size)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").float()
     # No decay on norms and biases, as usual: they are not what overfits.

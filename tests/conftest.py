@@ -1,0 +1,63 @@
+"""What many tests share: small models, a copy of the project, and what must be there for a test to run."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+
+TOY = {
+    "profile": "toy",
+    "checkpoints": {"qwen2.5-0.5b": "stand-in:qwen2.5-0.5b"},
+    "model": "qwen2.5-0.5b",
+    "text": "stories",
+    "methods": ["magnitude"],
+    "sparsities": [0.5, 0.9],
+    "window": 64,
+    "max_windows": 4,
+    "prompts": 2,
+    "new_tokens": 8,
+    "repeats": 2,
+}
+
+
+def need(available: bool, what: str) -> None:
+    """Skips a test where something is not on this machine; in CI it must be, so there the test fails instead."""
+    if not available:
+        if os.environ.get("CI"):
+            pytest.fail(f"{what} is missing, and CI must have it")
+        pytest.skip(f"{what} is not on this machine")
+
+
+def need_program(name: str) -> str:
+    need(shutil.which(name) is not None, f"the program {name}")
+    return shutil.which(name)
+
+
+def need_data() -> Path:
+    need(DATA.is_dir(), "the folder ../shared/data")
+    return DATA
+
+
+@pytest.fixture(autouse=True)
+def _one_seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A copy of the project's notebooks and params in an empty folder, which is then the working directory."""
+    for name in ("notebooks", "params"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def toy(project) -> dict:
+    """A profile small enough for a test, as plain values."""
+    return dict(TOY)

@@ -1,0 +1,66 @@
+import pytest
+
+from lottery.checkpoints import checkpoint, digest
+from lottery.errors import LotteryError, NotFetchedError, ParamsError
+from lottery.params import load_profile, validated
+from tests.conftest import TOY
+
+HUB = "owner/model@" + "0" * 40
+
+
+def of(**changes):
+    return checkpoint(validated({**TOY, **changes}))
+
+
+def test_the_three_kinds(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert of().kind == "stand-in"
+    assert (of(model=HUB).kind, of(model=HUB).identity) == ("hub", HUB)
+    assert of(model=str(tmp_path)).kind == "folder"
+
+
+@pytest.mark.parametrize(
+    "value", ["mistral", "owner/model", "owner/model@main", "owner/model@" + "0" * 39, "/nowhere", "mistralai/Mistral-7B-v0.1@HEAD"]
+)
+def test_what_is_no_checkpoint_is_refused_with_what_is_allowed(value):
+    with pytest.raises(ParamsError) as caught:
+        of(model=value)
+    assert str(caught.value).startswith(
+        f"model: given {value!r}; allowed: qwen2.5-0.5b, owner/name@REVISION with the 40 digits of a commit, or a folder"
+    )
+
+
+def test_an_unknown_stand_in_names_the_known():
+    with pytest.raises(ParamsError, match=r"checkpoints\['a'\]: given 'stand-in:b'; allowed stand-ins: mistral-7b, phi-2, "):
+        of(model="a", checkpoints={"a": "stand-in:b"})
+
+
+def test_what_is_not_fetched_names_the_command_that_fetches(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        NotFetchedError, match=r"is not in the Hugging Face cache; fetch it first, where there is a network: make fetch PROFILE=full"
+    ):
+        of(model=HUB).check()
+
+
+def test_weights_that_are_not_safetensors_are_refused(tmp_path):
+    for name in ("config.json", "pytorch_model.bin", "tokenizer.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(
+        LotteryError, match=r"has no \*\.safetensors \(weights as safetensors\); allowed: a Hugging Face folder with safetensors weights"
+    ):
+        of(model=str(tmp_path)).check()
+
+
+def test_the_digest_knows_one_changed_byte(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"\0" * 1000)
+    before = digest(tmp_path)
+    assert digest(tmp_path) == before
+    (tmp_path / "model.safetensors").write_bytes(b"\0" * 999 + b"\1")
+    assert digest(tmp_path) != before
+
+
+def test_results_of_another_checkpoint_are_filed_apart():
+    names = {load_profile("demo", model=model).model_name for model in ["phi-2", HUB, "some/Folder With Spaces/"]}
+    assert names == {"phi-2", "model", "folder-with-spaces"}

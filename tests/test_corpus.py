@@ -1,0 +1,101 @@
+import json
+
+import numpy as np
+import pytest
+
+from lottery import corpus as module
+from lottery.corpus import Corpus, corpus, prompts, windows
+from lottery.errors import LotteryError, NotFetchedError, ParamsError
+from lottery.loading import tokenizer
+from tests.conftest import need_data
+from tests.test_checkpoints import of
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return tokenizer(of())
+
+
+def test_windows_are_disjoint_and_the_remainder_is_dropped(tokens):
+    text = corpus("stories")
+    found = windows(tokens, text, 100)
+    whole = tokens(text.text, verbose=False).input_ids
+    assert len(found.tokens) == len(whole) // 100
+    assert np.array_equal(found.tokens.ravel(), np.array(whole[: len(found.tokens) * 100]))
+
+
+def test_scored_bytes_are_those_of_the_predicted_tokens(tokens):
+    text = Corpus("t", ("Žofie met a fox. 狐 " * 40,))
+    found = windows(tokens, text, 16)
+    for row, size in zip(found.tokens, found.scored_bytes, strict=True):
+        # A window may end inside a character of several bytes: it then counts whole, in the window of its first byte's end.
+        assert abs(len(tokens.decode(row[1:], errors="surrogateescape").encode("utf-8", "replace")) - size) <= 6
+    assert found.scored_bytes.sum() <= len(text.text.encode())
+
+
+def test_scored_bytes_are_exact_on_plain_text(tokens):
+    found = windows(tokens, corpus("stories"), 64, 10)
+    assert [len(tokens.decode(row[1:])) for row in found.tokens] == found.scored_bytes.tolist()
+
+
+def test_a_text_shorter_than_a_window_is_refused(tokens):
+    with pytest.raises(LotteryError, match=r"^text: t has \d tokens, less than one window of 512; give a longer text or a smaller window"):
+        windows(tokens, Corpus("t", ("Too short.",)), 512)
+
+
+def test_the_files_that_a_text_can_come_from(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"one\r\n\r\ntwo")
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}) + "\n" + json.dumps({"text": "two\u2028"}) + "\n")
+    (tmp_path / "a.raw").write_text(" \n = A = \n \n b \n")
+    assert corpus(str(tmp_path / "a.txt")).text == "one\r\n\r\ntwo"
+    assert corpus(str(tmp_path / "a.jsonl")).text == "one\n\ntwo\u2028"
+    assert corpus(str(tmp_path / "a.raw")).rows == ("", " = A = \n", "", " b \n")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"\xff\xfe", "is not UTF-8 (byte 0); save it as UTF-8"),
+        ("a.txt", b" \n ", "is empty; give a file with some thousand words"),
+        ("a.jsonl", b"{}", 'is not one {"text": …} a line'),
+        ("a.jsonl", b"nonsense", 'is not one {"text": …} a line'),
+    ],
+)
+def test_a_text_that_cannot_be_read_says_why(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ParamsError) as caught:
+        corpus(str(tmp_path / name))
+    assert message in str(caught.value)
+
+
+def test_a_text_that_is_not_there_names_where_it_was_looked_for(project):
+    with pytest.raises(ParamsError, match=r"^text: given 'gone\.txt'; allowed: stories, wikitext-2-raw, or a \.txt, \.raw or \.jsonl file"):
+        corpus("gone.txt")
+
+
+def test_wikitext_that_is_not_fetched_names_the_command(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    corpus.cache_clear()
+    with pytest.raises(NotFetchedError, match="make fetch PROFILE=full"):
+        corpus("wikitext-2-raw")
+
+
+def test_wikitext_comes_through_datasets_and_equals_the_raw_file(monkeypatch, tmp_path):
+    """The hub's parquet file, made here from the raw text, gives the same text as the raw file itself."""
+    from datasets import Dataset
+
+    raw = corpus(str(need_data() / "wikitext-2-raw" / "wiki.test.raw"))
+    folder = tmp_path / "wikitext-2-raw-v1"
+    folder.mkdir()
+    Dataset.from_dict({"text": list(raw.rows)}).to_parquet(folder / "test-00000-of-00001.parquet")
+    monkeypatch.setattr(module, "snapshot_download", lambda *_, **__: str(tmp_path))
+    corpus.cache_clear()
+    assert corpus("wikitext-2-raw").text == raw.text
+    assert len(raw.rows) == 4358
+
+
+def test_prompts_are_the_same_words_for_every_model():
+    found = prompts(corpus("stories"), 3, 12)
+    assert len(set(found)) == 3
+    assert all(len(start.split()) == 12 and start in corpus("stories").text for start in found)
+    assert prompts(Corpus("t", ("only a few words",)), 2, 10) == ["only a few words"] * 2

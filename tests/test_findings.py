@@ -1,0 +1,138 @@
+import math
+
+import pytest
+
+from lottery import findings
+from lottery.tables import frame, number, percent, samples, size, trials
+from tests.factory import record_of, sweep_of
+
+
+def data(*sweeps):
+    return frame([record for sweep in sweeps for record in sweep])
+
+
+TWO = data(sweep_of("good", [10, 12, 18, 500], bits=[1, 1.1, 1.4, 5]), sweep_of("bad", [10, 40, 90, 900], bits=[1, 2, 3, 6]))
+
+
+def test_the_best_ticket_is_the_one_that_survives_furthest():
+    assert findings.who_has_the_best_ticket(TWO) == (
+        "**good** has the best ticket: at 70% its perplexity is 18.0, 1.80 times the dense model's, and its text still reads like language."
+        " No other model keeps working at any measured sparsity."
+        " Of the models measured, these keep working: at 50% good; at 70% good; at 90% none of 2."
+    )
+
+
+def test_of_equal_survivors_the_one_that_loses_fewer_bits_is_better():
+    said = findings.who_has_the_best_ticket(
+        data(sweep_of("a", [5, 9, 50, 99], bits=[1, 1.5, 4, 5]), sweep_of("b", [9, 17, 80, 99], bits=[2, 2.2, 5, 6]))
+    )
+    assert said.startswith("**b** has the best ticket: at 50%")
+    assert "Next is a: it loses 0.500 bits per byte there, b 0.200." in said
+    assert "at 50% all 2; at 70% none of 2" in said
+
+
+def test_low_perplexity_with_incoherent_text_does_not_count_as_working():
+    said = findings.who_has_the_best_ticket(
+        data(sweep_of("a", [5, 6, 7, 8], coherent=[True, False, True, True]), sweep_of("b", [5, 9, 90, 99]))
+    )
+    assert said.startswith("**b** has the best ticket: at 50%")
+
+
+def test_when_nothing_survives_it_says_so():
+    said = findings.who_has_the_best_ticket(data(sweep_of("a", [5, 60, 70, 80]), sweep_of("b", [5, 50, 90, 99])))
+    assert said.startswith(
+        "No model keeps working even at 50%; the least is lost by **b**, whose perplexity becomes 10.0 times the dense model's."
+    )
+
+
+def test_without_anything_to_compare_it_says_so():
+    for empty in (frame([]), data(sweep_of("a", [5])), frame([record_of("a", "magnitude", 0.5)])):
+        assert "nothing can be compared" in findings.who_has_the_best_ticket(empty)
+        assert "Fewer than three models" in findings.do_bigger_models_prune_better(empty)
+        assert findings.where_is_the_cliff(empty)
+        assert findings.does_any_degrade_gracefully(empty)
+        assert findings.what_zeros_save(empty).startswith("Zeros in dense tensors save neither")
+
+
+def test_one_model_alone_is_judged_alone():
+    assert findings.who_has_the_best_ticket(data(sweep_of("a", [5, 6, 70, 80]))).startswith("Only **a** can be judged so far.")
+
+
+def test_size_and_loss_are_related_only_where_chance_is_ruled_out():
+    sizes = {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}
+    up = data(*[sweep_of(name, [5, 9, 9, 9], bits=[1, 3 - 0.1 * n, 3, 3], parameters=n * 1000) for name, n in sizes.items()])
+    said = findings.do_bigger_models_prune_better(up)
+    assert said.startswith(
+        "Yes at 50%. Rank correlation of size with how little is lost (bits per byte): +1.00 at 50% (5 models, p = 0.02)"
+    )
+    three = data(*[sweep_of(name, [5, 9, 9, 9], bits=[1, 3 - 0.1 * sizes[name], 3, 3], parameters=sizes[name] * 1000) for name in "abc"])
+    assert findings.do_bigger_models_prune_better(three).startswith(
+        "Not decided: with so few models, orders like these come about by chance."
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "rho", "chance"), [([1, 2, 3], [1, 2, 3], 1, 2 / 6), ([1, 2, 3, 4], [4, 3, 2, 1], -1, 2 / 24), ([1, 1, 1], [1, 2, 3], 0, 1)]
+)
+def test_rank_correlation_against_counting_by_hand(x, y, rho, chance):
+    assert findings.rank_correlation(x, y) == (pytest.approx(rho), pytest.approx(chance))
+
+
+def test_rank_correlation_of_many_models_is_repeatable():
+    x = list(range(12))
+    assert findings.rank_correlation(x, x) == findings.rank_correlation(x, x)
+    assert findings.rank_correlation(x, x)[1] < 0.01
+
+
+def test_the_cliff_is_the_first_step_that_more_than_doubles():
+    said = findings.where_is_the_cliff(data(sweep_of("a", [10, 15, 31, 900]), sweep_of("b", [10, 12, 14, 16])))
+    assert "a between 50% and 70% (perplexity × 2.07)" in said
+    assert "No cliff within the measured range: b." in said
+    assert "dense" not in findings.where_is_the_cliff(data(sweep_of("a", [10, 12, 14, math.inf])))
+
+
+def test_grace_is_to_have_no_such_step():
+    assert findings.does_any_degrade_gracefully(data(sweep_of("a", [10, 15, 25, 40]), sweep_of("b", [1, 5, 6, 7]))).startswith(
+        "Yes: a (largest step × 1.67);"
+    )
+    said = findings.does_any_degrade_gracefully(data(sweep_of("a", [10, 15, 45, 50]), sweep_of("b", [1, 5, 6, math.inf])))
+    assert (
+        said
+        == "No: every model has a step in which its perplexity more than doubles. The gentlest is a, whose largest step is × 3.00, between 50% and 70%."
+    )
+
+
+def test_flat_speed_is_said_to_be_flat_and_other_speed_is_doubted():
+    steady = data(sweep_of("a", [1, 2, 3, 4]))
+    assert "at most a factor of 1.00 (a)" in findings.what_zeros_save(steady)
+    assert "busy" not in findings.what_zeros_save(steady)
+    unsteady = data([record_of("a", "dense", 0, speed=100), record_of("a", "magnitude", 0.5, speed=150, device="another")])
+    assert "factor of 1.50 (a)" in findings.what_zeros_save(unsteady)
+    assert "the machine was busy" in findings.what_zeros_save(unsteady)
+    assert "were measured on different devices: their speeds do not compare" in findings.what_zeros_save(unsteady)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0.00"), (1, "1.00"), (5.2531, "5.25"), (48.4, "48.4"), (999.6, "1,000"), (48419.12, "48,419"), (0.0123, "0.0123"), (2.5e9, "2.50×10⁹"), (math.inf, "∞"), (math.nan, "not a number")],
+)  # fmt: skip
+def test_numbers_are_shown_with_three_figures(value, text):
+    assert number(value) == text
+
+
+def test_shares_and_sizes():
+    assert [percent(0.5), percent(0.905), percent(1 / 3)] == ["50%", "90.5%", "33.3%"]
+    assert [size(2**30), size(5 * 2**20)] == ["1.00 GiB", "5 MiB"]
+
+
+def test_the_table_has_the_five_columns():
+    head, _, dense, half, *_ = trials(sweep_of("a", [5.25, math.inf, 7, 8])).data.splitlines()
+    assert [cell.strip() for cell in head.strip("|").split("|")] == ["Sparsity", "Perplexity", "Tokens/sec", "Memory", "Coherent?"]
+    assert [cell.strip() for cell in dense.strip("|").split("|")] == ["dense", "5.25", "100", "1.00 GiB", "yes; because"]
+    assert "∞" in half
+
+
+def test_samples_stand_beside_their_verdict():
+    shown = samples(sweep_of("a", [1, 2, 3, 4], coherent=[True, True, False, False], text="A <b>text</b>.")).data
+    assert shown.count("A <b>text</b>.") == 4
+    assert "70% (not coherent):" in shown

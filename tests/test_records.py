@@ -1,0 +1,99 @@
+import math
+import os
+
+import pytest
+
+from lottery import records
+from lottery.checkpoints import checkpoint
+from lottery.corpus import corpus
+from lottery.params import validated
+from lottery.records import read_record, read_state, requests, write_record, write_state, write_whole
+from tests.conftest import TOY
+from tests.factory import record_of
+
+
+def asked(**changes):
+    profile = validated({**TOY, **changes})
+    return requests(profile, checkpoint(profile), corpus(profile.text))
+
+
+def test_the_dense_model_comes_first_then_rising_sparsity():
+    assert [(r.method, r.sparsity) for r in asked(sparsities=[0.9, 0, 0.5])] == [("dense", 0.0), ("magnitude", 0.5), ("magnitude", 0.9)]
+
+
+def test_the_same_request_has_the_same_key_whatever_the_order_of_sparsities():
+    assert {r.key for r in asked(sparsities=[0.5, 0.9])} == {r.key for r in asked(sparsities=[0.9, 0.5])}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"window": 65},
+        {"seed": 1},
+        {"dtype": "float32"},
+        {"new_tokens": 9},
+        {"repeats": 3},
+        {"max_windows": 5},
+        {"prompts": 3},
+        {"temperature": 0.8},
+    ],
+)
+def test_a_changed_parameter_never_reuses_old_work(change):
+    assert not {r.key for r in asked()} & {r.key for r in asked(**change)}
+
+
+def test_every_parameter_that_changes_a_result_is_in_the_request():
+    # What is not in it only says where results go, what is studied (its identity is), and which trials there are.
+    missing = set(type(validated(TOY)).model_fields) - set(records.Request.model_fields)
+    assert missing == {"profile", "checkpoints", "model", "text", "methods", "sparsities"}
+
+
+def test_a_changed_text_or_checkpoint_or_meaning_never_reuses_old_work(monkeypatch):
+    before = {r.key for r in asked()}
+    assert not before & {r.key for r in asked(model="phi-2", checkpoints={"phi-2": "stand-in:phi-2"})}
+    monkeypatch.setattr(records, "MEASUREMENT", records.MEASUREMENT + 1)
+    assert not before & {r.key for r in asked()}
+
+
+def test_a_record_comes_back_as_it_was_infinity_included(tmp_path):
+    record = record_of("m", "magnitude", 0.9, perplexity=math.inf, bits_per_byte=math.inf, window_nll=[math.inf, 1.0])
+    path = write_record(tmp_path, record)
+    assert read_record(tmp_path, record.request) == record
+    assert '"perplexity": "Infinity"' in path.read_text()
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["records", path.name][1:]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"model": "m"}', b"\xff\xfe\x00", b"null"])
+def test_a_record_that_cannot_be_read_is_no_record(tmp_path, content):
+    record = record_of("m", "dense", 0.0)
+    write_record(tmp_path, record).write_bytes(content)
+    assert read_record(tmp_path, record.request) is None
+
+
+def test_a_record_of_another_request_under_the_same_name_is_no_record(tmp_path):
+    record = record_of("m", "dense", 0.0)
+    path = write_record(tmp_path, record)
+    other = record.request.model_copy(update={"seed": 99})
+    path.rename(path.with_name(other.file_name))
+    assert read_record(tmp_path, other) is None
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    target = tmp_path / "a.json"
+    write_whole(target, "old")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(target, "new")
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_state_is_one_line_and_one_that_cannot_be_read_is_none(tmp_path):
+    write_state(tmp_path, "failed", "two\nlines")
+    assert (read_state(tmp_path).state, read_state(tmp_path).reason) == ("failed", "two lines")
+    (tmp_path / "state.json").write_text("{")
+    assert read_state(tmp_path) is None

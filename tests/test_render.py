@@ -1,0 +1,167 @@
+import re
+import subprocess
+
+import nbformat
+import pytest
+
+from lottery.params import validated
+from lottery.render.pdf import legible
+from lottery.report import Report
+from lottery.run import render
+from lottery.show import Picture, prose, table, verbatim, visible
+from lottery.tables import samples
+from tests.conftest import TOY, need_program
+from tests.factory import sweep_of
+
+HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(1)> [a](javascript:alert(1)) **bold** $x^2$ \x1b[31mred\x07 \u202eright 你好 ````\n# head\n| a |"
+
+
+@pytest.fixture
+def notebook(project):
+    """An executed report notebook with hostile samples, made without a kernel."""
+    from lottery.figures import perplexity_over_sparsity
+    from lottery.tables import frame
+
+    records = sweep_of("hostile", [10, 12, 40, 900], text=HOSTILE)
+    picture = perplexity_over_sparsity(frame(records))
+    data, metadata = picture._repr_mimebundle_()
+    cells = [
+        nbformat.v4.new_markdown_cell("# Title of it\n\nProse with $\\frac{a}{b}$ and\n\n$$\\sum_{k=1}^{K} x_k$$"),
+        nbformat.v4.new_code_cell(
+            "secret_code_cell()",
+            outputs=[
+                nbformat.v4.new_output("execute_result", data={"text/markdown": samples(records).data, "text/plain": "x"}),
+                nbformat.v4.new_output("execute_result", data=data, metadata=metadata),
+                nbformat.v4.new_output("stream", name="stdout", text="a line \x1b[31mof output\n"),
+                nbformat.v4.new_output("execute_result", data={"text/html": "<script>alert(2)</script>", "text/plain": "<plain>"}),
+                nbformat.v4.new_output("execute_result", data={"text/markdown": table([{"Model": "a|b", "Value": 1.5}], right="Value")}),
+            ],
+        ),
+    ]
+    path = project / "executed.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def test_html_is_one_file_that_asks_for_nothing(notebook, tmp_path):
+    render(notebook, "lottery_html", tmp_path / "a.html")
+    html = (tmp_path / "a.html").read_text()
+    assert not re.findall(r"(?:src|href)=[\"'](?!data:|#)[^\"']*", html)
+    assert "<script" not in html
+    assert "@import" not in html
+    assert not re.findall(r"url\((?!data:)", html)
+    assert "<math" in html
+    assert "<title>Title of it</title>" in html
+    assert "secret_code_cell" in html
+    assert "<details" in html
+    assert 'alt="Line chart of perplexity' in html
+
+
+def test_what_a_model_wrote_is_text_in_html(notebook, tmp_path):
+    render(notebook, "lottery_html", tmp_path / "a.html")
+    html = (tmp_path / "a.html").read_text()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "<img src=x" not in html
+    assert "javascript:" not in re.findall(r"href=[^>]*", html)
+    assert "\\u{1b}[31mred\\u{7}" in html
+    assert "\\u{202e}right" in html
+    assert "\x1b" not in html
+    assert "\u202e" not in html
+    assert not re.search(r"<h\d[^>]*>head", html)
+    assert "<plain>" not in html
+
+
+def test_pdf_holds_the_same_as_text(notebook, tmp_path):
+    render(notebook, "lottery_pdf", tmp_path / "a.pdf")
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+    text = subprocess.run(
+        [need_program("pdftotext"), "-layout", tmp_path / "a.pdf", "-"], capture_output=True, text=True, check=True
+    ).stdout
+    for expected in (
+        "Title of it",
+        "<script>alert(1)</script>",
+        "**bold**",
+        "$x^2$",
+        "\\u{202e}right",
+        "\\u{4f60}\\u{597d}",
+        "magnitude",
+        "a|b",
+        "a line",
+    ):
+        assert expected in text, expected
+    assert "secret_code_cell" not in text
+
+
+def test_no_request_and_no_script_error_in_a_real_browser(notebook, tmp_path):
+    """Chromium opens the page with a log of all that it asks for and of every message of the console."""
+    chromium = need_program("chromium")
+    render(notebook, "lottery_html", tmp_path / "a.html")
+    switches = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
+    run = subprocess.run(
+        [chromium, *switches, f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={tmp_path / 'net.json'}", "--enable-logging=stderr", "--v=0",
+         "--dump-dom", f"file://{tmp_path / 'a.html'}"],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert "Title of it" in run.stdout
+    assert "CONSOLE" not in run.stderr
+    log = (tmp_path / "net.json").read_text(errors="replace")
+    requested = set(re.findall(r'"url":"(https?://[^"]+)"', log))
+    assert not {url for url in requested if "a.html" in url or "cdn" in url or "jsdelivr" in url or "mathjax" in url.lower()}
+
+
+def test_nbconvert_knows_both_exporters(notebook):
+    import sys
+
+    for exporter, suffix in (("lottery_html", "html"), ("lottery_pdf", "pdf")):
+        subprocess.run([sys.executable, "-m", "nbconvert", "--to", exporter, str(notebook)], check=True, capture_output=True)
+        assert notebook.with_suffix(f".{suffix}").stat().st_size > 1000
+
+
+def test_visible_escapes_what_has_no_shape_and_nothing_else():
+    assert visible("a\x00\x1b\u202e\u200b\ue000\n") == "a\\u{0}\\u{1b}\\u{202e}\\u{200b}\\u{e000}\n"
+    assert visible("Ünïcode – «ok» 你好 🎟") == "Ünïcode – «ok» 你好 🎟"
+
+
+def test_a_fence_is_longer_than_any_run_of_backticks():
+    shown = verbatim("a ````` b")
+    assert shown.startswith("``````text\n")
+    assert shown.endswith("\n``````")
+
+
+def test_a_long_run_of_newlines_is_counted():
+    assert "[9 newlines]" in verbatim("a" + "\n" * 9 + "b")
+
+
+def test_characters_without_a_glyph_are_escaped_in_pdf():
+    assert legible("ok × – 你\n") == "ok × – \\u{4f60}\n"
+
+
+def test_a_table_cell_cannot_break_its_row():
+    assert "a\\|b" in table([{"x": "a|b"}])
+    assert table([]) == "*Nothing to show.*"
+    assert prose("a", "", "b").data == "a\n\nb"
+
+
+def test_the_same_picture_is_the_same_file(project):
+    from lottery.figures import curve
+
+    assert isinstance(curve(sweep_of("a", [1, 2, 3, 9])), Picture)
+    assert curve(sweep_of("a", [1, 2, 3, 9])).svg == curve(sweep_of("a", [1, 2, 3, 9])).svg
+    assert curve([]) is None
+
+
+def test_a_report_without_records_still_renders(project, tmp_path):
+    report = Report(validated({**TOY, "model": None}))
+    output = nbformat.v4.new_output("execute_result", data={"text/markdown": report.answer().data})
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output])]), tmp_path / "n.ipynb")
+    for exporter in ("lottery_html", "lottery_pdf"):
+        render(tmp_path / "n.ipynb", exporter, tmp_path / exporter)
+        assert (tmp_path / exporter).stat().st_size > 1000

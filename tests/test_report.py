@@ -1,0 +1,124 @@
+import math
+
+import pytest
+
+from lottery.checkpoints import checkpoint
+from lottery.corpus import corpus
+from lottery.params import validated
+from lottery.paths import outputs
+from lottery.records import requests, write_record, write_state
+from lottery.report import Report
+from tests.conftest import TOY
+from tests.factory import sweep_of
+
+NAMES = ["mistral-7b", "phi-2"]
+
+
+@pytest.fixture
+def profile(project):
+    return validated({**TOY, "model": None, "checkpoints": {name: f"stand-in:{name}" for name in NAMES}, "sparsities": [0.5, 0.7, 0.9]})
+
+
+def fill(profile, name, perplexities, **more):
+    """Writes records of the profile's own requests."""
+    named = profile.model_copy(update={"model": name})
+    asked = requests(named, checkpoint(named), corpus(profile.text))
+    for request, record in zip(asked, sweep_of(name, perplexities, **more), strict=False):
+        write_record(outputs(profile.profile) / name, record.model_copy(update={"request": request}))
+    return asked
+
+
+def everything(report) -> str:
+    parts = [
+        report.answer(),
+        report.tables(),
+        report.answers(),
+        report.speed(),
+        report.samples(),
+        report.details(),
+        report.protocol(),
+        report.machines(),
+    ]
+    return "\n".join(part.data for part in [*parts, report.reproduce()])
+
+
+def test_complete_records_make_a_report_without_gaps(profile):
+    for name in NAMES:
+        fill(profile, name, [10, 12, 18, 500])
+        write_state(outputs("toy") / name, "finished")
+    report = Report(profile)
+    said = everything(report)
+    assert "Incomplete" not in said
+    assert [model.problem for model in report.models] == ["", ""]
+    assert len(report.data) == 8
+    assert report.figure().alt.startswith("Line chart of perplexity over sparsity. mistral-7b: dense 10.0, 50% 12.0")
+    assert "git checkout " + "c" * 40 in said
+    assert said.index("These are stand-ins") < said.index("has the best ticket")
+
+
+def test_nothing_at_all_still_makes_a_report(profile):
+    report = Report(profile)
+    assert "mistral-7b: it has not run. phi-2: it has not run." in report.answer().data
+    assert "There is nothing to draw" in report.figure().data
+    assert everything(report)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "said"),
+    [
+        ("failed", "MemoryError: no memory left", "1 of 4 trials are recorded; it failed: MemoryError: no memory left"),
+        ("running", "", "and is still running or was killed."),
+        ("finished", "", "1 of 4 trials are recorded under the present profile; the profile changed since it ran."),
+    ],
+)
+def test_a_half_done_model_is_named_with_the_reason_and_the_rest_appears(profile, state, reason, said):
+    fill(profile, "mistral-7b", [10])
+    write_state(outputs("toy") / "mistral-7b", state, reason)
+    fill(profile, "phi-2", [10, 12, 18, 500])
+    report = Report(profile)
+    assert said in report.answer().data
+    assert said in report.tables().data
+    assert "Only **phi-2** can be judged so far" in report.answer().data
+
+
+def test_a_corrupt_record_is_named_and_the_rest_appears(profile):
+    asked = fill(profile, "phi-2", [10, 12, 18, 500])
+    (outputs("toy") / "phi-2" / "records" / asked[2].file_name).write_text('{"half":')
+    report = Report(profile)
+    assert f"3 of 4 trials are recorded; {asked[2].file_name} cannot be read and will be measured again." in report.answer().data
+    assert len(report.data) == 3
+    assert report.figure()
+
+
+def test_infinity_everywhere_is_drawn_and_said(profile):
+    fill(profile, "phi-2", [10, math.inf, math.inf, math.inf])
+    fill(profile, "mistral-7b", [math.inf] * 4)
+    report = Report(profile)
+    assert "∞" in report.tables().data
+    assert "<svg" in report.figure().svg
+    assert everything(report)
+
+
+def test_a_model_that_is_no_longer_there_is_named(profile):
+    broken = profile.model_copy(update={"checkpoints": {**profile.checkpoints, "gone": "stand-in:gone"}})
+    assert "gone: checkpoints['gone']: given 'stand-in:gone'; allowed stand-ins: " in Report(broken).answer().data
+
+
+def test_a_report_can_be_made_where_the_text_is_not(profile, monkeypatch, tmp_path):
+    """Records of a study on WikiText-2 are found again on a machine that never fetched it."""
+    named = profile.model_copy(update={"model": "phi-2"})
+    asked = requests(named, checkpoint(named), corpus("stories"))
+    for request, record in zip(asked, sweep_of("phi-2", [10, 12, 18, 500]), strict=True):
+        write_record(outputs("toy") / "phi-2", record.model_copy(update={"request": request}))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    corpus.cache_clear()
+    assert len(Report(profile.model_copy(update={"text": "wikitext-2-raw"})).records) == 4
+
+
+def test_the_report_never_loads_a_model():
+    """It imports neither the study nor what loads models."""
+    import subprocess
+    import sys
+
+    code = "import sys, lottery.report, lottery.run; print([m for m in ('torch', 'lottery.study', 'lottery.loading') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -1,0 +1,100 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import typst
+import yaml
+
+from lottery import run as module
+from lottery.params import load_profile
+from lottery.records import read_state
+from tests.conftest import TOY
+
+TWO = {
+    **{key: value for key, value in TOY.items() if key != "model"},
+    "checkpoints": {"qwen2.5-0.5b": "stand-in:qwen2.5-0.5b", "phi-2": "stand-in:phi-2"},
+}
+
+
+@pytest.fixture
+def toy_project(project):
+    (project / "params" / "toy.yaml").write_text(yaml.safe_dump(TWO, sort_keys=False))
+    return project
+
+
+def command(project):
+    return [sys.executable, "-m", "lottery.run", "toy"], {"cwd": project, "text": True}
+
+
+def test_the_whole_way_a_gap_and_its_mending(toy_project, capsys):
+    """Two models, one without its notebook: the report is there with the gap named; then whole; then nothing is done again."""
+    hidden = toy_project / "notebooks" / "phi-2.ipynb"
+    source = hidden.read_text()
+    hidden.write_text(source.replace("study.sweep()", "study.no_such_thing()"))
+    arguments, options = command(toy_project)
+    first = subprocess.run(arguments, capture_output=True, **options)
+    folder = toy_project / "outputs" / "toy"
+    assert first.returncode == 1
+    assert "[2/3] phi-2: failed: AttributeError: 'Study' object has no attribute 'no_such_thing'" in first.stdout
+    assert "done in" in first.stdout
+    assert first.stdout.rstrip().endswith("failed: phi-2")
+    assert "1 of 3 trials are recorded; it failed: AttributeError" in (folder / "report.html").read_text()
+
+    hidden.write_text(source)
+    second = subprocess.run(arguments, capture_output=True, **options)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "[1/3] qwen2.5-0.5b: all trials are recorded, nothing to do" in second.stdout
+    assert "phi-2: dense: recorded already" in second.stdout
+    html = (folder / "report.html").read_text()
+    assert "Incomplete" not in html
+    assert "These are stand-ins" in html
+    assert (folder / "report.pdf").read_bytes().startswith(b"%PDF")
+
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    third = subprocess.run(arguments, capture_output=True, **options)
+    assert third.returncode == 0
+    assert "[3/3] report: nothing changed" in third.stdout
+    assert str(folder / "report.html") in third.stdout
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+    assert not list(folder.rglob("*.part"))
+
+
+def test_killed_in_a_trial_the_next_run_goes_on_and_believes_no_notebook(toy_project):
+    arguments, options = command(toy_project)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, **options)
+    for line in process.stdout:
+        if "trial 2 of 3" in line and "loading" in line:
+            os.killpg(process.pid, signal.SIGKILL)  # papermill and the kernel, as the OOM killer or a time limit would
+            break
+    process.wait(60)
+    folder = toy_project / "outputs" / "toy" / "qwen2.5-0.5b"
+    assert read_state(folder).state != "finished"
+    done = {path: path.stat().st_mtime_ns for path in (folder / "records").glob("[!.]*.json")}
+    assert done
+    again = subprocess.run(arguments, capture_output=True, **options)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert read_state(folder).state == "finished"
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+
+
+def test_if_the_pdf_fails_the_html_is_there_and_the_reason_is_one_line(toy_project, monkeypatch, capsys):
+    real = module.render
+
+    def render(notebook, exporter, target):
+        if exporter == "lottery_pdf":
+            raise typst.TypstError("no such font\nsecond line")
+        return real(notebook, exporter, target)
+
+    monkeypatch.setattr(module, "render", render)
+    profile = load_profile("toy")
+    paths = module._report(profile, toy_project / "outputs" / "toy", "[3/3]")
+    assert [path.name for path in paths] == ["report.html"]
+    assert "[3/3] report: no PDF: no such font second line" in capsys.readouterr().out
+
+
+def test_a_profile_that_is_not_there_is_one_line_and_exit_status_1(project):
+    run = subprocess.run([sys.executable, "-m", "lottery.run", "nonsense"], cwd=project, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr == "ParamsError: profile: given 'nonsense'; allowed: the name of a file in params/ (demo, full)\n"

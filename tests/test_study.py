@@ -1,0 +1,129 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from lottery import study as module
+from lottery.errors import LotteryError
+from lottery.params import validated
+from lottery.records import read_state
+from lottery.study import Study
+
+
+def run(toy, **changes) -> Study:
+    study = Study(validated({**toy, **changes}))
+    study.measure_dense()
+    study.sweep()
+    return study
+
+
+@pytest.fixture
+def counted(monkeypatch) -> list:
+    """The trials that were really measured, as they happen."""
+    done, real = [], Study._trial
+
+    def trial(self, request, label):
+        record = real(self, request, label)
+        done.append((request.method, request.sparsity))
+        return record
+
+    monkeypatch.setattr(Study, "_trial", trial)
+    return done
+
+
+def test_a_study_measures_once_and_a_second_run_measures_nothing(toy, counted, capsys):
+    study = run(toy)
+    study.finish()
+    assert counted == [("dense", 0.0), ("magnitude", 0.5), ("magnitude", 0.9)]
+    assert read_state(study.folder).state == "finished"
+    again = run(toy)
+    assert len(counted) == 3
+    assert again.records == study.records
+    assert "recorded already" in capsys.readouterr().out
+
+
+def test_the_same_seed_gives_the_same_numbers_and_texts(toy):
+    first = run(toy)
+    second = run(toy, profile="again")
+    for a, b in zip(first.records, second.records, strict=True):
+        assert (a.result.perplexity, a.result.samples) == (b.result.perplexity, b.result.samples)
+
+
+def test_a_changed_profile_measures_only_what_is_new(toy, counted):
+    run(toy)
+    counted.clear()
+    run(toy, sparsities=[0.5, 0.6, 0.9])
+    assert counted == [("magnitude", 0.6)]
+    counted.clear()
+    run(toy, window=32)
+    assert len(counted) == 3
+
+
+def test_pruning_shows_in_the_record(toy):
+    dense, half, most = run(toy).records
+    assert (dense.result.sparsity_prunable, half.result.sparsity_prunable, most.result.sparsity_prunable) == pytest.approx(
+        (0, 0.5, 0.9), abs=1e-3
+    )
+    assert most.result.sparsity_model < most.result.sparsity_prunable
+    assert dense.result.perplexity < most.result.perplexity
+    assert len(dense.result.samples) == 2
+    assert dense.provenance.dtype == "float32" or torch.cuda.is_available()
+    assert dense.result.speed.new_tokens == 8
+
+
+def test_a_failure_is_recorded_with_its_reason_and_done_trials_stay(toy, monkeypatch):
+    study = Study(validated(toy))
+    study.measure_dense()
+
+    def broken(*_):
+        raise MemoryError("no memory left\nand a second line")
+
+    monkeypatch.setattr(module, "prune", broken)
+    with pytest.raises(MemoryError):
+        study.sweep()
+    assert (read_state(study.folder).state, read_state(study.folder).reason) == ("failed", "MemoryError: no memory left")
+    assert len(study.records) == 1
+    with pytest.raises(LotteryError, match="2 of 3 trials are not recorded; run the cells above"):
+        study.finish()
+
+
+def test_a_failure_before_the_first_trial_is_recorded_too(toy):
+    (toy_folder := module.outputs("toy") / "qwen2.5-0.5b")
+    with pytest.raises(LotteryError, match="looked for"):
+        Study(validated({**toy, "text": "gone.txt"}))
+    assert read_state(toy_folder).reason.startswith("ParamsError: text: given 'gone.txt'")
+
+
+def test_a_dense_model_that_overflows_is_a_broken_dtype_not_a_broken_ticket(toy, monkeypatch):
+    monkeypatch.setattr(module.perplexity, "negative_log_likelihood", lambda *_, **__: torch.tensor([float("nan")] * 4))
+    study = Study(validated(toy))
+    with pytest.raises(LotteryError, match=r"the dense model's losses are not finite in torch\.float32: it overflows; set dtype: float32"):
+        study.measure_dense()
+    assert study.records == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_at_any_moment_the_next_run_goes_on_with_the_first_trial_that_is_not_recorded(toy, how, counted):
+    """A real process, killed in its second trial."""
+    code = f"from lottery.params import validated\nfrom lottery.study import Study\nstudy = Study(validated({toy!r}))\nstudy.sweep()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ}
+    )
+    for line in process.stdout:
+        if "trial 2 of 3" in line:
+            time.sleep(0.05)
+            process.send_signal(how)
+            break
+    process.wait(60)
+    study = Study(validated(toy))
+    files = [path.name for path in study.folder.rglob("*.json") if path.parent.name == "records"]
+    assert 1 <= len(files) == len(study.records) <= 3
+    before = len(files)
+    study.sweep()
+    study.finish()
+    assert len(counted) == 3 - before
+    assert read_state(study.folder).state == "finished"
