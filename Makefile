@@ -2,7 +2,7 @@ PROFILE ?= demo
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: report test lint lab fetch stand-ins
+.PHONY: report test lint lab fetch stand-ins picture
 report: .venv/ready
 	@$(BIN)/python -m lottery.run $(PROFILE)
 
@@ -21,6 +21,9 @@ fetch: .venv/ready
 
 stand-ins: .venv/ready
 	@$(BIN)/python -m lottery.standins.train
+
+picture: report
+	@mkdir -p docs && pdftoppm -r 75 -f 1 -l 1 -png -singlefile outputs/$(PROFILE)/report.pdf docs/report
 
 .venv/ready: requirements.lock pyproject.toml
 	@echo "[install] creating .venv with $$($(PYTHON) --version)" && $(PYTHON) -m venv .venv

@@ -4,9 +4,11 @@ import re
 from collections import defaultdict
 
 import pandas as pd
+from IPython.display import Markdown
 from torch import nn
 
 from lottery.pruning.scope import blocks, prunable
+from lottery.show import prose, verbatim
 
 
 def weights_by_kind(model: nn.Module) -> pd.DataFrame:
@@ -70,6 +72,6 @@ def ends(model: nn.Module) -> pd.DataFrame:
     )
 
 
-def one_block(model: nn.Module) -> str:
+def one_block(model: nn.Module) -> Markdown:
     """The first block as torch prints it."""
-    return str(blocks(model)[0])
+    return prose(verbatim(str(blocks(model)[0])))

@@ -1,6 +1,7 @@
 """What can be studied: stand-ins, hub checkpoints at a pinned revision, local folders. Nothing here loads a model."""
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,14 +60,26 @@ class Checkpoint:
         return self.source if self.kind == "hub" else f"{self.kind}:{Path(self.source).name}@{digest(self.folder)}"
 
     def check(self) -> "Checkpoint":
-        """Itself, if it has a configuration, a tokenizer and weights as safetensors; else an error that says what is missing."""
+        """Itself, if it has a configuration, a tokenizer and all its weights as safetensors; else an error that says what is missing."""
         folder = self.folder
         for pattern, what in [("config.json", "configuration"), ("*.safetensors", "weights as safetensors"), ("tokenizer*", "tokenizer")]:
             if not any(folder.glob(pattern)):
                 raise LotteryError(
                     f"model: {self.source} has no {pattern} ({what}); allowed: a Hugging Face folder with safetensors weights"
                 )
+        if absent := missing_shards(folder):
+            if self.kind == "hub":
+                raise NotFetchedError(f"{self.source} is fetched in part, {absent[0]} is missing; go on with: make fetch PROFILE=full")
+            raise LotteryError(f"model: {self.source} lacks {', '.join(absent)}, which its index names; copy the folder again")
         return self
+
+
+def missing_shards(folder: Path) -> list[str]:
+    """The files that the index of a model in several files names and that are not there: a download that was interrupted."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return []
+    return sorted(name for name in set(json.loads(index.read_text())["weight_map"].values()) if not (folder / name).exists())
 
 
 def checkpoint(profile: Profile) -> Checkpoint:

@@ -159,16 +159,11 @@ class Report:
         profile = self.profile.model_copy(update={"model": name})
         found = checkpoint(profile)
         try:
-            text = corpus(profile.text)
+            text_sha256 = corpus(profile.text).sha256
         except NotFetchedError:
             # A report may be made where the text is not: what the records were made with is then taken from them.
-            text = next((_Text(r.request.text_sha256) for r in _readable(folder)), _Text(""))
-        return requests(profile, found, text)
-
-
-@dataclass(frozen=True)
-class _Text:
-    sha256: str
+            text_sha256 = next((r.request.text_sha256 for r in _readable(folder)), "")
+        return requests(profile, found, text_sha256)
 
 
 def _readable(folder: Path) -> list[Record]:

@@ -31,7 +31,7 @@ class Study:
         with self._failures_recorded():
             self.checkpoint.check()
             self.text = corpus(profile.text)
-            self.requests = requests(profile, self.checkpoint, self.text)
+            self.requests = requests(profile, self.checkpoint, self.text.sha256)
             self.skeleton = loading.skeleton(self.checkpoint)
             self.tokenizer = loading.tokenizer(self.checkpoint)
             self.windows = windows(self.tokenizer, self.text, profile.window, profile.max_windows)

@@ -34,4 +34,4 @@ def test_ends_and_biases_and_attention_tell_the_specialities():
     heads = anatomy.attention(of_name("mistral-7b")).iloc[0]
     assert (heads["query heads"], heads["key-value heads"], heads["window"]) == (8, 2, "128 tokens")
     assert anatomy.attention(of_name("phi-2")).iloc[0]["rotated share of a head"] == 0.5
-    assert "PhiMLP" in anatomy.one_block(of_name("phi-2"))
+    assert "PhiMLP" in anatomy.one_block(of_name("phi-2")).data

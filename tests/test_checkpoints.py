@@ -1,9 +1,15 @@
+import json
+import shutil
+import subprocess
+import sys
+
 import pytest
 
+from lottery import checkpoints as module
 from lottery.checkpoints import checkpoint, digest
 from lottery.errors import LotteryError, NotFetchedError, ParamsError
 from lottery.params import load_profile, validated
-from tests.conftest import TOY
+from tests.conftest import ROOT, TOY
 
 HUB = "owner/model@" + "0" * 40
 
@@ -50,6 +56,29 @@ def test_weights_that_are_not_safetensors_are_refused(tmp_path):
         LotteryError, match=r"has no \*\.safetensors \(weights as safetensors\); allowed: a Hugging Face folder with safetensors weights"
     ):
         of(model=str(tmp_path)).check()
+
+
+def test_a_model_fetched_in_part_is_told_from_a_whole_one(tmp_path, monkeypatch):
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    for name in ("config.json", "tokenizer.json", "model-00001-of-00002.safetensors"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(LotteryError, match=r"lacks model-00002-of-00002\.safetensors, which its index names; copy the folder again"):
+        of(model=str(tmp_path)).check()
+    monkeypatch.setattr(module, "snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(NotFetchedError, match=r"is fetched in part, model-00002-of-00002\.safetensors is missing; go on with: make fetch"):
+        of(model=HUB).check()
+
+
+def test_a_cached_hub_checkpoint_is_studied_without_a_network(tmp_path, monkeypatch):
+    """The layout of the Hugging Face cache, filled with a stand-in."""
+    snapshot = tmp_path / "models--owner--model" / "snapshots" / ("0" * 40)
+    shutil.copytree(module.STAND_INS / "phi-2", snapshot)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    code = f"from tests.test_checkpoints import of, HUB; from lottery.loading import skeleton; print(type(skeleton(of(model={HUB!r}).check())).__name__)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout.strip() == "PhiForCausalLM", run.stderr
 
 
 def test_the_digest_knows_one_changed_byte(tmp_path):

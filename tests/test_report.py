@@ -22,7 +22,7 @@ def profile(project):
 def fill(profile, name, perplexities, **more):
     """Writes records of the profile's own requests."""
     named = profile.model_copy(update={"model": name})
-    asked = requests(named, checkpoint(named), corpus(profile.text))
+    asked = requests(named, checkpoint(named), corpus(profile.text).sha256)
     for request, record in zip(asked, sweep_of(name, perplexities, **more), strict=False):
         write_record(outputs(profile.profile) / name, record.model_copy(update={"request": request}))
     return asked
@@ -107,7 +107,7 @@ def test_a_model_that_is_no_longer_there_is_named(profile):
 def test_a_report_can_be_made_where_the_text_is_not(profile, monkeypatch, tmp_path):
     """Records of a study on WikiText-2 are found again on a machine that never fetched it."""
     named = profile.model_copy(update={"model": "phi-2"})
-    asked = requests(named, checkpoint(named), corpus("stories"))
+    asked = requests(named, checkpoint(named), corpus("stories").sha256)
     for request, record in zip(asked, sweep_of("phi-2", [10, 12, 18, 500]), strict=True):
         write_record(outputs("toy") / "phi-2", record.model_copy(update={"request": request}))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
