@@ -9,6 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import logging as hub_logging
 
 from lottery.checkpoints import FILES, checkpoint
 from lottery.corpus import WIKITEXT, wikitext_folder
@@ -54,6 +55,8 @@ def fetch_missing(profile: Profile) -> None:
     missing = [download for download in downloads(profile) if not _is_cached(download)]
     if not missing:
         return
+    print(f"asking the hub how much there is to fetch of {len(missing)} repositories", flush=True)
+    hub_logging.set_verbosity_error()  # its retries would bury the one line that says what to do
     sizes = [_size(download) for download in missing]
     free = shutil.disk_usage(_existing(constants.HF_HUB_CACHE)).free
     print(f"fetching {len(missing)} repositories, {size(sum(sizes))}, into {constants.HF_HUB_CACHE} ({size(free)} free)", flush=True)

@@ -61,7 +61,7 @@ def test_it_says_how_much_then_downloads_what_is_missing_and_only_that(hub, caps
     hub.here |= {"microsoft/phi-2", "Qwen/Qwen2.5-7B", "Salesforce/wikitext"}
     fetch.fetch_missing(load_profile("full"))
     out = capsys.readouterr().out
-    assert out.startswith("fetching 3 repositories, 3.00 GiB, into ")
+    assert out.startswith("asking the hub how much there is to fetch of 3 repositories\nfetching 3 repositories, 3.00 GiB, into ")
     assert "[2/3] HuggingFaceTB/SmolLM2-1.7B@effd688a12, 1.00 GiB" in out
     assert [call for call in hub.calls if not call[1]] == [
         (name, False) for name in ("mistralai/Mistral-7B-v0.1", "HuggingFaceTB/SmolLM2-1.7B", "Qwen/Qwen2.5-0.5B")

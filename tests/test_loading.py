@@ -1,0 +1,92 @@
+import pytest
+import torch
+
+from lottery import loading
+from lottery.errors import LotteryError
+from lottery.params import validated
+from tests.conftest import TOY
+from tests.test_checkpoints import of
+
+
+def planned(weights=1, **changes):
+    return loading.plan(validated({**TOY, **changes}), weights)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU that only answers questions: its name, its capability, what torch is built for, how much is free."""
+
+    def pretend(name, capability, built_for, free=2**34):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: name)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built_for)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (free, free))
+
+    return pretend
+
+
+OLD = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
+NEW = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "dtype"),
+    [
+        ("Tesla T4", (7, 5), torch.float16),
+        ("Tesla V100", (7, 0), torch.float16),
+        ("NVIDIA H100", (9, 0), torch.bfloat16),
+        ("NVIDIA L4", (8, 9), torch.bfloat16),
+    ],
+)
+def test_bfloat16_only_where_it_is_native_and_the_reason_is_given(gpu, name, capability, dtype):
+    gpu(name, capability, OLD)
+    plan = planned()
+    assert (plan.device.type, plan.dtype) == ("cuda", dtype)
+    assert f"this is {capability[0]}.{capability[1]}" in plan.dtype_reason
+
+
+def test_a_gpu_that_this_build_cannot_drive_is_refused_with_the_cure(gpu):
+    gpu("Tesla V100", (7, 0), NEW)
+    with pytest.raises(
+        LotteryError,
+        match=r"cannot drive Tesla V100 \(sm_70\); install torch==2\.10\.\*, the last release whose default build drives a V100",
+    ):
+        planned()
+
+
+def test_weights_that_do_not_fit_are_refused_before_loading(gpu):
+    gpu("Tesla T4", (7, 5), OLD, free=int(14.5 * 2**30))
+    with pytest.raises(
+        LotteryError,
+        match=r"the weights need 18\.6 GiB in float16, Tesla T4 has 14\.5 GiB free; take a larger GPU, dtype: float16, or device: cpu",
+    ):
+        planned(weights=10**10)
+    assert planned(weights=7_241_732_096).dtype == torch.float16
+
+
+def test_a_gpu_that_is_not_there_is_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(LotteryError, match="device: given 'cuda', but torch sees no GPU; set device: auto or cpu, or load the GPU driver"):
+        planned(device="cuda")
+    assert planned().device.type == "cpu"
+
+
+def test_a_cpu_takes_float32_while_it_fits_and_says_why(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert planned(weights=10**6).dtype == torch.float32
+    monkeypatch.setattr(loading.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2**30})())
+    plan = planned(weights=2**28)
+    assert (plan.dtype, plan.dtype_reason) == (torch.bfloat16, "a CPU, and float32 would take more than half of the free memory")
+    assert planned(dtype="float16").dtype_reason == "asked for in the profile"
+
+
+def test_loaded_weights_are_those_of_the_file_in_the_planned_dtype():
+    from safetensors.torch import load_file
+
+    checkpoint = of()
+    model = loading.load(checkpoint, planned(device="cpu"))
+    stored = load_file(checkpoint.folder / "model.safetensors")
+    loaded = dict(model.named_parameters())
+    assert not model.training
+    assert all(torch.equal(loaded[name], value.float()) for name, value in stored.items())
