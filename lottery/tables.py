@@ -111,7 +111,8 @@ def trials(records: list[Record]) -> Markdown:
         }
         for record in records
     ]
-    return prose(table(rows, right="Perplexity|Tokens/sec|Memory"))
+    kinds = " and ".join(dict.fromkeys(record.result.speed.peak_kind for record in records))
+    return prose(table(rows, right="Perplexity|Tokens/sec|Memory"), f"Memory: peak {kinds} during generation." if kinds else "")
 
 
 def details(records: list[Record]) -> Markdown:
@@ -128,7 +129,7 @@ def details(records: list[Record]) -> Markdown:
                 "Zeros, whole model": percent(result.sparsity_model),
                 "Bits per byte": number(result.bits_per_byte),
                 "First window": number(result.first_window_perplexity),
-                "Tokens/sec, quartiles": f"{number(low)} to {number(high)}",
+                "Tokens/sec, quartiles": f"{number(low)}–{number(high)}",
                 "Decoding alone": number(median(result.speed.decode_tokens_per_second)),
                 "Record": f"`{record.request.key}`",
             }

@@ -27,6 +27,7 @@ def notebook(project):
     data, metadata = picture._repr_mimebundle_()
     cells = [
         nbformat.v4.new_markdown_cell("# Title of it\n\nProse with $\\frac{a}{b}$ and\n\n$$\\sum_{k=1}^{K} x_k$$"),
+        nbformat.v4.new_code_cell("the_parameter = 1", metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell(
             "secret_code_cell()",
             outputs=[
@@ -53,7 +54,8 @@ def test_html_is_one_file_that_asks_for_nothing(notebook, tmp_path):
     assert "<math" in html
     assert "<title>Title of it</title>" in html
     assert "secret_code_cell" in html
-    assert "<details" in html
+    assert html.count("<details") == 1
+    assert "the_parameter" not in html
     assert 'alt="Line chart of perplexity' in html
 
 

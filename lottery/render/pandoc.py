@@ -8,13 +8,15 @@ MARKDOWN = "markdown-raw_html-raw_tex-raw_attribute-native_divs-native_spans"
 
 def to_html(markdown: str) -> str:
     """An HTML fragment; formulas become MathML, which every current browser draws without a script."""
-    return pypandoc.convert_text(markdown, "html5", format=MARKDOWN, extra_args=["--mathml", "--wrap=none", "--syntax-highlighting=none"])
+    return pypandoc.convert_text(
+        markdown, "html5", format=MARKDOWN, extra_args=["--mathml", "--wrap=none", "--columns=10000", "--syntax-highlighting=none"]
+    )
 
 
 def to_typst(markdown: str, title: str, header: str) -> str:
     """A whole Typst document with a title block."""
     arguments = [
-        "--standalone", "--wrap=none", "--syntax-highlighting=none",
+        "--standalone", "--wrap=none", "--columns=10000", "--syntax-highlighting=none",
         "-V", "papersize=a4", "-V", "fontsize=10pt", "-V", f"header-includes={header}", "-M", f"title={title}", "-M", "lang=en",
     ]  # fmt: skip
     return pypandoc.convert_text(markdown, "typst", format=MARKDOWN, extra_args=arguments)
