@@ -33,6 +33,9 @@ class Study:
             self.text = corpus(profile.text)
             self.requests = requests(profile, self.checkpoint, self.text.sha256)
             self.skeleton = loading.skeleton(self.checkpoint)
+            context = getattr(self.skeleton.config, "max_position_embeddings", None) or profile.window
+            if profile.window > context:
+                raise LotteryError(f"window: given {profile.window}; {profile.model_name} was made for at most {context} tokens")
             self.tokenizer = loading.tokenizer(self.checkpoint)
             self.windows = windows(self.tokenizer, self.text, profile.window, profile.max_windows)
 

@@ -98,6 +98,11 @@ def test_a_failure_before_the_first_trial_is_recorded_too(toy):
     assert read_state(toy_folder).reason.startswith("ParamsError: text: given 'gone.txt'")
 
 
+def test_a_window_longer_than_the_context_is_refused(toy):
+    with pytest.raises(LotteryError, match=r"^window: given 513; qwen2\.5-0\.5b was made for at most 512 tokens"):
+        Study(validated({**toy, "window": 513}))
+
+
 def test_a_dense_model_that_overflows_is_a_broken_dtype_not_a_broken_ticket(toy, monkeypatch):
     monkeypatch.setattr(module.perplexity, "negative_log_likelihood", lambda *_, **__: torch.tensor([float("nan")] * 4))
     study = Study(validated(toy))
