@@ -10,7 +10,7 @@ test: .venv/ready
 	@$(BIN)/python -m pytest
 
 lint: .venv/ready
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python -m pytest -q tests/test_notebooks.py -k "outputs or function or shared"
 
 lab: .venv/ready
 	@$(BIN)/python -m ipykernel install --sys-prefix --name lottery --display-name lottery

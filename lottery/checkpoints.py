@@ -49,9 +49,7 @@ class Checkpoint:
         except (LocalEntryNotFoundError, HFValidationError):
             folder = None
         if folder is None or not (folder / "config.json").exists():
-            raise NotFetchedError(
-                f"{self.source} is not in the Hugging Face cache; fetch it first, where there is a network: make fetch PROFILE=full"
-            )
+            raise self._not_fetched("is not in the Hugging Face cache")
         return folder
 
     @cached_property
@@ -64,14 +62,23 @@ class Checkpoint:
         folder = self.folder
         for pattern, what in [("config.json", "configuration"), ("*.safetensors", "weights as safetensors"), ("tokenizer*", "tokenizer")]:
             if not any(folder.glob(pattern)):
+                if self.kind == "hub":
+                    raise self._not_fetched(f"is fetched in part, {pattern} is missing")
                 raise LotteryError(
                     f"model: {self.source} has no {pattern} ({what}); allowed: a Hugging Face folder with safetensors weights"
                 )
         if absent := missing_shards(folder):
             if self.kind == "hub":
-                raise NotFetchedError(f"{self.source} is fetched in part, {absent[0]} is missing; go on with: make fetch PROFILE=full")
+                raise self._not_fetched(f"is fetched in part, {absent[0]} is missing")
             raise LotteryError(f"model: {self.source} lacks {', '.join(absent)}, which its index names; copy the folder again")
         return self
+
+    def _not_fetched(self, how: str) -> NotFetchedError:
+        repository, revision = self.source.split("@")
+        return NotFetchedError(
+            f"{self.source} {how}; fetch it first, where there is a network: make fetch PROFILE=full"
+            f" (a model that is in no profile: hf download {repository} --revision {revision})"
+        )
 
 
 def missing_shards(folder: Path) -> list[str]:
@@ -87,6 +94,8 @@ def checkpoint(profile: Profile) -> Checkpoint:
 
     **Raises** ``ParamsError`` for a name that is no notebook's, no id with a full revision, and no folder.
     """
+    if profile.model is None:
+        raise ParamsError(f"model: not given; allowed: {', '.join(profile.checkpoints)}, owner/name@REVISION, or a folder with config.json")
     wanted = profile.checkpoints.get(profile.model, profile.model)
     key = f"checkpoints[{profile.model!r}]" if profile.model in profile.checkpoints else "model"
     if wanted.startswith("stand-in:"):

@@ -14,8 +14,8 @@ from lottery.records import Coherence
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 NOISE_SHARE = 0.10  # control, private-use and replacement characters among all characters
-KNOWN_WORDS = 0.75  # of the share of known words that the reference reaches
-KNOWN_PAIRS = 0.50  # of the share of known word pairs that the reference reaches
+KNOWN_WORDS = 0.80  # of the share of known words that the reference reaches
+KNOWN_PAIRS = 0.75  # of the share of known word pairs that the reference reaches
 REPEATED = 0.50  # word triples that occurred before in the same sample
 
 

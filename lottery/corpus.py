@@ -127,10 +127,14 @@ def windows(tokenizer, text: Corpus, window: int, max_windows: int | None = None
 def prompts(text: Corpus, count: int, words: int) -> list[str]:
     """Beginnings to be continued: the first ``words`` words of ``count`` rows spread evenly over those that are long enough.
 
+    A text with fewer such rows is begun at ``count`` places spread evenly over its words.
+
     Cut at words, not at tokens, so that every model continues the same text.
     """
     start = re.compile(rf"\s*(?:\S+\s+){{{words - 1}}}\S+")
     found = [match[0].strip() for row in text.rows if len(row.split()) >= 2 * words and (match := start.match(row))]
-    if not found:
-        found = [" ".join(text.text.split()[:words])]
+    if len(found) < count:  # one long row, or short ones: begin at words spread over the whole text instead
+        every = text.text.split()
+        starts = [i * max(0, len(every) - 2 * words) // count for i in range(count)]
+        found = [" ".join(every[at : at + words]) for at in starts]
     return [found[i * len(found) // count] for i in range(count)]

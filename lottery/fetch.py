@@ -1,6 +1,7 @@
 """Fetches beforehand all that a profile needs from the hub, and nothing else: ``python -m lottery.fetch PROFILE``."""
 
 import argparse
+import errno
 import shutil
 import sys
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import logging as hub_logging
 
 from lottery.checkpoints import FILES, checkpoint
@@ -91,8 +92,12 @@ def _asking_the_hub(download: Download, ask: Callable):
         raise LotteryError(
             f"{what} is not on the hub, or not for you; check its name and revision in params/, or run: hf auth login"
         ) from None
-    except (HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0][:200]
+    except Exception as error:  # the hub's client lets time-outs and broken connections of its own libraries through
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise LotteryError(
+                f"{what} cannot be written into {constants.HF_HUB_CACHE}: {reason}; set HF_HOME to a folder with room"
+            ) from None
         raise NotFetchedError(
             f"{what} is not cached and the hub cannot be reached ({reason}); where there is a network, run: make fetch PROFILE=full"
         ) from None

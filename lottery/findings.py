@@ -30,13 +30,14 @@ def comparable(data: pd.DataFrame) -> pd.DataFrame:
 def ranking(data: pd.DataFrame) -> pd.DataFrame:
     """Models from the best ticket down: ``survives`` (highest sparsity up to which all variants work), then bits lost there.
 
+    Only models that were measured at every sparsity that occurs: an unmeasured one is neither survived nor lost.
     Of models that survive equally far, the one that loses fewer bits per byte at that sparsity is better; where none survives,
     the bits lost at the lowest sparsity decide.
     """
     rows = []
     for label, points in lines(data).items():
         pruned = comparable(points)
-        if pruned.empty:
+        if pruned.empty or set(pruned["sparsity"]) != set(levels(data)):
             continue
         works = keeps_working(pruned)
         survives = max(pruned["sparsity"][works.cummin().astype(bool)], default=0.0)
@@ -58,7 +59,7 @@ def ranking(data: pd.DataFrame) -> pd.DataFrame:
 def who_has_the_best_ticket(data: pd.DataFrame) -> str:
     ranks = ranking(data)
     if ranks.empty:
-        return "No model has both its dense and a pruned measurement yet, so nothing can be compared."
+        return "No model has been measured both dense and at every sparsity, so nothing can be compared."
     best = ranks.iloc[0]
     if len(ranks) == 1:
         first = f"Only **{best['model']}** can be judged so far."
@@ -83,6 +84,9 @@ def who_has_the_best_ticket(data: pd.DataFrame) -> str:
             first += f" Next is {second['model']}, which keeps working up to {percent(second['survives'])}."
         else:
             first += " No other model keeps working at any measured sparsity."
+    left_out = [label for label in lines(data) if label not in set(ranks["model"])]
+    if left_out:
+        first += f" Not compared, because a measurement is missing: {', '.join(left_out)}."
     return first + " " + who_survives(data)
 
 
@@ -104,7 +108,6 @@ def do_bigger_models_prune_better(data: pd.DataFrame) -> str:
     pruned, said, decided = comparable(data), [], []
     for level in levels(data):
         at = pruned[pruned["sparsity"] == level].drop_duplicates("model")
-        at = at[at["lost_bits"].map(math.isfinite)]
         if len(at) < 3:
             continue
         rho, chance = rank_correlation(list(at["parameters"]), list(-at["lost_bits"]))
@@ -185,13 +188,11 @@ def does_any_degrade_gracefully(data: pd.DataFrame) -> str:
 def what_zeros_save(data: pd.DataFrame) -> str:
     """Speed and memory over sparsity: flat, because zeros in a dense tensor are stored and multiplied like any other number."""
     claim = "Zeros in dense tensors save neither time nor memory, so both figures should be flat over sparsity."
-    spread_speed, spread_memory, mixed = {}, {}, []
+    spread_speed, spread_memory = {}, {}
     for model, rows in data.groupby("model", sort=False):
         if len(rows) > 1:
             spread_speed[model] = rows["tokens_per_second"].max() / rows["tokens_per_second"].min()
             spread_memory[model] = rows["memory"].max() / rows["memory"].min()
-        if rows["device"].nunique() > 1:
-            mixed.append(model)
     if not spread_speed:
         return claim
     fastest, largest = max(spread_speed, key=spread_speed.get), max(spread_memory, key=spread_memory.get)
@@ -204,6 +205,15 @@ def what_zeros_save(data: pd.DataFrame) -> str:
             " That is more than chance should give: the machine was busy or changed its pace."
             " Run it again before reading anything into speed."
         )
-    if mixed:
-        text += f" The variants of {', '.join(mixed)} were measured on different devices: their speeds do not compare."
     return text
+
+
+def what_does_not_compare(data: pd.DataFrame) -> str:
+    """Names models whose variants were measured on several devices or in several dtypes; empty where there is none."""
+    mixed = [str(model) for model, rows in data.groupby("model", sort=False) if len(rows[["device", "dtype"]].drop_duplicates()) > 1]
+    if not mixed:
+        return ""
+    return (
+        f"**Not one measurement.** The variants of {', '.join(mixed)} were measured on different devices or in different dtypes:"
+        " their speeds do not compare, and their perplexities only roughly. Remove the records and run them on one device."
+    )

@@ -40,9 +40,10 @@ def plan(profile: Profile, weights: int) -> Plan:
     needed = weights * dtype.itemsize
     free = torch.cuda.mem_get_info()[0] if device.type == "cuda" else psutil.virtual_memory().available
     if needed > free:
+        cures = ["a machine with more memory"] + ["dtype: float16"] * (dtype.itemsize > 2) + ["device: cpu"] * (device.type == "cuda")
         raise LotteryError(
             f"the weights need {needed / 2**30:.1f} GiB in {_short(dtype)}, {describe(device)} has {free / 2**30:.1f} GiB free;"
-            " take a larger GPU, dtype: float16, or device: cpu"
+            f" take {' or '.join(cures)}"
         )
     return Plan(device, dtype, reason)
 

@@ -93,6 +93,9 @@ def read_yaml(path) -> dict[str, Any]:
 
 def validated(values: dict[str, Any]) -> Profile:
     """A profile from plain values, or ``ParamsError`` with the first fault."""
+    for key in values:
+        if not isinstance(key, str):  # YAML reads on, yes and 1 as other things than text
+            raise ParamsError(f"unknown key {key!r} (given {values[key]!r}); allowed: {', '.join(Profile.model_fields)}")
     try:
         return Profile(**values)
     except ValidationError as error:
@@ -106,8 +109,8 @@ def _sentence(fault: dict) -> str:
     where = key + "".join(f"[{part!r}]" for part in inner if part != "[key]")
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         close = difflib.get_close_matches(str(key), Profile.model_fields, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        return f"unknown key '{key}' (given {fault['input']!r}){hint} Allowed: {', '.join(Profile.model_fields)}"
+        hint = f", did you mean '{close[0]}'?" if close else ""
+        return f"unknown key '{key}' (given {fault['input']!r}){hint}; allowed: {', '.join(Profile.model_fields)}"
     allowed = Profile.model_fields[key].description
     if fault["type"] == "missing":
         return f"{key}: not given; allowed: {allowed}"

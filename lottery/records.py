@@ -10,7 +10,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lottery.checkpoints import Checkpoint
 from lottery.params import Profile
 
 # Raised whenever the meaning of a measured number changes: older records are then measured again.
@@ -123,13 +122,15 @@ class State(BaseModel):
     notebook: str = ""
 
 
-def requests(profile: Profile, checkpoint: Checkpoint, text_sha256: str) -> list[Request]:
-    """The trials of one model in the order in which they run: the dense model, then each method at rising sparsity."""
+def requests(profile: Profile, checkpoint: str, text_sha256: str) -> list[Request]:
+    """The trials of one model in the order in which they run: the dense model, then each method at rising sparsity.
+
+    **Arguments**: the profile, the identity of the checkpoint, the SHA-256 of the text.
+    """
     steps = [("dense", 0.0)] + [(m, float(s)) for m in profile.methods for s in sorted(profile.sparsities) if s > 0]
     shared = {name: getattr(profile, name) for name in Request.model_fields if name in Profile.model_fields}
     return [
-        Request(measurement=MEASUREMENT, checkpoint=checkpoint.identity, text_sha256=text_sha256, method=m, sparsity=s, **shared)
-        for m, s in steps
+        Request(measurement=MEASUREMENT, checkpoint=checkpoint, text_sha256=text_sha256, method=m, sparsity=s, **shared) for m, s in steps
     ]
 
 

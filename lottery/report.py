@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from lottery import figures, findings, tables
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus
-from lottery.errors import LotteryError, NotFetchedError
+from lottery.errors import LotteryError
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
 from lottery.records import Record, Request, read_record, read_state, requests
-from lottery.show import Picture, prose, table
+from lottery.show import Picture, inline, prose, table
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Report:
 
     def answer(self) -> Markdown:
         """The first screen: whether these are stand-ins, the answer, and what is missing."""
-        return prose(self._stand_in_notice(), findings.who_has_the_best_ticket(self.data), self._gaps())
+        mixed = findings.what_does_not_compare(self.data) if self.records else ""
+        return prose(self._stand_in_notice(), findings.who_has_the_best_ticket(self.data), mixed, self._gaps())
 
     def figure(self) -> Picture | Markdown:
         if not self.records:
@@ -117,8 +118,7 @@ class Report:
         for model in self.models:
             for where, count in Counter(_where(record) for record in model.records).items():
                 rows.append({"Model": model.name, "Trials": count, **dict(where)})
-        shared = self.records[0].provenance
-        versions = ", ".join(f"{name} {value}" for name, value in shared.versions.items())
+        versions = "; or ".join(dict.fromkeys(", ".join(f"{k} {v}" for k, v in r.provenance.versions.items()) for r in self.records))
         reason = "; ".join(dict.fromkeys(f"{r.provenance.dtype}: {r.provenance.dtype_reason}" for r in self.records))
         texts = ", ".join(sorted({r.request.text_sha256[:16] for r in self.records}))
         return prose(table(rows, right="Trials"), f"Versions: {versions}. Dtype: {reason}. SHA-256 of the text begins with {texts}.")
@@ -143,37 +143,39 @@ class Report:
         )
 
     def _gaps(self) -> str:
-        named = [f"{model.name}: {model.problem}" for model in self.models if model.problem]
-        return "**Incomplete.** " + " ".join(named) if named else ""
+        named = [f"- {model.name}: {model.problem}" for model in self.models if model.problem]
+        return "**Incomplete.**\n\n" + "\n".join(named) if named else ""
 
     def _model(self, name: str) -> Model:
         folder = self.folder / name
         try:
             wanted = self._requests(name, folder)
         except LotteryError as error:
-            return Model(name, [], 0, str(error))
+            return Model(name, [], 0, inline(str(error)))
         records = [record for request in wanted if (record := read_record(folder, request))]
         return Model(name, records, len(wanted), _problem(folder, records, wanted))
 
     def _requests(self, name: str, folder: Path) -> list[Request]:
+        """What should be recorded of a model. Where its text or its folder is gone, its newest record says what it was made with."""
         profile = self.profile.model_copy(update={"model": name})
-        found = checkpoint(profile)
+        newest = _newest(folder)
         try:
-            text_sha256 = corpus(profile.text).sha256
-        except NotFetchedError:
-            # A report may be made where the text is not: what the records were made with is then taken from them.
-            text_sha256 = next((r.request.text_sha256 for r in _readable(folder)), "")
-        return requests(profile, found, text_sha256)
+            identity, text_sha256 = checkpoint(profile).identity, corpus(profile.text).sha256
+        except LotteryError:
+            if newest is None:
+                raise
+            identity, text_sha256 = newest.request.checkpoint, newest.request.text_sha256
+        return requests(profile, identity, text_sha256)
 
 
-def _readable(folder: Path) -> list[Record]:
+def _newest(folder: Path) -> Record | None:
     found = []
-    for path in sorted((folder / "records").glob("*.json")):
+    for path in (folder / "records").glob("*.json"):
         try:
             found.append(Record.model_validate_json(path.read_text(encoding="utf-8")))
         except (ValidationError, UnicodeDecodeError):
             continue
-    return found
+    return max(found, key=lambda record: record.provenance.finished, default=None)
 
 
 def _problem(folder: Path, records: list[Record], wanted: list[Request]) -> str:
@@ -187,7 +189,7 @@ def _problem(folder: Path, records: list[Record], wanted: list[Request]) -> str:
     if state is None:
         return "it has not run."
     if state.state == "failed":
-        return f"{count}; it failed: {state.reason}"
+        return f"{count}; it failed: {inline(state.reason)}"
     if state.state == "running":
         return f"{count}; it started at {state.at:%Y-%m-%d %H:%M} and is still running or was killed."
     return f"{count} under the present profile; the profile changed since it ran."
@@ -200,5 +202,5 @@ def _source(record: Record) -> str:
 def _where(record: Record) -> tuple:
     p = record.provenance
     commit = p.commit[:10] + (" with changes" if p.dirty else "")
-    job = {"Slurm job": p.slurm_job} if p.slurm_job else {}
-    return tuple({"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Commit": commit, **job}.items())
+    where = {"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Commit": commit, "Slurm job": p.slurm_job or "none"}
+    return tuple(where.items())

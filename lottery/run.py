@@ -6,17 +6,18 @@ import os
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 import nbformat
 import papermill
-import typst
 from nbconvert.exporters import get_exporter
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from lottery.errors import LotteryError
-from lottery.fetch import fetch_missing
+from lottery.checkpoints import checkpoint
+from lottery.corpus import corpus
+from lottery.errors import LotteryError, NotFetchedError
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs, project_root
 from lottery.records import read_state, write_state, write_whole
@@ -42,29 +43,46 @@ def run(profile: Profile) -> int:
     """
     started, folder = time.monotonic(), outputs(profile.profile)
     steps = len(profile.checkpoints) + 1
-    fetch_missing(profile)
+    _check_anything_is_here(profile)
     failed = []
     for number, name in enumerate(profile.checkpoints, 1):
         if _complete(profile, name):
             say(f"[{number}/{steps}] {name}: all trials are recorded, nothing to do")
             continue
         say(f"[{number}/{steps}] {name}: running notebooks/{name}.ipynb")
-        began = time.monotonic()
+        began = datetime.now().astimezone()
         reason = _execute(name, profile, folder / name / f"{name}.ipynb")
         state = read_state(folder / name)
         if reason or state is None or state.state != "finished":
+            reason = reason or "it did not finish"
             failed.append(name)
-            say(f"[{number}/{steps}] {name}: failed: {reason or 'it did not finish'}")
-            if state is None or state.state != "failed":  # the study itself could not say why: its kernel died, or a cell around it failed
-                write_state(folder / name, "failed", reason or "it did not finish")
+            say(f"[{number}/{steps}] {name}: failed: {reason}")
+            if state is None or state.state != "failed" or state.at < began:
+                # The study could not say why itself: its kernel died, or a cell around it failed.
+                write_state(folder / name, "failed", reason)
             continue
         write_whole(folder / name / "stamp", _stamp(profile, name))
-        say(f"[{number}/{steps}] {name}: done in {time.monotonic() - began:.0f} s")
+        say(f"[{number}/{steps}] {name}: done in {(datetime.now().astimezone() - began).total_seconds():.0f} s")
     paths = _report(profile, folder, f"[{steps}/{steps}]")
     for path in paths:
         say(f"      {path}")
     say(f"done in {time.monotonic() - started:.0f} s" + (f"; failed: {', '.join(failed)}" if failed else ""))
     return 1 if failed or not paths else 0
+
+
+def _check_anything_is_here(profile: Profile) -> None:
+    """Raises ``NotFetchedError`` where the text, or every model, is still to be fetched; one missing model is only a gap."""
+    if any((outputs(profile.profile) / name / "records").is_dir() for name in profile.checkpoints):
+        return
+    corpus(profile.text)
+    absent = []
+    for name in profile.checkpoints:
+        try:
+            checkpoint(profile.model_copy(update={"model": name})).check()
+        except NotFetchedError as error:
+            absent.append(error)
+    if len(absent) == len(profile.checkpoints):
+        raise absent[0]
 
 
 def say(line: str) -> None:
@@ -128,9 +146,9 @@ def _report(profile: Profile, folder: Path, step: str) -> list[Path]:
     render(executed, "lottery_html", html)
     try:
         render(executed, "lottery_pdf", pdf)
-    except (typst.TypstError, RuntimeError, OSError) as error:
+    except Exception as error:  # whatever pandoc, Typst or a font objects to: the HTML is there all the same
         pdf.unlink(missing_ok=True)
-        say(f"{step} report: no PDF: {' '.join(str(error).split())[:300]}")
+        say(f"{step} report: no PDF: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
         return [html]
     write_whole(stamp, wanted)
     return [html, pdf]

@@ -42,6 +42,13 @@ def verbatim(text: str) -> str:
     return f"{fence}text\n{short}\n{fence}"
 
 
+def inline(text: str) -> str:
+    """A Markdown code span that holds a line from elsewhere, an error message say, as it is."""
+    line = " ".join(visible(text).split())
+    fence = "`" * (max((len(run) for run in re.findall(r"`+", line)), default=0) + 1)
+    return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
+
+
 class Picture:
     """A drawn figure as SVG, with a caption that says what to see and an alternative text."""
 

@@ -15,7 +15,7 @@ from lottery.figures import curve
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
 from lottery.provenance import provenance
-from lottery.pruning import count_zeros, prune
+from lottery.pruning import count_zeros, prunable, prune
 from lottery.records import Record, Request, Result, Sample, read_record, read_state, requests, write_record, write_state
 
 _PROGRESS_SECONDS = 15
@@ -31,12 +31,12 @@ class Study:
         with self._failures_recorded():
             self.checkpoint.check()
             self.text = corpus(profile.text)
-            self.requests = requests(profile, self.checkpoint, self.text.sha256)
+            self.requests = requests(profile, self.checkpoint.identity, self.text.sha256)
             self.skeleton = loading.skeleton(self.checkpoint)
-            context = getattr(self.skeleton.config, "max_position_embeddings", None) or profile.window
-            if profile.window > context:
-                raise LotteryError(f"window: given {profile.window}; {profile.model_name} was made for at most {context} tokens")
+            prunable(self.skeleton)  # whether it can be pruned at all
             self.tokenizer = loading.tokenizer(self.checkpoint)
+            self.starts = prompts(self.text, profile.prompts, profile.prompt_words)
+            self._check_context()
             self.windows = windows(self.tokenizer, self.text, profile.window, profile.max_windows)
 
     @classmethod
@@ -109,11 +109,11 @@ class Study:
         nll = perplexity.negative_log_likelihood(model, self.windows.tokens, request.batch_size, self._progress(label))
         if request.method == "dense" and not torch.isfinite(nll).all():
             # A broken dtype must never be taken for a broken ticket.
-            raise LotteryError(f"the dense model's losses are not finite in {self.plan.dtype}: it overflows; set dtype: float32")
+            cure = "the checkpoint is damaged" if self.plan.dtype == torch.float32 else "it overflows; set dtype: float32"
+            raise LotteryError(f"the dense model's losses are not finite in {self.plan.dtype}: {cure}")
         score = perplexity.score(nll, self.windows)
-        starts = prompts(self.text, request.prompts, request.prompt_words)
-        texts = [self._continue(model, start, request, index) for index, start in enumerate(starts)]
-        timed = generation.speed(model, self._encode(starts[0]), request.new_tokens, request.repeats)
+        texts = [self._continue(model, start, request, index) for index, start in enumerate(self.starts)]
+        timed = generation.speed(model, self._encode(self.starts[0]), request.new_tokens, request.repeats)
         weight_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
         del model
         return Record(
@@ -131,10 +131,18 @@ class Study:
                 weight_bytes=weight_bytes,
                 speed=timed,
                 coherence=coherence.verdict(texts, self.text.text),
-                samples=[Sample(prompt=start, text=text) for start, text in zip(starts, texts, strict=True)],
+                samples=[Sample(prompt=start, text=text) for start, text in zip(self.starts, texts, strict=True)],
             ),
             provenance=provenance(self.plan, started),
         )
+
+    def _check_context(self) -> None:
+        """Beyond its context a model writes noise, and pruning would be blamed for it."""
+        context = getattr(self.skeleton.config, "max_position_embeddings", None)
+        longest = max(len(self.tokenizer(start).input_ids) for start in self.starts) + self.profile.new_tokens
+        for key, tokens in [("window", self.profile.window), ("new_tokens: with the longest prompt", longest)]:
+            if context and tokens > context:
+                raise LotteryError(f"{key}: given {tokens} tokens; {self.profile.model_name} was made for at most {context}")
 
     def _encode(self, text: str) -> torch.Tensor:
         return self.tokenizer(text, return_tensors="pt").input_ids.to(self.plan.device)

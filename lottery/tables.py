@@ -38,6 +38,7 @@ def frame(records: list[Record]) -> pd.DataFrame:
                 "coherent": result.coherence.coherent,
                 "reason": result.coherence.reason,
                 "device": record.provenance.device,
+                "dtype": record.provenance.dtype,
                 "key": request.key,
             }
         )
@@ -69,7 +70,7 @@ def number(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.3g}%"
+    return f"{100 * share:.1f}".removesuffix(".0") + "%"
 
 
 def size(count: float) -> str:
@@ -125,25 +126,23 @@ def details(records: list[Record]) -> Markdown:
             {
                 "Model": record.model,
                 "Variant": variant(record.request),
-                "Zeros, pruned layers": percent(result.sparsity_prunable),
-                "Zeros, whole model": percent(result.sparsity_model),
+                "Zeros, layers": percent(result.sparsity_prunable),
+                "Zeros, model": percent(result.sparsity_model),
                 "Bits per byte": number(result.bits_per_byte),
                 "First window": number(result.first_window_perplexity),
-                "Tokens/sec, quartiles": f"{number(low)}–{number(high)}",
+                "Tokens/sec": f"{number(low)}–{number(high)}",
                 "Decoding alone": number(median(result.speed.decode_tokens_per_second)),
                 "Record": f"`{record.request.key}`",
             }
         )
-    return prose(
-        table(rows, right="Zeros, pruned layers|Zeros, whole model|Bits per byte|First window|Tokens/sec, quartiles|Decoding alone")
-    )
+    return prose(table(rows, right="Zeros, layers|Zeros, model|Bits per byte|First window|Tokens/sec|Decoding alone"))
 
 
 def samples(records: list[Record], count: int | None = None) -> Markdown:
-    """What each variant wrote after the same beginnings. Shown verbatim: it is data."""
+    """What each variant wrote after the same beginnings, or after the first ``count``. Shown verbatim: it is data."""
     parts = []
     for index in range(min(count or 100, max((len(r.result.samples) for r in records), default=0))):
-        parts.append(f"**Beginning {index + 1}**")
+        parts.append(f"**Beginning {index + 1}**" if count != 1 else "")
         parts.append(verbatim(records[0].result.samples[index].prompt))
         for record in records:
             coherence = record.result.coherence

@@ -47,6 +47,8 @@ def test_what_is_not_fetched_names_the_command_that_fetches(monkeypatch, tmp_pat
         NotFetchedError, match=r"is not in the Hugging Face cache; fetch it first, where there is a network: make fetch PROFILE=full"
     ):
         of(model=HUB).check()
+    with pytest.raises(ParamsError, match=r"^model: not given; allowed: qwen2\.5-0\.5b, owner/name@REVISION"):
+        of(model=None)
 
 
 def test_weights_that_are_not_safetensors_are_refused(tmp_path):
@@ -66,7 +68,11 @@ def test_a_model_fetched_in_part_is_told_from_a_whole_one(tmp_path, monkeypatch)
     with pytest.raises(LotteryError, match=r"lacks model-00002-of-00002\.safetensors, which its index names; copy the folder again"):
         of(model=str(tmp_path)).check()
     monkeypatch.setattr(module, "snapshot_download", lambda *_, **__: str(tmp_path))
-    with pytest.raises(NotFetchedError, match=r"is fetched in part, model-00002-of-00002\.safetensors is missing; go on with: make fetch"):
+    with pytest.raises(NotFetchedError, match=r"is fetched in part, model-00002-of-00002\.safetensors is missing; fetch it first"):
+        of(model=HUB).check()
+    (tmp_path / "model.safetensors.index.json").unlink()
+    (tmp_path / "model-00001-of-00002.safetensors").unlink()
+    with pytest.raises(NotFetchedError, match=r"is fetched in part, \*\.safetensors is missing; fetch it first"):
         of(model=HUB).check()
 
 

@@ -98,4 +98,6 @@ def test_prompts_are_the_same_words_for_every_model():
     found = prompts(corpus("stories"), 3, 12)
     assert len(set(found)) == 3
     assert all(len(start.split()) == 12 and start in corpus("stories").text for start in found)
+    one_row = Corpus("t", (" ".join(f"w{i}" for i in range(100)),))
+    assert prompts(one_row, 2, 3) == ["w0 w1 w2", "w47 w48 w49"]
     assert prompts(Corpus("t", ("only a few words",)), 2, 10) == ["only a few words"] * 2

@@ -109,7 +109,17 @@ def test_flat_speed_is_said_to_be_flat_and_other_speed_is_doubted():
     unsteady = data([record_of("a", "dense", 0, speed=100), record_of("a", "magnitude", 0.5, speed=150, device="another")])
     assert "factor of 1.50 (a)" in findings.what_zeros_save(unsteady)
     assert "the machine was busy" in findings.what_zeros_save(unsteady)
-    assert "were measured on different devices: their speeds do not compare" in findings.what_zeros_save(unsteady)
+    assert findings.what_does_not_compare(unsteady).startswith(
+        "**Not one measurement.** The variants of a were measured on different devices"
+    )
+    assert findings.what_does_not_compare(steady) == ""
+
+
+def test_models_with_a_missing_sparsity_are_named_and_not_ranked():
+    """One that was measured at 70% only has not survived 50%, and one measured at 50% only is not compared at 70%."""
+    gap = [record for record in sweep_of("gap", [10, 11, 12, 13]) if record.request.sparsity != 0.5]
+    said = findings.who_has_the_best_ticket(frame([*gap, *sweep_of("half", [10, 11]), *sweep_of("whole", [10, 15, 90, 900])]))
+    assert said.startswith("Only **whole** can be judged so far. Not compared, because a measurement is missing: gap, half.")
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_weights_that_do_not_fit_are_refused_before_loading(gpu):
     gpu("Tesla T4", (7, 5), OLD, free=int(14.5 * 2**30))
     with pytest.raises(
         LotteryError,
-        match=r"the weights need 18\.6 GiB in float16, Tesla T4 has 14\.5 GiB free; take a larger GPU, dtype: float16, or device: cpu",
+        match=r"the weights need 18\.6 GiB in float16, Tesla T4 has 14\.5 GiB free; take a machine with more memory or device: cpu",
     ):
         planned(weights=10**10)
     assert planned(weights=7_241_732_096).dtype == torch.float16

@@ -56,7 +56,7 @@ def test_each_model_has_prose_and_a_look_of_its_own():
             nb.cells[0] if position == 0 else next(c for c in nb.cells if c.id == position) for n, nb in NOTEBOOKS.items() if n in MODELS
         ]
         texts = [cell.source for cell in cells]
-        assert len(set(texts)) >= (4 if position == "look" else 5), position
+        assert len(set(texts)) == 5, position
     for name in MODELS:
         assert "What is special." in NOTEBOOKS[name].cells[0].source
         assert "Why that may matter for pruning." in NOTEBOOKS[name].cells[0].source

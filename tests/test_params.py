@@ -24,8 +24,9 @@ def test_the_full_profile_is_the_standard_protocol_at_pinned_revisions():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sparsties": [0.5]}, "unknown key 'sparsties' (given [0.5]); did you mean 'sparsities'? Allowed: profile, checkpoints, "),
-        ({"zzz": 1}, "unknown key 'zzz' (given 1) Allowed: profile, "),
+        ({"sparsties": [0.5]}, "unknown key 'sparsties' (given [0.5]), did you mean 'sparsities'?; allowed: profile, checkpoints, "),
+        ({1: 2}, "unknown key 1 (given 2); allowed: profile, "),
+        ({"zzz": 1}, "unknown key 'zzz' (given 1); allowed: profile, "),
         ({"temperature": "1e-4"}, "temperature: given '1e-4' (text: write numbers in YAML without quotes, and 1e-4 as 1.0e-4); allowed: a number above 0, at most 2"),
         ({"sparsities": [0.5, 1.0]}, "sparsities[1]: given 1.0; allowed: a list of numbers, each at least 0 and below 1, such as [0.5, 0.7]"),
         ({"sparsities": [-0.1]}, "sparsities[0]: given -0.1; allowed: a list of numbers, each at least 0 and below 1"),

@@ -108,6 +108,14 @@ def test_a_block_that_shares_the_embeddings_storage_is_refused():
         prunable(model)
 
 
+def test_a_model_without_linear_layers_in_its_blocks_is_refused():
+    from transformers import GPT2Config
+
+    model = AutoModelForCausalLM.from_config(GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=16))
+    with pytest.raises(LotteryError, match=r"GPT2LMHeadModel has no nn\.Linear inside its blocks; only such layers can be pruned"):
+        prunable(model)
+
+
 def test_a_model_without_blocks_is_refused():
     with pytest.raises(LotteryError, match="Linear has no list of blocks"):
         blocks(nn.Linear(2, 2))

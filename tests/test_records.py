@@ -14,7 +14,7 @@ from tests.factory import record_of
 
 def asked(**changes):
     profile = validated({**TOY, **changes})
-    return requests(profile, checkpoint(profile), corpus(profile.text).sha256)
+    return requests(profile, checkpoint(profile).identity, corpus(profile.text).sha256)
 
 
 def test_the_dense_model_comes_first_then_rising_sparsity():

@@ -22,7 +22,7 @@ def profile(project):
 def fill(profile, name, perplexities, **more):
     """Writes records of the profile's own requests."""
     named = profile.model_copy(update={"model": name})
-    asked = requests(named, checkpoint(named), corpus(profile.text).sha256)
+    asked = requests(named, checkpoint(named).identity, corpus(profile.text).sha256)
     for request, record in zip(asked, sweep_of(name, perplexities, **more), strict=False):
         write_record(outputs(profile.profile) / name, record.model_copy(update={"request": request}))
     return asked
@@ -58,7 +58,7 @@ def test_complete_records_make_a_report_without_gaps(profile):
 
 def test_nothing_at_all_still_makes_a_report(profile):
     report = Report(profile)
-    assert "mistral-7b: it has not run. phi-2: it has not run." in report.answer().data
+    assert "- mistral-7b: it has not run.\n- phi-2: it has not run." in report.answer().data
     assert "There is nothing to draw" in report.figure().data
     assert everything(report)
 
@@ -66,7 +66,7 @@ def test_nothing_at_all_still_makes_a_report(profile):
 @pytest.mark.parametrize(
     ("state", "reason", "said"),
     [
-        ("failed", "MemoryError: no memory left", "1 of 4 trials are recorded; it failed: MemoryError: no memory left"),
+        ("failed", "MemoryError: no memory left", "1 of 4 trials are recorded; it failed: `MemoryError: no memory left`"),
         ("running", "", "and is still running or was killed."),
         ("finished", "", "1 of 4 trials are recorded under the present profile; the profile changed since it ran."),
     ],
@@ -101,18 +101,51 @@ def test_infinity_everywhere_is_drawn_and_said(profile):
 
 def test_a_model_that_is_no_longer_there_is_named(profile):
     broken = profile.model_copy(update={"checkpoints": {**profile.checkpoints, "gone": "stand-in:gone"}})
-    assert "gone: checkpoints['gone']: given 'stand-in:gone'; allowed stand-ins: " in Report(broken).answer().data
+    assert "- gone: `checkpoints['gone']: given 'stand-in:gone'; allowed stand-ins: " in Report(broken).answer().data
 
 
 def test_a_report_can_be_made_where_the_text_is_not(profile, monkeypatch, tmp_path):
     """Records of a study on WikiText-2 are found again on a machine that never fetched it."""
     named = profile.model_copy(update={"model": "phi-2"})
-    asked = requests(named, checkpoint(named), corpus("stories").sha256)
+    asked = requests(named, checkpoint(named).identity, corpus("stories").sha256)
     for request, record in zip(asked, sweep_of("phi-2", [10, 12, 18, 500]), strict=True):
         write_record(outputs("toy") / "phi-2", record.model_copy(update={"request": request}))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     corpus.cache_clear()
     assert len(Report(profile.model_copy(update={"text": "wikitext-2-raw"})).records) == 4
+
+
+def test_a_reason_is_text_whatever_it_says(profile, tmp_path):
+    """An error may quote a checkpoint's own files: no link, no picture, no formula comes of it, and the PDF is still made."""
+    import nbformat
+
+    from lottery.run import render
+
+    write_state(
+        outputs("toy") / "phi-2", "failed", "KeyError: @foo [x](javascript:alert(1)) ![](http://evil.example/x.png) $x$ `` \x1b[31m <b>"
+    )
+    said = Report(profile).answer().data
+    output = nbformat.v4.new_output("execute_result", data={"text/markdown": said})
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output])]), tmp_path / "n.ipynb")
+    render(tmp_path / "n.ipynb", "lottery_html", tmp_path / "n.html")
+    render(tmp_path / "n.ipynb", "lottery_pdf", tmp_path / "n.pdf")
+    html = (tmp_path / "n.html").read_text()
+    assert "@foo [x](javascript:alert(1)) ![](http://evil.example/x.png) $x$" in html
+    assert not [tag for tag in ("<a ", "<img", "<math", "\x1b", "<b>") if tag in html]
+
+
+def test_records_outlive_the_folder_they_were_made_from(profile, tmp_path):
+    """A local checkpoint that was moved away since: what is recorded is still told."""
+    fill(profile, "phi-2", [10, 12, 18, 500])
+    moved = profile.model_copy(update={"checkpoints": {"phi-2": "/gone"}})
+    assert len(Report(moved).records) == 4
+
+
+def test_several_devices_are_named_on_the_first_screen(profile):
+    asked = fill(profile, "phi-2", [10, 12, 18, 500])
+    other = sweep_of("phi-2", [10], device="another")[0]
+    write_record(outputs("toy") / "phi-2", other.model_copy(update={"request": asked[0]}))
+    assert "Not one measurement" in Report(profile).answer().data
 
 
 def test_the_report_never_loads_a_model():

@@ -9,7 +9,7 @@ import yaml
 
 from lottery import run as module
 from lottery.params import load_profile
-from lottery.records import read_state
+from lottery.records import read_state, write_state
 from tests.conftest import TOY
 
 TWO = {
@@ -40,7 +40,7 @@ def test_the_whole_way_a_gap_and_its_mending(toy_project, capsys):
     assert "[2/3] phi-2: failed: AttributeError: 'Study' object has no attribute 'no_such_thing'" in first.stdout
     assert "done in" in first.stdout
     assert first.stdout.rstrip().endswith("failed: phi-2")
-    assert "1 of 3 trials are recorded; it failed: AttributeError" in (folder / "report.html").read_text()
+    assert "1 of 3 trials are recorded; it failed: <code>AttributeError" in (folder / "report.html").read_text()
 
     hidden.write_text(source)
     second = subprocess.run(arguments, capture_output=True, **options)
@@ -91,7 +91,38 @@ def test_if_the_pdf_fails_the_html_is_there_and_the_reason_is_one_line(toy_proje
     profile = load_profile("toy")
     paths = module._report(profile, toy_project / "outputs" / "toy", "[3/3]")
     assert [path.name for path in paths] == ["report.html"]
-    assert "[3/3] report: no PDF: no such font second line" in capsys.readouterr().out
+    assert "[3/3] report: no PDF: TypstError: no such font second line" in capsys.readouterr().out
+
+
+def test_an_old_reason_is_not_told_again(toy_project):
+    """A first run that fails in the study, a second that fails outside of it: the report tells the second reason."""
+    folder = toy_project / "outputs" / "toy" / "qwen2.5-0.5b"
+    write_state(folder, "failed", "an old reason")
+    path = toy_project / "notebooks" / "qwen2.5-0.5b.ipynb"
+    path.write_text(path.read_text().replace("study.describe()", "1 / 0"))
+    arguments, options = command(toy_project)
+    subprocess.run(arguments, capture_output=True, **options)
+    assert read_state(folder).reason == "ZeroDivisionError: division by zero"
+
+
+def test_with_nothing_fetched_there_is_one_line_that_names_the_command(project, tmp_path):
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "empty")}
+    run = subprocess.run([sys.executable, "-m", "lottery.run", "full"], cwd=project, env=environment, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr == (
+        "NotFetchedError: WikiText-2 is not in the Hugging Face cache; fetch it first, where there is a network: make fetch PROFILE=full\n"
+    )
+
+
+def test_a_model_that_is_not_fetched_is_a_gap_and_the_rest_appears(toy_project, tmp_path):
+    values = {**TWO, "checkpoints": {"phi-2": "owner/model@" + "0" * 40, "qwen2.5-0.5b": "stand-in:qwen2.5-0.5b"}}
+    (toy_project / "params" / "toy.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    arguments, options = command(toy_project)
+    run = subprocess.run(arguments, capture_output=True, env={**os.environ, "HF_HOME": str(tmp_path / "empty")}, **options)
+    assert run.returncode == 1
+    html = (toy_project / "outputs" / "toy" / "report.html").read_text()
+    assert "is not in the Hugging Face cache; fetch it first" in html
+    assert "Only <strong>qwen2.5-0.5b</strong> can be judged so far" in html or "No model keeps working" in html
 
 
 def test_a_profile_that_is_not_there_is_one_line_and_exit_status_1(project):

@@ -99,16 +99,23 @@ def test_a_failure_before_the_first_trial_is_recorded_too(toy):
 
 
 def test_a_window_longer_than_the_context_is_refused(toy):
-    with pytest.raises(LotteryError, match=r"^window: given 513; qwen2\.5-0\.5b was made for at most 512 tokens"):
+    with pytest.raises(LotteryError, match=r"^window: given 513 tokens; qwen2\.5-0\.5b was made for at most 512"):
         Study(validated({**toy, "window": 513}))
+    with pytest.raises(
+        LotteryError, match=r"^new_tokens: with the longest prompt: given \d+ tokens; qwen2\.5-0\.5b was made for at most 512"
+    ):
+        Study(validated({**toy, "new_tokens": 500}))
 
 
 def test_a_dense_model_that_overflows_is_a_broken_dtype_not_a_broken_ticket(toy, monkeypatch):
     monkeypatch.setattr(module.perplexity, "negative_log_likelihood", lambda *_, **__: torch.tensor([float("nan")] * 4))
     study = Study(validated(toy))
-    with pytest.raises(LotteryError, match=r"the dense model's losses are not finite in torch\.float32: it overflows; set dtype: float32"):
+    with pytest.raises(LotteryError, match=r"the dense model's losses are not finite in torch\.float32: the checkpoint is damaged"):
         study.measure_dense()
     assert study.records == []
+    half = Study(validated({**toy, "dtype": "float16"}))
+    with pytest.raises(LotteryError, match=r"not finite in torch\.float16: it overflows; set dtype: float32"):
+        half.measure_dense()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])

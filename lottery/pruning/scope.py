@@ -31,10 +31,13 @@ def blocks(model: nn.Module) -> nn.ModuleList:
 def prunable(model: nn.Module) -> dict[str, nn.Linear]:
     """Every linear layer inside the blocks, by its full name, in the order of the blocks.
 
-    **Raises** ``LotteryError`` where a layer shares its storage with the embedding or the head: pruning one would prune the other.
+    **Raises** ``LotteryError`` where there is none, and where a layer shares its storage with the embedding or the head: pruning one
+    would prune the other.
     """
     inside = {id(module) for module in blocks(model).modules()}
     layers = {name: m for name, m in model.named_modules() if id(m) in inside and isinstance(m, nn.Linear)}
+    if not layers:
+        raise LotteryError(f"{type(model).__name__} has no nn.Linear inside its blocks; only such layers can be pruned")
     ends = {id(e.weight) for e in (model.get_input_embeddings(), model.get_output_embeddings()) if e is not None}
     storages = {
         e.weight.untyped_storage().data_ptr() for e in (model.get_input_embeddings(), model.get_output_embeddings()) if e is not None

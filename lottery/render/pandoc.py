@@ -3,7 +3,7 @@
 import pypandoc
 
 # Raw HTML and TeX are off: whatever a model wrote stays text.
-MARKDOWN = "markdown-raw_html-raw_tex-raw_attribute-native_divs-native_spans"
+MARKDOWN = "markdown-raw_html-raw_tex-raw_attribute-native_divs-native_spans-citations"
 
 
 def to_html(markdown: str) -> str:
