@@ -33,6 +33,7 @@ def notebook(project):
             outputs=[
                 nbformat.v4.new_output("execute_result", data={"text/markdown": samples(records).data, "text/plain": "x"}),
                 nbformat.v4.new_output("execute_result", data=data, metadata=metadata),
+                nbformat.v4.new_output("stream", name="stderr", text="a library warns of /some/path\n"),
                 nbformat.v4.new_output("stream", name="stdout", text="a line \x1b[31mof output\n"),
                 nbformat.v4.new_output("execute_result", data={"text/html": "<script>alert(2)</script>", "text/plain": "<plain>"}),
                 nbformat.v4.new_output("execute_result", data={"text/markdown": table([{"Model": "a|b", "Value": 1.5}], right="Value")}),
@@ -57,6 +58,8 @@ def test_html_is_one_file_that_asks_for_nothing(notebook, tmp_path):
     assert html.count("<details") == 1
     assert "the_parameter" not in html
     assert 'alt="Line chart of perplexity' in html
+    assert "a line" in html
+    assert "a library warns" not in html
 
 
 def test_what_a_model_wrote_is_text_in_html(notebook, tmp_path):
@@ -92,6 +95,7 @@ def test_pdf_holds_the_same_as_text(notebook, tmp_path):
     ):
         assert expected in text, expected
     assert "secret_code_cell" not in text
+    assert "a library warns" not in text
 
 
 def test_no_request_and_no_script_error_in_a_real_browser(notebook, tmp_path):

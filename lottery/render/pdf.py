@@ -58,6 +58,8 @@ def to_markdown(notebook, folder: Path) -> tuple[str, str]:
 
 def _output(output, folder: Path, number: int) -> str:
     if output.output_type == "stream":
+        if output.name == "stderr":  # what libraries warn of stays in the executed notebook
+            return ""
         return verbatim(_ANSI.sub("", output.text).rstrip())
     if output.output_type == "error":
         return verbatim(f"{output.ename}: {output.evalue}")
