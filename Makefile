@@ -2,7 +2,7 @@ PROFILE ?= demo
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: report test lint lab fetch stand-ins picture
+.PHONY: report test lint lab fetch bench stand-ins picture
 report: .venv/ready
 	@$(BIN)/python -m lottery.run $(PROFILE)
 
@@ -11,6 +11,9 @@ test: .venv/ready
 
 lint: .venv/ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python -m pytest -q tests/test_notebooks.py -k "outputs or function or shared"
+
+bench: .venv/ready
+	@$(BIN)/python benchmarks/selection.py
 
 lab: .venv/ready
 	@$(BIN)/python -m ipykernel install --sys-prefix --name lottery --display-name lottery

@@ -1,14 +1,10 @@
 """Generation at batch 1: how fast, in how much memory, and what the model writes."""
 
-import ctypes
-import gc
-import re
 import time
-from pathlib import Path
 
-import psutil
 import torch
 
+from lottery import memory
 from lottery.records import Speed
 
 _WARM_UP = 2
@@ -58,7 +54,7 @@ def speed(model, prompt: torch.Tensor, new_tokens: int, repeats: int) -> Speed:
     """
     for _ in range(_WARM_UP):
         generate(model, prompt, new_tokens, greedy)
-    _reset_peak(prompt.device)
+    memory.reset_peak(prompt.device)
     total, decode = [], []
     for _ in range(repeats):
         _synchronize(prompt.device)
@@ -66,29 +62,10 @@ def speed(model, prompt: torch.Tensor, new_tokens: int, repeats: int) -> Speed:
         _, decoding = generate(model, prompt, new_tokens, greedy)
         total.append(new_tokens / (time.perf_counter() - started))
         decode.append((new_tokens - 1) / decoding)
-    peak, kind = _peak(prompt.device)
+    peak, kind = memory.peak(prompt.device)
     return Speed(new_tokens=new_tokens, tokens_per_second=total, decode_tokens_per_second=decode, peak_bytes=peak, peak_kind=kind)
 
 
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _reset_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif (clear := Path("/proc/self/clear_refs")).exists():
-        # What an evaluation before freed, the allocator still holds: it would count as memory of the generation.
-        gc.collect()
-        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-            trim(0)
-        clear.write_text("5")  # Linux: the peak of the resident set starts anew from the present size
-
-
-def _peak(device: torch.device) -> tuple[int, str]:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device), "GPU memory"
-    status = Path("/proc/self/status")
-    peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return (int(peak[1]) * 1024 if peak else psutil.Process().memory_info().rss), "resident memory"

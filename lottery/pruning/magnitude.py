@@ -2,7 +2,7 @@
 
 import torch
 
-from lottery.errors import LotteryError
+from lottery.pruning.selection import chunks, kth_magnitude
 
 
 def zero_smallest_(weight: torch.Tensor, count: int, name: str = "weight") -> None:
@@ -19,14 +19,18 @@ def zero_smallest_(weight: torch.Tensor, count: int, name: str = "weight") -> No
         raise ValueError(f"{name}: given count {count}; allowed: 0 to {weight.numel()}")
     if not weight.is_contiguous():
         raise ValueError(f"{name}: the tensor is not contiguous; call .contiguous() and prune that")
-    if not torch.isfinite(weight).all():
-        raise LotteryError(f"{name}: holds weights that are not finite; the checkpoint is damaged, or its dtype overflowed on loading")
+    if weight.numel() == 0:
+        return
+    last = kth_magnitude(weight, max(count, 1), name)
     if count == 0:
         return
-    flat = weight.view(-1)
-    magnitude = flat.abs()
-    threshold = magnitude.kthvalue(count).values
-    below = magnitude < threshold
-    ties = (magnitude == threshold).nonzero().squeeze(1)
-    flat[below] = 0
-    flat[ties[: count - int(below.sum())]] = 0
+    ties_to_go = count - last.smaller
+    for bits, magnitude in chunks(weight):
+        if ties_to_go == last.equal:  # all of them, as nearly always in float32: no need to look for the first ones
+            bits.mul_(magnitude > last.pattern)
+            continue
+        bits.mul_(magnitude >= last.pattern)
+        if ties_to_go:
+            first = (magnitude == last.pattern).nonzero().squeeze(1)[:ties_to_go]
+            bits[first] = 0
+            ties_to_go -= len(first)

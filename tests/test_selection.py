@@ -1,0 +1,70 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lottery import memory
+from lottery.pruning import selection, zero_smallest_
+from lottery.pruning.selection import kth_magnitude
+
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+
+
+def by_sorting(weight: torch.Tensor, k: int) -> tuple[float, int, int]:
+    magnitude = weight.abs().view(-1)
+    value = magnitude.sort().values[k - 1]
+    return float(value), int((magnitude < value).sum()), int((magnitude == value).sum())
+
+
+def as_value(pattern: int, dtype: torch.dtype) -> float:
+    return float(torch.tensor(pattern, dtype=selection._INTEGER[dtype.itemsize]).view(dtype))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    values=st.lists(st.floats(allow_nan=False, allow_infinity=False, width=16), min_size=1, max_size=60),
+    dtype=st.sampled_from(DTYPES), share=st.floats(0, 1), chunk=st.sampled_from([1, 7, 1 << 18]),
+)  # fmt: skip
+def test_the_kth_magnitude_is_that_of_a_sort(values, dtype, share, chunk):
+    """Subnormals, zeros of both signs, ties and extremes; in chunks that do not divide the tensor too."""
+    weight = torch.tensor(values, dtype=torch.float64).to(dtype)
+    weight = torch.where(torch.isfinite(weight), weight, torch.zeros_like(weight))
+    k = 1 + int(share * (len(values) - 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "_CHUNK", {"cpu": chunk})
+        found = kth_magnitude(weight, k)
+    assert (as_value(found.pattern, dtype), found.smaller, found.equal) == by_sorting(weight, k)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("make", ["normal", "equal", "tiny", "wide"])
+def test_no_distribution_is_special(dtype, make):
+    size = 20_000
+    weight = {
+        "normal": torch.randn(size, dtype=torch.float64),
+        "equal": torch.full((size,), -0.37, dtype=torch.float64),
+        "tiny": torch.randn(size, dtype=torch.float64) * torch.finfo(dtype).tiny,
+        "wide": torch.randn(size, dtype=torch.float64) * 10 ** torch.empty(size, dtype=torch.float64).uniform_(-4, 4),
+    }[make].to(dtype)
+    for k in (1, 2, size // 2, size - 1, size):
+        found = kth_magnitude(weight, k)
+        assert (as_value(found.pattern, dtype), found.smaller, found.equal) == by_sorting(weight, k)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_ties_go_first_in_memory_first_across_chunks(dtype, monkeypatch):
+    monkeypatch.setattr(selection, "_CHUNK", {"cpu": 4})
+    weight = torch.tensor([2, 1, -1, 3, 1, 1, -1, 5, 1, -2], dtype=dtype)
+    zero_smallest_(weight, 4)
+    assert weight.tolist() == [2, 0, 0, 3, 0, 0, -1, 5, 1, -2]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_pruning_needs_little_memory_beside_the_layer(dtype):
+    weight = torch.randn(2048, 8192).to(dtype)
+    device = torch.device("cpu")
+    zero_smallest_(weight.clone(), 1000)
+    memory.reset_peak(device)
+    before, _ = memory.peak(device)
+    zero_smallest_(weight, weight.numel() // 2)
+    assert memory.peak(device)[0] - before < 0.25 * weight.numel() * weight.element_size()
