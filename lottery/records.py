@@ -119,7 +119,6 @@ class State(BaseModel):
     state: Literal["running", "finished", "failed"]
     at: datetime
     reason: str = ""
-    notebook: str = ""
 
 
 def requests(profile: Profile, checkpoint: str, text_sha256: str) -> list[Request]:
@@ -166,8 +165,8 @@ def read_record(folder: Path, request: Request) -> Record | None:
     return record if record.request == request else None
 
 
-def write_state(folder: Path, state: str, reason: str = "", notebook: str = "") -> None:
-    value = State(state=state, at=datetime.now().astimezone(), reason=" ".join(reason.split())[:500], notebook=notebook)
+def write_state(folder: Path, state: str, reason: str = "") -> None:
+    value = State(state=state, at=datetime.now().astimezone(), reason=" ".join(reason.split())[:500])
     write_whole(folder / "state.json", value.model_dump_json(indent=1) + "\n")
 
 

@@ -11,7 +11,7 @@ import torch
 
 from lottery.errors import LotteryError
 
-_INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Weights at a time. On a CPU a chunk and what is computed from it stay in the cache; a GPU wants few, large steps.
 _CHUNK = {"cpu": 1 << 18, "cuda": 1 << 26}
 _DIGIT = 16
