@@ -3,10 +3,12 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from huggingface_hub import snapshot_download
@@ -16,8 +18,26 @@ from lottery.errors import LotteryError, NotFetchedError, ParamsError
 from lottery.paths import resolve
 from lottery.standins.storyworld import stories
 
-WIKITEXT = ("Salesforce/wikitext", "b08601e04326c79dfdd32d625aee71d232d685c3", "wikitext-2-raw-v1/test-*.parquet")
 STORY_SEED, STORY_COUNT = 2, 150  # about 27,000 words; the seed is the one that training tests on
+TRAINING_SEED, TRAINING_COUNT = 1, 1500  # the first stories of those that the stand-ins were trained on
+
+
+class HubText(NamedTuple):
+    """Files of a dataset on the hub at a pinned revision."""
+
+    repository: str
+    revision: str
+    pattern: str
+
+
+HUB_TEXTS = {
+    "wikitext-2-raw": HubText("Salesforce/wikitext", "b08601e04326c79dfdd32d625aee71d232d685c3", "wikitext-2-raw-v1/test-*.parquet"),
+    # The first of 1,024 files of the training split, as in SparseGPT and Wanda.
+    "c4": HubText("allenai/c4", "1588ec454efa1a09f29cd18ddd04fe05fc8653a2", "en/c4-train.00000-of-01024.json.gz"),
+}
+
+
+NAMED = ("stories", "training-stories", *HUB_TEXTS)
 
 
 @dataclass(frozen=True)
@@ -25,7 +45,7 @@ class Corpus:
     """A text: ``rows`` joined by blank lines, as GPTQ, SparseGPT and Wanda join WikiText-2."""
 
     name: str
-    rows: tuple[str, ...]
+    rows: Sequence[str]
 
     @cached_property
     def text(self) -> str:
@@ -37,61 +57,69 @@ class Corpus:
 
 
 @lru_cache(maxsize=4)
-def corpus(text: str) -> Corpus:
-    """The text that a profile names: 'stories', 'wikitext-2-raw', or a file.
+def corpus(text: str, key: str = "text") -> Corpus:
+    """The text that a profile names: 'stories', 'training-stories', 'wikitext-2-raw', 'c4', or a file.
 
     A ``.jsonl`` file has a row a line in its field ``text``; a ``.raw`` file is WikiText's own layout; any other file is one row.
 
-    **Raises** ``ParamsError`` for a file that is missing, empty or not UTF-8; ``NotFetchedError`` where WikiText-2 is not cached.
+    **Raises** ``ParamsError`` for a file that is missing, empty or not UTF-8, naming the profile's ``key``; ``NotFetchedError`` where
+    a text of the hub is not cached.
     """
     if text == "stories":
-        return Corpus("stories", tuple(islice(stories(STORY_SEED, test=True), STORY_COUNT)))
-    if text == "wikitext-2-raw":
-        return Corpus(text, tuple(_wikitext_rows()))
+        return Corpus(text, tuple(islice(stories(STORY_SEED, test=True), STORY_COUNT)))
+    if text == "training-stories":
+        return Corpus(text, tuple(islice(stories(TRAINING_SEED, test=False), TRAINING_COUNT)))
+    if text in HUB_TEXTS:
+        return Corpus(text, _hub_rows(text))
     path = resolve(text)
     if not path.is_file():
-        raise ParamsError(f"text: given {text!r}; allowed: stories, wikitext-2-raw, or a .txt, .raw or .jsonl file (looked for {path})")
+        raise ParamsError(f"{key}: given {text!r}; allowed: {', '.join(NAMED)}, or a .txt, .raw or .jsonl file (looked for {path})")
     try:
         content = path.read_bytes().decode("utf-8")  # bytes, so that no newline is translated
     except UnicodeDecodeError as error:
-        raise ParamsError(f"text: {path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+        raise ParamsError(f"{key}: {path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     rows = (content,)
     if path.suffix == ".jsonl":
-        rows = _json_rows(path, content)
+        rows = _json_rows(path, content, key)
     elif path.suffix == ".raw":
         # As the hub's dataset has it: every line keeps its newline, but a blank line is the empty string.
         rows = tuple(line if line.strip() else "" for line in content.splitlines(keepends=True))
     if not any(row.strip() for row in rows):
-        raise ParamsError(f"text: {path} is empty; give a file with some thousand words")
+        raise ParamsError(f"{key}: {path} is empty; give a file with some thousand words")
     return Corpus(path.name, rows)
 
 
-def _json_rows(path: Path, content: str) -> tuple[str, ...]:
+def _json_rows(path: Path, content: str, key: str) -> tuple[str, ...]:
     try:
         return tuple(json.loads(line)["text"] for line in content.split("\n") if line.strip())
     except (json.JSONDecodeError, KeyError, TypeError):
-        raise ParamsError(f'text: {path} is not one {{"text": …}} a line; make it so, or give a .txt file') from None
+        raise ParamsError(f'{key}: {path} is not one {{"text": …}} a line; make it so, or give a .txt file') from None
 
 
-def wikitext_folder() -> Path:
-    """The folder of the one file that is needed of WikiText-2, from the cache; never downloads."""
-    repository, revision, pattern = WIKITEXT
+def corpus_identity(text: str, key: str = "text") -> str:
+    """What makes a text this one and no other, without loading it from the hub: its pinned files, or the SHA-256 of its text."""
+    return "@".join(HUB_TEXTS[text]) if text in HUB_TEXTS else corpus(text, key).sha256
+
+
+def hub_folder(text: str) -> Path:
+    """The folder that holds the files which are needed of a text on the hub, from the cache; never downloads."""
+    repository, revision, pattern = HUB_TEXTS[text]
     try:
         folder = Path(snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=pattern, local_files_only=True))
     except LocalEntryNotFoundError:
         folder = None
     if folder is None or not list(folder.glob(pattern)):
-        raise NotFetchedError(
-            "WikiText-2 is not in the Hugging Face cache; fetch it first, where there is a network: make fetch PROFILE=full"
-        )
+        raise NotFetchedError(f"{text} is not in the Hugging Face cache; fetch it first, where there is a network: make fetch PROFILE=full")
     return folder
 
 
-def _wikitext_rows() -> list[str]:
+def _hub_rows(text: str) -> Sequence[str]:
     from datasets import Dataset  # slow to import, and no other text needs it
 
-    files = [str(path) for path in sorted(wikitext_folder().glob(WIKITEXT[2]))]
-    return Dataset.from_parquet(files)["text"][:]
+    files = [str(path) for path in sorted(hub_folder(text).glob(HUB_TEXTS[text].pattern))]
+    if files[0].endswith(".parquet"):
+        return tuple(Dataset.from_parquet(files)["text"][:])
+    return Dataset.from_json(files)["text"]  # read row by row: this is much text, and few rows are needed
 
 
 @dataclass(frozen=True)

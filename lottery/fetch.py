@@ -13,7 +13,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from huggingface_hub.utils import logging as hub_logging
 
 from lottery.checkpoints import FILES, checkpoint
-from lottery.corpus import WIKITEXT, wikitext_folder
+from lottery.corpus import HUB_TEXTS, hub_folder
 from lottery.errors import LotteryError, NotFetchedError
 from lottery.params import Profile, load_profile
 from lottery.tables import size
@@ -41,9 +41,11 @@ def downloads(profile: Profile) -> list[Download]:
         if wanted.kind == "hub":
             repository, revision = wanted.source.split("@")
             found.append(Download(repository, revision, "model", FILES, lambda wanted=wanted: wanted.check()))
-    if profile.text == "wikitext-2-raw":
-        repository, revision, pattern = WIKITEXT
-        found.append(Download(repository, revision, "dataset", [pattern], wikitext_folder))
+    texts = [profile.text] + [profile.calibration_text] * profile.calibrated
+    for text in dict.fromkeys(texts):
+        if text in HUB_TEXTS:
+            repository, revision, pattern = HUB_TEXTS[text]
+            found.append(Download(repository, revision, "dataset", [pattern], lambda text=text: hub_folder(text)))
     return found
 
 

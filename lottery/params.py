@@ -7,14 +7,14 @@ import re
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from lottery.errors import ParamsError
+from lottery.methods import ALLOCATIONS, METHODS, Pattern, Variant, variants
 from lottery.paths import project_root
 
-METHODS = ("magnitude",)
-
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+One = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)  # a single value is a list of one
 Sparsity = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
@@ -28,9 +28,22 @@ class Profile(BaseModel):
         description="a mapping from notebook to checkpoint: 'stand-in:NAME', 'owner/name@REVISION' or a folder", min_length=1
     )
     model: str | None = Field(None, description="a key of 'checkpoints', 'owner/name@REVISION' or a folder with config.json")
-    text: str = Field(description="'stories', 'wikitext-2-raw', or the path of a .txt, .raw or .jsonl file", min_length=1)
-    methods: list[Literal[METHODS]] = Field(description=f"a list of {', '.join(METHODS)}", min_length=1)
+    text: str = Field(
+        description="'stories', 'training-stories', 'wikitext-2-raw', 'c4', or the path of a .txt, .raw or .jsonl file", min_length=1
+    )
+    methods: Annotated[list[Literal[*METHODS]], One] = Field(description=f"a list of {', '.join(METHODS)}", min_length=1)
+    allocation: Annotated[list[Literal[*ALLOCATIONS]], One] = Field(
+        ["uniform"], description=f"{', '.join(ALLOCATIONS)}, or a list of them", min_length=1
+    )
+    pattern: Annotated[list[str], One] = Field(
+        ["unstructured"], description="'unstructured', 'N:M' in quotes with N below M, such as '2:4', or a list of them", min_length=1
+    )
     sparsities: list[Sparsity] = Field(description="a list of numbers, each at least 0 and below 1, such as [0.5, 0.7]", min_length=1)
+    calibration_text: str | None = Field(
+        None, description="'training-stories', 'c4', or the path of a .txt, .raw or .jsonl file; not the text that is scored", min_length=1
+    )
+    calibration_samples: int = Field(128, description="a whole number of samples, 1 to 65536", ge=1, le=65536)
+    calibration_tokens: int = Field(2048, description="a whole number of tokens a sample, 2 to 131072", ge=2, le=131072)
     window: int = Field(description="a whole number of tokens, 2 to 131072", ge=2, le=131072)
     max_windows: int | None = Field(None, description="a whole number of windows, at least 1, or null for the whole text", ge=1)
     batch_size: int = Field(1, description="a whole number of windows, at least 1", ge=1)
@@ -43,12 +56,42 @@ class Profile(BaseModel):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto, float32, float16 or bfloat16")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
 
-    @field_validator("sparsities", "methods")
+    @field_validator("sparsities", "methods", "allocation", "pattern")
     @classmethod
-    def _no_repeats(cls, values: list) -> list:
+    def _no_repeats(cls, values: list, info) -> list:
         if len(set(values)) != len(values):
-            raise ValueError("repeated")
+            raise ValueError(f"{info.field_name}: given {values!r}, with repeats; allowed: each value once")
         return values
+
+    @field_validator("pattern")
+    @classmethod
+    def _patterns(cls, values: list[str]) -> list[str]:
+        for value in values:
+            try:
+                Pattern.parse(value)
+            except ValueError:
+                raise ValueError(f"pattern: given {value!r}; allowed: {cls.model_fields['pattern'].description}") from None
+        return values
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "Profile":
+        needy = dict.fromkeys(variant.label for variant in self.variants if variant.calibrated)
+        if needy and self.calibration_text is None:
+            allowed = type(self).model_fields["calibration_text"].description
+            raise ValueError(f"calibration_text: not given, but {next(iter(needy))} needs it; allowed: {allowed}")
+        if needy and self.calibration_text == self.text:
+            raise ValueError(f"calibration_text: given {self.text!r}, the text that is scored; allowed: another one")
+        return self
+
+    @property
+    def variants(self) -> list[Variant]:
+        """What is measured of each model: the dense one, and every combination of methods, allocations, patterns and sparsities."""
+        return variants(self.methods, self.allocation, self.pattern, self.sparsities)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether any variant needs calibration data."""
+        return any(variant.calibrated for variant in self.variants)
 
     @property
     def model_name(self) -> str:
@@ -105,7 +148,9 @@ def validated(values: dict[str, Any]) -> Profile:
 
 
 def _sentence(fault: dict) -> str:
-    key, *inner = fault["loc"] or ("profile",)
+    if fault["type"] == "value_error":  # our own validators say the whole sentence
+        return str(fault["ctx"]["error"])
+    key, *inner = fault["loc"]
     where = key + "".join(f"[{part!r}]" for part in inner if part != "[key]")
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         close = difflib.get_close_matches(str(key), Profile.model_fields, n=1)
@@ -114,8 +159,6 @@ def _sentence(fault: dict) -> str:
     allowed = Profile.model_fields[key].description
     if fault["type"] == "missing":
         return f"{key}: not given; allowed: {allowed}"
-    if fault["type"] == "value_error":
-        return f"{where}: given {fault['input']!r}, with repeats; allowed: each value once"
     given = repr(fault["input"])
     if isinstance(fault["input"], str) and _is_number(fault["input"]):
         given += " (text: write numbers in YAML without quotes, and 1e-4 as 1.0e-4)"

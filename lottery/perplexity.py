@@ -26,7 +26,7 @@ def negative_log_likelihood(model, tokens: np.ndarray, batch_size: int = 1, prog
     """Summed negative log-likelihood of each window, in nats.
 
     **Arguments**: a causal language model; ``tokens``, int64 [windows, window]; ``batch_size`` windows at a time (speed and
-    memory only, never the result: there is no padding); ``progress``, called with the number of windows done.
+    memory only, never the result: there is no padding); ``progress``, called with the numbers of windows done and of all.
 
     **Returns** float64 [windows]. Logits go to fp32 in slices of positions, so a full window of fp32 logits never exists.
     """
@@ -42,7 +42,7 @@ def negative_log_likelihood(model, tokens: np.ndarray, batch_size: int = 1, prog
             total += losses.double().sum(1)
         sums.append(total.cpu())
         if progress:
-            progress(sum(map(len, sums)))
+            progress(sum(map(len, sums)), len(tokens))
     return torch.cat(sums)
 
 

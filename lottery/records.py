@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lottery.methods import Variant
 from lottery.params import Profile
 
 # Raised whenever the meaning of a measured number changes: older records are then measured again.
@@ -25,7 +27,12 @@ class Request(BaseModel):
     checkpoint: str
     text_sha256: str
     method: str
+    allocation: str
+    pattern: str
     sparsity: float
+    calibration: str | None  # identity of the calibration text; None where no calibration is needed
+    calibration_samples: int | None
+    calibration_tokens: int | None
     window: int
     max_windows: int | None
     batch_size: int
@@ -44,7 +51,12 @@ class Request(BaseModel):
 
     @property
     def file_name(self) -> str:
-        return f"{self.method}-{self.sparsity:g}-{self.key}.json"
+        kind = "-".join(re.findall(r"[\w-]+", self.variant.label.replace(":", "of")))
+        return f"{kind}-{self.sparsity:g}-{self.key}.json"
+
+    @property
+    def variant(self) -> Variant:
+        return Variant(self.method, self.allocation, self.pattern, self.sparsity)
 
 
 class Speed(BaseModel):
@@ -81,6 +93,8 @@ class Result(BaseModel):
     prunable_parameters: int
     sparsity_prunable: float
     sparsity_model: float
+    sparsity_layers: dict[str, float]
+    pruning_seconds: float
     weight_bytes: int
     speed: Speed
     coherence: Coherence
@@ -121,16 +135,26 @@ class State(BaseModel):
     reason: str = ""
 
 
-def requests(profile: Profile, checkpoint: str, text_sha256: str) -> list[Request]:
-    """The trials of one model in the order in which they run: the dense model, then each method at rising sparsity.
+def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: str | None = None) -> list[Request]:
+    """The trials of one model in the order in which they run: the dense model, then each variant at rising sparsity.
 
-    **Arguments**: the profile, the identity of the checkpoint, the SHA-256 of the text.
+    **Arguments**: the profile, the identity of the checkpoint, the SHA-256 of the text, the identity of the calibration text.
     """
-    steps = [("dense", 0.0)] + [(m, float(s)) for m in profile.methods for s in sorted(profile.sparsities) if s > 0]
-    shared = {name: getattr(profile, name) for name in Request.model_fields if name in Profile.model_fields}
-    return [
-        Request(measurement=MEASUREMENT, checkpoint=checkpoint, text_sha256=text_sha256, method=m, sparsity=s, **shared) for m, s in steps
-    ]
+    own = {*Variant._fields, "calibration", "calibration_samples", "calibration_tokens"}
+    shared = {name: getattr(profile, name) for name in Request.model_fields if name in Profile.model_fields and name not in own}
+    found = []
+    for variant in profile.variants:
+        calibrated = {
+            "calibration": calibration,
+            "calibration_samples": profile.calibration_samples,
+            "calibration_tokens": profile.calibration_tokens,
+        }
+        if not variant.calibrated:  # so that other calibration data does not measure again what never saw any
+            calibrated = dict.fromkeys(calibrated)
+        found.append(
+            Request(measurement=MEASUREMENT, checkpoint=checkpoint, text_sha256=text_sha256, **variant._asdict(), **calibrated, **shared)
+        )
+    return found
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from lottery import figures, findings, tables
 from lottery.checkpoints import checkpoint
-from lottery.corpus import corpus
+from lottery.corpus import corpus, corpus_identity
 from lottery.errors import LotteryError
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
@@ -158,24 +158,27 @@ class Report:
     def _requests(self, name: str, folder: Path) -> list[Request]:
         """What should be recorded of a model. Where its text or its folder is gone, its newest record says what it was made with."""
         profile = self.profile.model_copy(update={"model": name})
-        newest = _newest(folder)
+        recorded = _recorded(folder)
         try:
             identity, text_sha256 = checkpoint(profile).identity, corpus(profile.text).sha256
+            calibration = corpus_identity(profile.calibration_text, "calibration_text") if profile.calibrated else None
         except LotteryError:
-            if newest is None:
+            if not recorded:
                 raise
-            identity, text_sha256 = newest.request.checkpoint, newest.request.text_sha256
-        return requests(profile, identity, text_sha256)
+            identity, text_sha256 = recorded[-1].request.checkpoint, recorded[-1].request.text_sha256
+            calibration = next((r.request.calibration for r in reversed(recorded) if r.request.calibration), None)
+        return requests(profile, identity, text_sha256, calibration)
 
 
-def _newest(folder: Path) -> Record | None:
+def _recorded(folder: Path) -> list[Record]:
+    """All records of a model that can be read, whatever they were asked for, the newest last."""
     found = []
     for path in (folder / "records").glob("*.json"):
         try:
             found.append(Record.model_validate_json(path.read_text(encoding="utf-8")))
         except (ValidationError, UnicodeDecodeError):
             continue
-    return max(found, key=lambda record: record.provenance.finished, default=None)
+    return sorted(found, key=lambda record: record.provenance.finished)
 
 
 def _problem(folder: Path, records: list[Record], wanted: list[Request]) -> str:

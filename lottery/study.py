@@ -8,8 +8,9 @@ from functools import cached_property
 import torch
 
 from lottery import coherence, generation, loading, perplexity, tables
+from lottery.calibration import calibration
 from lottery.checkpoints import checkpoint
-from lottery.corpus import corpus, prompts, windows
+from lottery.corpus import corpus, corpus_identity, prompts, windows
 from lottery.errors import LotteryError
 from lottery.figures import curve
 from lottery.params import Profile, profile_of_this_notebook
@@ -31,13 +32,16 @@ class Study:
         with self._failures_recorded():
             self.checkpoint.check()
             self.text = corpus(profile.text)
-            self.requests = requests(profile, self.checkpoint.identity, self.text.sha256)
+            source = profile.calibration_text if profile.calibrated else None
+            identity = corpus_identity(source, "calibration_text") if source else None
+            self.requests = requests(profile, self.checkpoint.identity, self.text.sha256, identity)
             self.skeleton = loading.skeleton(self.checkpoint)
             prunable(self.skeleton)  # whether it can be pruned at all
             self.tokenizer = loading.tokenizer(self.checkpoint)
             self.starts = prompts(self.text, profile.prompts, profile.prompt_words)
             self._check_context()
             self.windows = windows(self.tokenizer, self.text, profile.window, profile.max_windows)
+            self.calibration = self._calibration()
 
     @classmethod
     def from_notebook(cls) -> "Study":
@@ -104,9 +108,11 @@ class Study:
         started = datetime.now().astimezone()
         self._say(f"{label}: loading {self.checkpoint.source} to {self.plan.device} as {self.plan.dtype}")
         model = loading.load(self.checkpoint, self.plan)
-        prune(model, request.method, request.sparsity)
+        began = time.monotonic()
+        prune(model, request.variant, self.calibration, seed=request.seed, progress=self._progress(f"{label}: pruned block"))
+        pruning_seconds = time.monotonic() - began
         sparsity = count_zeros(model)
-        nll = perplexity.negative_log_likelihood(model, self.windows.tokens, request.batch_size, self._progress(label))
+        nll = perplexity.negative_log_likelihood(model, self.windows.tokens, request.batch_size, self._progress(f"{label}: window"))
         if request.method == "dense" and not torch.isfinite(nll).all():
             # A broken dtype must never be taken for a broken ticket.
             cure = "the checkpoint is damaged" if self.plan.dtype == torch.float32 else "it overflows; set dtype: float32"
@@ -128,6 +134,8 @@ class Study:
                 prunable_parameters=sparsity.prunable_parameters,
                 sparsity_prunable=sparsity.prunable,
                 sparsity_model=sparsity.model,
+                sparsity_layers=sparsity.layers,
+                pruning_seconds=pruning_seconds,
                 weight_bytes=weight_bytes,
                 speed=timed,
                 coherence=coherence.verdict(texts, self.text.text),
@@ -136,11 +144,20 @@ class Study:
             provenance=provenance(self.plan, started),
         )
 
+    def _calibration(self) -> torch.Tensor | None:
+        """Calibration samples, where a trial that is still to be measured needs them."""
+        profile = self.profile
+        if not any(request.calibration and read_record(self.folder, request) is None for request in self.requests):
+            return None
+        text = corpus(profile.calibration_text, "calibration_text")
+        return calibration(self.tokenizer, text, profile.calibration_samples, profile.calibration_tokens, profile.seed)
+
     def _check_context(self) -> None:
         """Beyond its context a model writes noise, and pruning would be blamed for it."""
         context = getattr(self.skeleton.config, "max_position_embeddings", None)
         longest = max(len(self.tokenizer(start).input_ids) for start in self.starts) + self.profile.new_tokens
-        for key, tokens in [("window", self.profile.window), ("new_tokens: with the longest prompt", longest)]:
+        wanted = [("window", self.profile.window), ("calibration_tokens", self.profile.calibration_tokens * self.profile.calibrated)]
+        for key, tokens in [*wanted, ("new_tokens: with the longest prompt", longest)]:
             if context and tokens > context:
                 raise LotteryError(f"{key}: given {tokens} tokens; {self.profile.model_name} was made for at most {context}")
 
@@ -160,14 +177,13 @@ class Study:
     def _progress(self, label: str):
         """A line now and then, so that a log file of a long trial stays short and a short trial prints none."""
         began = last = time.monotonic()
-        total = len(self.windows.tokens)
 
-        def tick(done: int) -> None:
+        def tick(done: int, total: int) -> None:
             nonlocal last
             now = time.monotonic()
             if now - last >= _PROGRESS_SECONDS and done < total:
                 last = now
-                self._say(f"{label}: window {done} of {total}, {(now - began) / done * (total - done):.0f} s left")
+                self._say(f"{label} {done} of {total}, {(now - began) / done * (total - done):.0f} s left")
 
         return tick
 

@@ -22,7 +22,7 @@ def frame(records: list[Record]) -> pd.DataFrame:
             {
                 "model": record.model,
                 "kind": record.kind,
-                "method": request.method,
+                "method": request.variant.label,
                 "sparsity": request.sparsity,
                 "sparsity_model": result.sparsity_model,
                 "parameters": result.parameters,
@@ -37,6 +37,7 @@ def frame(records: list[Record]) -> pd.DataFrame:
                 "memory_kind": result.speed.peak_kind,
                 "coherent": result.coherence.coherent,
                 "reason": result.coherence.reason,
+                "pruning_seconds": result.pruning_seconds,
                 "device": record.provenance.device,
                 "dtype": record.provenance.dtype,
                 "key": request.key,
@@ -79,8 +80,11 @@ def size(count: float) -> str:
 
 
 def variant(request: Request) -> str:
-    # A no-break space, so that the label stays on one line in a narrow column.
-    return "dense" if request.method == "dense" else f"{request.method}\u00a0{percent(request.sparsity)}"
+    """What a variant is called: 'wanda 50%', 'sparsegpt 2:4'; in one line however narrow its column."""
+    if request.method == "dense":
+        return "dense"
+    share = "" if request.pattern != "unstructured" else f" {percent(request.sparsity)}"
+    return (request.variant.label + share).replace(" ", "\u00a0")
 
 
 def description(study) -> Markdown:
@@ -95,7 +99,8 @@ def description(study) -> Markdown:
         f" {parameters:,} parameters.{stand_in}",
         f"Text: {study.text.name}, {len(windows.tokens):,} windows of {profile.window:,} tokens,"
         f" {int(windows.scored_bytes.sum()):,} scored bytes."
-        f" Profile {profile.profile}: {', '.join(profile.methods)} at {', '.join(percent(s) for s in profile.sparsities)}."
+        f" Profile {profile.profile}: {', '.join(dict.fromkeys(v.label for v in profile.variants[1:]))} at"
+        f" {', '.join(percent(s) for s in profile.sparsities)}."
         f" {len(study.records)} of {len(study.requests)} trials are recorded.",
     )
 

@@ -69,7 +69,10 @@ def test_a_text_that_cannot_be_read_says_why(tmp_path, name, content, message):
 
 
 def test_a_text_that_is_not_there_names_where_it_was_looked_for(project):
-    with pytest.raises(ParamsError, match=r"^text: given 'gone\.txt'; allowed: stories, wikitext-2-raw, or a \.txt, \.raw or \.jsonl file"):
+    with pytest.raises(
+        ParamsError,
+        match=r"^text: given 'gone\.txt'; allowed: stories, training-stories, wikitext-2-raw, c4, or a \.txt, \.raw or \.jsonl file",
+    ):
         corpus("gone.txt")
 
 

@@ -7,6 +7,7 @@ from torch.nn.utils import prune as torch_prune
 from transformers import AutoModelForCausalLM
 
 from lottery.errors import LotteryError
+from lottery.methods import DENSE, Variant
 from lottery.pruning import count_zeros, prunable, prune, zero_smallest_
 from lottery.pruning.scope import blocks
 from lottery.standins.architectures import ARCHITECTURES
@@ -81,7 +82,7 @@ def test_exactly_the_linears_inside_the_blocks_are_pruned_each_to_the_asked_shar
     before = {key: value.clone() for key, value in model.state_dict().items()}
     layers = prunable(model)
     assert len(layers) == len(blocks(model)) * (6 if name == "phi-2" else 7)
-    prune(model, "magnitude", 0.7)
+    prune(model, Variant("magnitude", "uniform", "unstructured", 0.7))
     for key, value in model.state_dict().items():
         if key.removesuffix(".weight") in layers:
             assert int((value == 0).sum()) == round(0.7 * value.numel())
@@ -96,7 +97,7 @@ def test_exactly_the_linears_inside_the_blocks_are_pruned_each_to_the_asked_shar
 def test_dense_leaves_every_weight_alone():
     model = AutoModelForCausalLM.from_config(ARCHITECTURES["phi-2"])
     before = [p.clone() for p in model.parameters()]
-    prune(model, "dense", 0.0)
+    prune(model, DENSE)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 

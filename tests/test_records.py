@@ -42,10 +42,20 @@ def test_a_changed_parameter_never_reuses_old_work(change):
     assert not {r.key for r in asked()} & {r.key for r in asked(**change)}
 
 
+def test_other_calibration_data_measures_again_only_what_saw_any():
+    def keys(**changes):
+        wanted = validated({**TOY, "methods": ["magnitude", "wanda"], "calibration_text": "training-stories", **changes})
+        return [r.key for r in requests(wanted, "c", "t", changes.get("calibration_text", "sha"))]
+
+    before = keys()
+    for change in ({"calibration_samples": 7}, {"calibration_tokens": 9}, {"calibration_text": "c4"}):
+        assert [a == b for a, b in zip(before, keys(**change), strict=True)] == [True, True, True, False, False], change
+
+
 def test_every_parameter_that_changes_a_result_is_in_the_request():
     # What is not in it only says where results go, what is studied (its identity is), and which trials there are.
     missing = set(type(validated(TOY)).model_fields) - set(records.Request.model_fields)
-    assert missing == {"profile", "checkpoints", "model", "text", "methods", "sparsities"}
+    assert missing == {"profile", "checkpoints", "model", "text", "methods", "sparsities", "calibration_text"}
 
 
 def test_a_changed_text_or_checkpoint_or_meaning_never_reuses_old_work(monkeypatch):

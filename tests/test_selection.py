@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from lottery import memory
 from lottery.pruning import selection, zero_smallest_
-from lottery.pruning.selection import kth_magnitude
+from lottery.pruning.selection import kth_lowest, own_parts
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -31,9 +31,9 @@ def test_the_kth_magnitude_is_that_of_a_sort(values, dtype, share, chunk):
     weight = torch.where(torch.isfinite(weight), weight, torch.zeros_like(weight))
     k = 1 + int(share * (len(values) - 1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "_CHUNK", {"cpu": chunk})
-        found = kth_magnitude(weight, k)
-    assert (as_value(found.pattern, dtype), found.smaller, found.equal) == by_sorting(weight, k)
+        patch.setattr(selection, "_PART", {"cpu": chunk})
+        found = kth_lowest(own_parts(weight), k)
+    assert (as_value(found.pattern, dtype), found.lower, found.equal) == by_sorting(weight, k)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -47,13 +47,13 @@ def test_no_distribution_is_special(dtype, make):
         "wide": torch.randn(size, dtype=torch.float64) * 10 ** torch.empty(size, dtype=torch.float64).uniform_(-4, 4),
     }[make].to(dtype)
     for k in (1, 2, size // 2, size - 1, size):
-        found = kth_magnitude(weight, k)
-        assert (as_value(found.pattern, dtype), found.smaller, found.equal) == by_sorting(weight, k)
+        found = kth_lowest(own_parts(weight), k)
+        assert (as_value(found.pattern, dtype), found.lower, found.equal) == by_sorting(weight, k)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_ties_go_first_in_memory_first_across_chunks(dtype, monkeypatch):
-    monkeypatch.setattr(selection, "_CHUNK", {"cpu": 4})
+    monkeypatch.setattr(selection, "_PART", {"cpu": 4})
     weight = torch.tensor([2, 1, -1, 3, 1, 1, -1, 5, 1, -2], dtype=dtype)
     zero_smallest_(weight, 4)
     assert weight.tolist() == [2, 0, 0, 3, 0, 0, -1, 5, 1, -2]

@@ -79,7 +79,7 @@ def test_a_failure_is_recorded_with_its_reason_and_done_trials_stay(toy, monkeyp
     study = Study(validated(toy))
     study.measure_dense()
 
-    def broken(*_):
+    def broken(*_, **__):
         raise MemoryError("no memory left\nand a second line")
 
     monkeypatch.setattr(module, "prune", broken)

@@ -2,7 +2,22 @@
 
 import torch
 
-from lottery.pruning.selection import chunks, kth_magnitude
+from lottery.pruning.cut import Cut, zero_by_score_
+from lottery.pruning.selection import own_parts, zero_lowest_
+
+
+def magnitude_(weight: torch.Tensor, cut: Cut, inputs: None = None) -> None:
+    """The smallest of the layer go, or with N:M the smallest of every group."""
+    zero_by_score_(weight, None, cut, compared_in="layer")
+
+
+def magnitude_global_(weights: dict[str, torch.Tensor], share: float) -> None:
+    """The smallest of all layers together go: exactly round(share · n) zeros in the model, however they fall to its layers.
+
+    The tensors are read where they lie, a part at a time; nothing of the size of a layer is allocated.
+    """
+    total = sum(weight.numel() for weight in weights.values())
+    zero_lowest_(own_parts(*weights.values()), round(share * total), "the model")
 
 
 def zero_smallest_(weight: torch.Tensor, count: int, name: str = "weight") -> None:
@@ -19,18 +34,5 @@ def zero_smallest_(weight: torch.Tensor, count: int, name: str = "weight") -> No
         raise ValueError(f"{name}: given count {count}; allowed: 0 to {weight.numel()}")
     if not weight.is_contiguous():
         raise ValueError(f"{name}: the tensor is not contiguous; call .contiguous() and prune that")
-    if weight.numel() == 0:
-        return
-    last = kth_magnitude(weight, max(count, 1), name)
-    if count == 0:
-        return
-    ties_to_go = count - last.smaller
-    for bits, magnitude in chunks(weight):
-        if ties_to_go == last.equal:  # all of them, as nearly always in float32: no need to look for the first ones
-            bits.mul_(magnitude > last.pattern)
-            continue
-        bits.mul_(magnitude >= last.pattern)
-        if ties_to_go:
-            first = (magnitude == last.pattern).nonzero().squeeze(1)[:ties_to_go]
-            bits[first] = 0
-            ties_to_go -= len(first)
+    if weight.numel():
+        zero_lowest_(own_parts(weight), count, name)

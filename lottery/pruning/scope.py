@@ -9,12 +9,13 @@ from lottery.errors import LotteryError
 
 
 class Sparsity(NamedTuple):
-    """Zeros over the pruned layers and over the whole model, each parameter counted once however often it is shared."""
+    """Zeros over the pruned layers, over the whole model, and of each layer; a parameter counts once however often it is shared."""
 
     parameters: int
     prunable_parameters: int
     prunable: float
     model: float
+    layers: dict[str, float]
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
@@ -28,34 +29,38 @@ def blocks(model: nn.Module) -> nn.ModuleList:
     return max(lists, key=len)
 
 
+def by_block(model: nn.Module) -> list[dict[str, nn.Linear]]:
+    """For each block its linear layers by their full names. **Raises** as ``prunable``."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found = [{names[id(m)]: m for m in block.modules() if isinstance(m, nn.Linear)} for block in blocks(model)]
+    if not any(found):
+        raise LotteryError(f"{type(model).__name__} has no nn.Linear inside its blocks; only such layers can be pruned")
+    ends = [end.weight for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None]
+    same = {id(end) for end in ends}
+    storages = {end.untyped_storage().data_ptr() for end in ends}
+    for layers in found:
+        for name, layer in layers.items():
+            if id(layer.weight) in same or (not layer.weight.is_meta and layer.weight.untyped_storage().data_ptr() in storages):
+                raise LotteryError(f"{name} shares its weights with the embedding or the head; pruning it would prune those too")
+    return found
+
+
 def prunable(model: nn.Module) -> dict[str, nn.Linear]:
     """Every linear layer inside the blocks, by its full name, in the order of the blocks.
 
     **Raises** ``LotteryError`` where there is none, and where a layer shares its storage with the embedding or the head: pruning one
     would prune the other.
     """
-    inside = {id(module) for module in blocks(model).modules()}
-    layers = {name: m for name, m in model.named_modules() if id(m) in inside and isinstance(m, nn.Linear)}
-    if not layers:
-        raise LotteryError(f"{type(model).__name__} has no nn.Linear inside its blocks; only such layers can be pruned")
-    ends = {id(e.weight) for e in (model.get_input_embeddings(), model.get_output_embeddings()) if e is not None}
-    storages = {
-        e.weight.untyped_storage().data_ptr() for e in (model.get_input_embeddings(), model.get_output_embeddings()) if e is not None
-    }
-    for name, layer in layers.items():
-        shared = not layer.weight.is_meta and layer.weight.untyped_storage().data_ptr() in storages
-        if id(layer.weight) in ends or shared:
-            raise LotteryError(f"{name} shares its weights with the embedding or the head; pruning it would prune those too")
-    return layers
+    return {name: layer for layers in by_block(model) for name, layer in layers.items()}
 
 
 @torch.no_grad()
 def count_zeros(model: nn.Module) -> Sparsity:
     """How sparse a model really is, counted from its weights."""
-    layers = [layer.weight for layer in prunable(model).values()]
-    zeros_prunable, size_prunable = _zeros(layers)
+    layers = {name: _zeros([layer.weight]) for name, layer in prunable(model).items()}
+    zeros_prunable, size_prunable = (sum(counts) for counts in zip(*layers.values(), strict=True))
     zeros, size = _zeros(list(model.parameters()))  # parameters() names a shared tensor once
-    return Sparsity(size, size_prunable, zeros_prunable / size_prunable, zeros / size)
+    return Sparsity(size, size_prunable, zeros_prunable / size_prunable, zeros / size, {name: z / n for name, (z, n) in layers.items()})
 
 
 def _zeros(tensors: list[torch.Tensor]) -> tuple[int, int]:

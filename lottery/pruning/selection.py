@@ -1,66 +1,152 @@
-"""Exact selection of the smallest magnitudes by radix, in two to five reads of the weights and almost no memory.
+"""Exact selection of the lowest scores, and zeros where they are. A score's sign is ignored, so a weight can be its own score.
 
-The bits of a non-negative float, read as an integer, are in the order of its value. So magnitudes are counted by their leading
-16 bits; where the dtype has more, those that share the decisive leading bits are counted by the next 16, and so on: once for
-16-bit floats, twice for float32, four times for float64. Nothing is sorted, nothing is sampled, and no case is slow.
+Over a layer or a whole model: by radix, in two to five reads and almost no memory. The bits of a non-negative float, read as an
+integer, are in the order of its value. So scores are counted by their leading 16 bits; where the dtype has more, those that
+share the decisive leading bits are counted by the next 16, and so on: once for 16-bit floats, twice for float32, four times for
+float64. Nothing is sorted, nothing is sampled, and no case is slow. Along rows and in groups of M: by partial and by stable sort.
+
+What is selected from comes in *parts*, pairs of a stretch of weights and its scores, made anew for each read: so scores that are
+computed from the weights never exist as a whole. Among equal scores the first in order go, on every run and device.
 """
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 
 from lottery.errors import LotteryError
 
+Parts = Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]]
+
 _INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-# Weights at a time. On a CPU a chunk and what is computed from it stay in the cache; a GPU wants few, large steps.
-_CHUNK = {"cpu": 1 << 18, "cuda": 1 << 26}
+# Weights at a time. On a CPU a part and what is computed from it stay in the cache; a GPU wants few, large steps.
+_PART = {"cpu": 1 << 18, "cuda": 1 << 26}
 _DIGIT = 16
+_SORTED = 32  # groups up to so many are sorted, longer rows are partitioned
 
 
-class Magnitude(NamedTuple):
-    """The bit pattern of a magnitude, how many entries are smaller, and how many are equal."""
+class Score(NamedTuple):
+    """The bit pattern of a score, how many are lower, and how many are equal."""
 
     pattern: int
-    smaller: int
+    lower: int
     equal: int
 
 
-def kth_magnitude(weight: torch.Tensor, k: int, name: str = "weight") -> Magnitude:
-    """The ``k``-th smallest magnitude, exactly.
+def own_parts(*weights: torch.Tensor) -> Parts:
+    """Parts in which each weight is its own score. Contiguous tensors; where dtypes differ, scores are in the widest."""
+    widest = max((weight.dtype for weight in weights), key=lambda dtype: dtype.itemsize)
+    widest = widest if len({weight.dtype for weight in weights}) == 1 or widest.itemsize > 2 else torch.float32
 
-    **Arguments**: ``weight``, any shape, a 16-, 32- or 64-bit floating dtype, contiguous; ``k``, 1 to its number of entries;
-    ``name`` for errors.
+    def parts():
+        for weight in weights:
+            for stretch in weight.view(-1).split(_part(weight)):
+                yield stretch, stretch.to(widest)
 
-    **Raises** ``LotteryError`` where an entry is not finite.
+    return parts
+
+
+def scored_parts(weight: torch.Tensor, score: Callable[[torch.Tensor, slice], torch.Tensor]) -> Parts:
+    """Parts of whole rows of ``weight`` [out, in]; ``score`` is given the rows and which they are, and returns their scores."""
+    rows = max(1, _part(weight) // weight.shape[1])
+
+    def parts():
+        for start in range(0, weight.shape[0], rows):
+            which = slice(start, min(start + rows, weight.shape[0]))
+            yield weight[which], score(weight[which], which)
+
+    return parts
+
+
+def kth_lowest(parts: Parts, k: int, name: str = "weight") -> Score:
+    """The ``k``-th lowest score, exactly; ``k`` from 1 to their number, ``name`` for errors.
+
+    **Raises** ``LotteryError`` where a score is not finite.
     """
-    width = 8 * weight.element_size()
-    infinity = _pattern(torch.tensor(torch.inf, dtype=weight.dtype))
-    prefix, smaller, equal = 0, 0, weight.numel()
-    for shift in range(width - _DIGIT, -1, -_DIGIT):
-        first = shift == width - _DIGIT
-        counts = torch.zeros(1 << _DIGIT, dtype=torch.int64, device=weight.device)
-        for _, magnitude in chunks(weight):
+    prefix, lower, equal, shift = 0, 0, 0, None
+    while shift is None or shift > 0:
+        counts, first = None, shift is None
+        for _, score in parts():
+            if counts is None:
+                width = 8 * score.element_size()
+                shift = width - _DIGIT if first else shift - _DIGIT
+                infinity = _pattern(torch.tensor(torch.inf, dtype=score.dtype))
+                counts = torch.zeros(1 << _DIGIT, dtype=torch.int64, device=score.device)
+            bits = _bits(score)
             if not first:
-                magnitude = magnitude[(magnitude >> (shift + _DIGIT)) == prefix]
-            digit = magnitude >> shift if first else (magnitude >> shift) & ((1 << _DIGIT) - 1)
-            counts += torch.bincount(digit.to(torch.int32), minlength=1 << _DIGIT)
+                bits = bits[(bits >> (shift + _DIGIT)) == prefix]
+            digit = bits >> shift if first else (bits >> shift) & ((1 << _DIGIT) - 1)
+            counts += torch.bincount(digit.to(torch.int32), minlength=1 << _DIGIT).to(counts.device)
         if first and counts[infinity >> shift :].any():
-            raise LotteryError(f"{name}: holds weights that are not finite; the checkpoint is damaged, or its dtype overflowed on loading")
+            raise _not_finite(name)
         upto = counts.cumsum(0)
-        digit = int(torch.searchsorted(upto, k - smaller))
+        digit = int(torch.searchsorted(upto, k - lower))
         equal = int(counts[digit])
-        smaller += int(upto[digit]) - equal
+        lower += int(upto[digit]) - equal
         prefix = prefix << _DIGIT | digit
-    return Magnitude(prefix, smaller, equal)
+    return Score(prefix, lower, equal)
 
 
-def chunks(weight: torch.Tensor):
-    """Pairs of a stretch of the weights' bits, as integers that can be written to, and the magnitudes' bits of that stretch."""
-    integer = _INTEGER[weight.element_size()]
-    sign_off = torch.iinfo(integer).max
-    for bits in weight.view(-1).view(integer).split(_CHUNK.get(weight.device.type, _CHUNK["cpu"])):
-        yield bits, bits & sign_off
+def zero_lowest_(parts: Parts, count: int, name: str = "weight") -> None:
+    """Zeros the ``count`` weights of lowest score among all parts, in place. **Raises** as ``kth_lowest``."""
+    last = kth_lowest(parts, max(count, 1), name)
+    if count == 0:
+        return
+    ties_to_go = count - last.lower
+    for weight, score in parts():
+        bits = _bits(score)
+        target = weight.view(-1).view(_INTEGER[weight.element_size()])  # as integers, so that no -0.0 is left
+        if ties_to_go == last.equal:  # all of them, as nearly always in float32: no need to look for the first ones
+            target.mul_(bits > last.pattern)
+            continue
+        target.mul_(bits >= last.pattern)
+        if ties_to_go:
+            first = (bits == last.pattern).nonzero().squeeze(1)[:ties_to_go]
+            target[first] = 0
+            ties_to_go -= len(first)
+
+
+def zero_lowest_along_(parts: Parts, count: int, group: int | None = None, name: str = "weight") -> None:
+    """Zeros the ``count`` weights of lowest score in every row, or in every ``group`` neighbours of a row, in place.
+
+    **Raises** ``LotteryError`` where a score is not finite.
+    """
+    for weight, score in parts():
+        if not torch.isfinite(score).all():
+            raise _not_finite(name)
+        if group:
+            weight, score = weight.view(-1, group), score.reshape(-1, group)
+        weight.masked_fill_(lowest(score, count), 0)
+
+
+def lowest(score: torch.Tensor, count: int) -> torch.Tensor:
+    """Where the ``count`` lowest absolute scores along the last dimension are; among equal ones the first."""
+    if count == 0:
+        return torch.zeros_like(score, dtype=torch.bool)
+    score = score.abs()
+    if score.shape[-1] <= _SORTED:
+        order = score.argsort(dim=-1, stable=True)[..., :count]
+        return torch.zeros_like(score, dtype=torch.bool).scatter_(-1, order, True)
+    kth = score.kthvalue(count, dim=-1, keepdim=True).values
+    below, ties = score < kth, score == kth
+    wanted = count - below.sum(-1, keepdim=True)
+    if (ties.sum(-1, keepdim=True) > wanted).any():
+        ties &= ties.cumsum(-1) <= wanted
+    return below | ties
+
+
+def _part(weight: torch.Tensor) -> int:
+    return _PART.get(weight.device.type, _PART["cpu"])
+
+
+def _bits(score: torch.Tensor) -> torch.Tensor:
+    integer = _INTEGER[score.element_size()]
+    return score.reshape(-1).view(integer) & torch.iinfo(integer).max
 
 
 def _pattern(value: torch.Tensor) -> int:
     return int(value.view(_INTEGER[value.element_size()]))
+
+
+def _not_finite(name: str) -> LotteryError:
+    return LotteryError(f"{name}: holds weights that are not finite; the checkpoint is damaged, or its dtype overflowed on loading")

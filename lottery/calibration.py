@@ -1,0 +1,36 @@
+"""Calibration samples: random stretches of a text, as SparseGPT and Wanda take them from C4."""
+
+import torch
+
+from lottery.corpus import Corpus
+from lottery.errors import LotteryError
+
+
+def calibration(tokenizer, text: Corpus, samples: int, length: int, seed: int) -> torch.Tensor:
+    """Random crops of a text, int64 [samples, length]; the same for the same seed.
+
+    As in the papers a crop lies within one row of the text: rows are taken in random order, those that are too short are passed
+    over, and one crop is taken of each. Where too few rows are long enough, crops come from all rows joined by blank lines.
+
+    **Raises** ``LotteryError`` where even those have fewer than ``length`` tokens.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def crop(tokens: list[int]) -> list[int]:
+        start = int(torch.randint(len(tokens) - length + 1, (), generator=generator))
+        return tokens[start : start + length]
+
+    crops = []
+    for index in torch.randperm(len(text.rows), generator=generator).tolist():
+        tokens = tokenizer(text.rows[index], verbose=False).input_ids
+        if len(tokens) >= length:
+            crops.append(crop(tokens))
+        if len(crops) == samples:
+            return torch.tensor(crops)
+    tokens = tokenizer(text.text, verbose=False).input_ids
+    if len(tokens) < length:
+        raise LotteryError(
+            f"calibration_text: {text.name} has {len(tokens)} tokens, fewer than one sample of {length};"
+            " give a longer text or fewer calibration_tokens"
+        )
+    return torch.tensor([crop(tokens) for _ in range(samples)])

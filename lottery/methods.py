@@ -1,0 +1,153 @@
+"""What can be asked for: pruning methods, allocations of the sparsity over the blocks, and patterns. Adding one is one line here.
+
+Names and facts only, so that a profile is checked and a report written without loading torch; ``pkgutil.resolve_name`` finds the
+function when it is needed.
+"""
+
+import re
+from typing import Literal, NamedTuple
+
+
+class Method(NamedTuple):
+    """A pruning method: where its function is, what it needs to know of a layer's inputs, and what a report says of it."""
+
+    function: str
+    needs: Literal["nothing", "squares", "products"]
+    says: str
+    source: str
+    whole_model: bool = False  # the function is given all layers at once and shares the sparsity out itself
+
+
+METHODS = {
+    "magnitude": Method(
+        "lottery.pruning.magnitude:magnitude_", "nothing", "the smallest weights of each layer go", "Han et al. 2015, arXiv 1506.02626"
+    ),
+    "magnitude-global": Method(
+        "lottery.pruning.magnitude:magnitude_global_", "nothing", "the smallest weights of all layers together go",
+        "Han et al. 2015, arXiv 1506.02626", whole_model=True,
+    ),
+    "random": Method("lottery.pruning.control:random_", "nothing", "weights drawn at random go, the control", "seeded draw"),
+    "wanda": Method(
+        "lottery.pruning.wanda:wanda_", "squares", "in each output row the lowest weights times norm of their input go",
+        "Sun et al. 2023, arXiv 2306.11695"
+    ),
+    "ria": Method(
+        "lottery.pruning.ria:ria_", "squares", "in each layer the lowest shares in row and column, times root of the input's norm, go",
+        "Zhang et al., ICLR 2024",
+    ),
+    "sparsegpt": Method(
+        "lottery.pruning.sparsegpt:sparsegpt_", "products", "columns are pruned one by one and the weights that stay make up for the error",
+        "Frantar and Alistarh 2023, arXiv 2301.00774",
+    ),
+}  # fmt: skip
+
+
+class Allocation(NamedTuple):
+    """A way to share the sparsity out over the blocks."""
+
+    function: str | None
+    needs: Literal["nothing", "squares"]
+    says: str
+    source: str
+
+
+ALLOCATIONS = {
+    "uniform": Allocation(None, "nothing", "the same share everywhere", ""),
+    "owl": Allocation("lottery.pruning.owl:owl", "squares", "blocks with more outliers keep more", "Yin et al. 2023, arXiv 2310.05175"),
+    "alphapruning": Allocation(
+        "lottery.pruning.alphapruning:alphapruning", "nothing", "blocks whose weights have a heavier-tailed spectrum keep more",
+        "Lu et al. 2024, arXiv 2410.10912",
+    ),
+}  # fmt: skip
+
+
+class Pattern(NamedTuple):
+    """N:M: of every ``group`` neighbouring inputs of a row, ``zeros`` go. As in Wanda and SparseGPT, N counts what goes."""
+
+    zeros: int
+    group: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Pattern | None":
+        """A pattern from "2:4"; ``None`` for "unstructured". **Raises** ``ValueError`` for anything else."""
+        if text == "unstructured":
+            return None
+        found = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", text)
+        if not found or int(found[1]) >= int(found[2]):
+            raise ValueError(f"{text!r} is no pattern")
+        return cls(int(found[1]), int(found[2]))
+
+    @property
+    def share(self) -> float:
+        return self.zeros / self.group
+
+
+class Variant(NamedTuple):
+    """One way to prune a model; the dense model is the variant 'dense' at sparsity 0."""
+
+    method: str
+    allocation: str
+    pattern: str
+    sparsity: float
+
+    @property
+    def label(self) -> str:
+        """The method with what is not usual about it: 'wanda', 'wanda + owl', 'wanda 2:4'."""
+        return label(self.method, self.allocation, self.pattern)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it needs calibration data."""
+        if self.method == "dense":
+            return False
+        return METHODS[self.method].needs != "nothing" or ALLOCATIONS[self.allocation].needs != "nothing"
+
+
+DENSE = Variant("dense", "uniform", "unstructured", 0.0)
+
+
+def label(method: str, allocation: str, pattern: str) -> str:
+    return method + (f" + {allocation}" if allocation != "uniform" else "") + (f" {pattern}" if pattern != "unstructured" else "")
+
+
+def variants(methods: list[str], allocations: list[str], patterns: list[str], sparsities: list[float]) -> list[Variant]:
+    """The dense model, then every combination that makes sense, at rising sparsity.
+
+    N:M sets the share of every layer, so it goes with the uniform allocation and with the sparsity N/M only; a method over the whole
+    model shares the sparsity out itself, so it goes with neither.
+
+    **Raises** ``ValueError``, in one line, where something that was asked for makes sense with nothing else that was.
+    """
+    found = [DENSE]
+    for method in methods:
+        for allocation in allocations:
+            for pattern in patterns:
+                shape = Pattern.parse(pattern)
+                special = (METHODS[method].whole_model, allocation != "uniform", shape is not None)
+                if sum(special) <= 1:
+                    shares = sorted(s for s in sparsities if s > 0 and (shape is None or abs(s - shape.share) < 1e-9))
+                    found += [Variant(method, allocation, pattern, float(share)) for share in shares]
+    _check(found, methods, allocations, patterns, sparsities)
+    return found
+
+
+def _check(found: list[Variant], methods, allocations, patterns, sparsities) -> None:
+    for pattern in patterns:
+        shape = Pattern.parse(pattern)
+        if shape and not any(abs(s - shape.share) < 1e-9 for s in sparsities):
+            raise ValueError(
+                f"pattern: given {pattern!r}, which takes {shape.share:g}, with sparsities {sparsities}; add {shape.share:g} to them"
+            )
+    for key, values, field in [("methods", methods, "method"), ("allocation", allocations, "allocation"), ("pattern", patterns, "pattern")]:
+        for value in values:
+            if any(sparsities) and not any(getattr(v, field) == value for v in found[1:]):
+                raise ValueError(
+                    f"{key}: given {value!r}, which combines with nothing else that is asked for; N:M needs allocation: uniform,"
+                    " magnitude-global needs allocation: uniform and pattern: unstructured"
+                )
+    for sparsity in sparsities:
+        if sparsity and not any(v.sparsity == sparsity for v in found):
+            raise ValueError(
+                f"sparsities: given {sparsity:g}, which pattern {' and '.join(patterns)} contradicts;"
+                " drop it, or add 'unstructured' to pattern"
+            )

@@ -1,0 +1,69 @@
+import pytest
+
+from lottery.errors import ParamsError
+from lottery.methods import METHODS, Pattern, variants
+from lottery.params import validated
+from tests.conftest import TOY
+
+
+def labels(methods, allocations=("uniform",), patterns=("unstructured",), sparsities=(0.5,)):
+    return [f"{v.label} {v.sparsity:g}" for v in variants(list(methods), list(allocations), list(patterns), list(sparsities))]
+
+
+def test_the_dense_model_first_then_every_combination_that_makes_sense():
+    assert labels(["magnitude", "magnitude-global"], ["uniform", "owl"], ["unstructured", "2:4"], [0.7, 0.5]) == [
+        "dense 0", "magnitude 0.5", "magnitude 0.7", "magnitude 2:4 0.5", "magnitude + owl 0.5", "magnitude + owl 0.7",
+        "magnitude-global 0.5", "magnitude-global 0.7",
+    ]  # fmt: skip
+
+
+def test_which_variants_need_calibration_data():
+    found = variants(list(METHODS), ["uniform", "owl"], ["unstructured"], [0.5])
+    assert {v.label for v in found if not v.calibrated} == {"dense", "magnitude", "magnitude-global", "random"}
+
+
+@pytest.mark.parametrize("text", ["2:2", "4:2", "0:4", "2:4:8", "two:four", "2.0:4", "", "-1:4"])
+def test_what_is_no_pattern(text):
+    with pytest.raises(ValueError, match="is no pattern"):
+        Pattern.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": ["wandaa"]}, "methods[0]: given 'wandaa'; allowed: a list of magnitude, magnitude-global, random, wanda, ria, sparsegpt"),
+        ({"allocation": "owls"}, "allocation[0]: given 'owls'; allowed: uniform, owl, alphapruning, or a list of them"),
+        ({"pattern": "4:2"}, "pattern: given '4:2'; allowed: 'unstructured', 'N:M' in quotes with N below M, such as '2:4', or a list of them"),
+        ({"pattern": 124}, "pattern: given 124; allowed: 'unstructured', 'N:M' in quotes with N below M, such as '2:4', or a list of them"),
+        ({"pattern": "2:4", "sparsities": [0.7]}, "pattern: given '2:4', which takes 0.5, with sparsities [0.7]; add 0.5 to them"),
+        (
+            {"pattern": "2:4", "sparsities": [0.5, 0.7]},
+            "sparsities: given 0.7, which pattern 2:4 contradicts; drop it, or add 'unstructured' to pattern",
+        ),
+        (
+            {"methods": ["magnitude-global"], "allocation": "alphapruning"},
+            "methods: given 'magnitude-global', which combines with nothing else that is asked for; N:M needs allocation: uniform,"
+            " magnitude-global needs allocation: uniform and pattern: unstructured",
+        ),
+        (
+            {"methods": ["wanda"]},
+            "calibration_text: not given, but wanda needs it; allowed: 'training-stories', 'c4', or the path of a .txt, .raw or .jsonl file;"
+            " not the text that is scored",
+        ),
+        (
+            {"allocation": "owl"},
+            "calibration_text: not given, but magnitude + owl needs it; allowed: 'training-stories', 'c4', or the path of a .txt, .raw or"
+            " .jsonl file; not the text that is scored",
+        ),
+        ({"methods": ["wanda"], "calibration_text": "stories"}, "calibration_text: given 'stories', the text that is scored; allowed: another one"),
+    ],
+)  # fmt: skip
+def test_a_profile_that_makes_no_sense_is_one_line(change, message):
+    with pytest.raises(ParamsError) as caught:
+        validated({**TOY, "sparsities": [0.5], **change})
+    assert str(caught.value) == message
+
+
+def test_single_values_are_lists_of_one():
+    profile = validated({**TOY, "methods": "wanda", "pattern": "2:4", "sparsities": [0.5], "calibration_text": "training-stories"})
+    assert (profile.methods, profile.allocation, profile.pattern) == (["wanda"], ["uniform"], ["2:4"])
