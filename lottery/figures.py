@@ -1,5 +1,6 @@
 """Records as pictures. One style, vector, readable without colour: each model has its own marker and its name at its line."""
 
+import itertools
 import math
 
 import matplotlib
@@ -20,7 +21,10 @@ _MARKERS = "osD^vP*XhpH8"
 
 def curve(records: list[Record]) -> Picture | None:
     """Perplexity over sparsity of one model."""
-    return perplexity_over_sparsity(frame(records)) if records else None
+    if not records:
+        return None
+    data = frame(records)
+    return methods_compared(data) if data["method"].nunique() > 2 else perplexity_over_sparsity(data)
 
 
 def perplexity_over_sparsity(data: pd.DataFrame) -> Picture:
@@ -71,6 +75,69 @@ def perplexity_over_sparsity(data: pd.DataFrame) -> Picture:
         + ", ".join(f"{percent(s) if s else 'dense'} {number(p)}" for s, p in zip(points["sparsity"], points["perplexity"], strict=True))
         + "."
         for label, points in series
+    )
+    return Picture(figure, caption, alt)
+
+
+def methods_compared(data: pd.DataFrame) -> Picture:
+    """Perplexity over sparsity, a panel a model, a line a method; N:M is a single point without filling. One logarithmic scale.
+
+    Other allocations than the uniform one are left to the tables: three lines a method are more than an eye can follow.
+    """
+    sns.set_theme(style="whitegrid", rc={"axes.edgecolor": ".6", "grid.color": ".92", "font.size": 10})
+    shown = data[(data["allocation"] == "uniform") & (data["method"] != "dense")]
+    models, methods = list(data["model"].unique()), list(shown["base_method"].unique())
+    columns = min(3, len(models))
+    rows = math.ceil(len(models) / columns)
+    figure = Figure(figsize=(8, 2.6 * rows + 0.9), layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    colours = dict(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True))
+    markers = dict(zip(methods, itertools.cycle(_MARKERS), strict=False))
+    finite = data[data["perplexity"].map(math.isfinite)]
+    judged = finite.loc[finite["base_method"] != "random", "perplexity"]  # the control lies so high that it would flatten all else
+    low, top = (judged.min() / 1.3, judged.max() * 1.6) if len(judged) else (1.0, 10.0)
+    ticks = sorted(shown["sparsity"].unique())
+    handles = {}
+    for panel, model in zip(panels, models, strict=False):
+        for (method, label), points in shown[shown["model"] == model].groupby(["base_method", "method"], sort=False):
+            points = points.sort_values("sparsity")
+            structured = (points["pattern"] != "unstructured").any()
+            drawn = panel.plot(
+                points["sparsity"], points["perplexity"].clip(upper=10 * top), color=colours[method],
+                marker=markers[method], markersize=7 if structured else 5, linewidth=1.4, zorder=3,
+                linestyle="none" if structured else "-", markerfacecolor="none" if structured else colours[method],
+                markeredgecolor=colours[method] if structured else "white",
+            )  # fmt: skip
+            handles.setdefault(label, drawn[0])
+        for value in data.loc[(data["model"] == model) & (data["method"] == "dense"), "perplexity"]:
+            panel.axhline(value, color=".4", linewidth=1, linestyle=":", zorder=1)
+        panel.set_title(model, fontsize=10, fontweight="bold")
+        panel.set_xticks(ticks, [percent(tick) for tick in ticks])
+        panel.set_xlim(min(ticks) - 0.05, max(ticks) + 0.05)
+        panel.grid(axis="x", visible=False)
+    panels[0].set_yscale("log")
+    panels[0].set_ylim(low, top)
+    panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if top < 200 * low else (1,)))
+    panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    panels[0].yaxis.set_minor_formatter(NullFormatter())
+    for panel in panels[len(models) :]:
+        panel.set_visible(False)
+    figure.supxlabel("sparsity of the linear layers inside the blocks", fontsize=10)
+    figure.supylabel("perplexity, log scale (lower is better)", fontsize=10)
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=min(4, len(handles)), frameon=False, fontsize=9)
+    sns.despine(figure)
+    caption = "Perplexity over sparsity by method, a panel a model. Dotted: the dense model."
+    if (shown["perplexity"] > top).any():
+        caption += " What leaves a panel at its top is in the tables."
+    if (shown["pattern"] != "unstructured").any():
+        caption += " Without filling: N:M."
+    if (data["allocation"] != "uniform").any():
+        caption += " All with the uniform allocation; the others are in the tables."
+    alt = "Line charts of perplexity over sparsity by method. " + " ".join(
+        f"{model}, {label}: "
+        + ", ".join(f"{percent(s)} {number(p)}" for s, p in zip(points["sparsity"], points["perplexity"], strict=True))
+        + "."
+        for (model, label), points in shown.groupby(["model", "method"], sort=False)
     )
     return Picture(figure, caption, alt)
 

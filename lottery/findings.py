@@ -22,6 +22,16 @@ def levels(data: pd.DataFrame) -> list[float]:
     return sorted(data.loc[data["method"] != "dense", "sparsity"].unique())
 
 
+def methods(data: pd.DataFrame) -> list[str]:
+    """The ways of pruning that occur, in the order in which they were asked for."""
+    return list(data.loc[data["method"] != "dense", "method"].unique())
+
+
+def judged_by(data: pd.DataFrame, method: str | None = None) -> pd.DataFrame:
+    """The dense models and one way of pruning, the first that was asked for unless named: what models are compared by."""
+    return data[data["method"].isin(["dense", method or next(iter(methods(data)), "dense")])]
+
+
 def comparable(data: pd.DataFrame) -> pd.DataFrame:
     """The pruned variants whose dense model was measured too."""
     return data[(data["method"] != "dense") & data["lost_bits"].notna()]
@@ -217,3 +227,49 @@ def what_does_not_compare(data: pd.DataFrame) -> str:
         f"**Not one measurement.** The variants of {', '.join(mixed)} were measured on different devices or in different dtypes:"
         " their speeds do not compare, and their perplexities only roughly. Remove the records and run them on one device."
     )
+
+
+def which_method_keeps_most(data: pd.DataFrame) -> str:
+    """Which way of pruning loses least at each sparsity, over the models for which all ways were measured."""
+    said = []
+    for level in levels(data):
+        grid = lost_by_method(data, level)
+        if grid.empty or len(grid.columns) < 2:
+            continue
+        means = grid.mean()
+        best, worst = means.idxmin(), means.idxmax()
+        wins, models = int((grid.idxmin(axis=1) == best).sum()), f"{len(grid)} model{'s' if len(grid) > 1 else ''}"
+        said.append(
+            f"at {percent(level)} {best} loses least, {number(means[best])} bits per byte in the mean of {models}"
+            f" (least of all in {wins}), {worst} most, {number(means[worst])}"
+        )
+    if not said:
+        return "No sparsity has two ways of pruning measured on the same models, so they cannot be compared."
+    text = "; ".join(said)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def lost_by_method(data: pd.DataFrame, level: float) -> pd.DataFrame:
+    """Bits per byte lost at a sparsity, a row a model and a column a way of pruning; only models that were pruned in every way."""
+    at = comparable(data)
+    grid = at[at["sparsity"] == level].pivot(index="model", columns="method", values="lost_bits")
+    return grid.reindex(columns=[method for method in methods(data) if method in grid.columns]).dropna()
+
+
+def do_methods_agree(data: pd.DataFrame) -> str:
+    """Whether the best ticket is the same model whichever way it is looked for, or whether magnitude is only a bad way to look.
+
+    Random pruning looks for nothing: it is the control, and has no say.
+    """
+    best = {}
+    for method in methods(data[data["base_method"] != "random"]):
+        ranks = ranking(judged_by(data, method))
+        if len(ranks) > 1:
+            best[method] = ranks.iloc[0]["model"]
+    if len(best) < 2:
+        return ""
+    if len(set(best.values())) == 1:
+        return f"All {len(best)} ways of pruning find the best ticket in the same model, {next(iter(best.values()))}."
+    groups = {model: [method for method, found in best.items() if found == model] for model in dict.fromkeys(best.values())}
+    said = "; ".join(f"{model} by {', '.join(found)}" for model, found in groups.items())
+    return f"The best ticket depends on how it is looked for: {said}."

@@ -13,6 +13,7 @@ from lottery import figures, findings, tables
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus, corpus_identity
 from lottery.errors import LotteryError
+from lottery.methods import ALLOCATIONS, METHODS
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
 from lottery.records import Record, Request, read_record, read_state, requests
@@ -48,28 +49,62 @@ class Report:
     def data(self) -> pd.DataFrame:
         return tables.frame(self.records)
 
+    @cached_property
+    def main(self) -> pd.DataFrame:
+        """What models are compared by: the dense ones, and the first way of pruning that the profile names."""
+        return findings.judged_by(self.data)
+
+    @cached_property
+    def _several(self) -> bool:
+        return len(findings.methods(self.data)) > 1
+
+    def _main_records(self, model: Model) -> list[Record]:
+        return [record for record in model.records if record.request.variant.label in set(self.main["method"])]
+
     def answer(self) -> Markdown:
         """The first screen: whether these are stand-ins, the answer, and what is missing."""
         mixed = findings.what_does_not_compare(self.data) if self.records else ""
-        return prose(self._stand_in_notice(), findings.who_has_the_best_ticket(self.data), mixed, self._gaps())
+        answer = findings.who_has_the_best_ticket(self.main)
+        if self._several:
+            answer = f"Judged by {findings.methods(self.data)[0]}: {answer} {findings.do_methods_agree(self.data)}"
+        return prose(self._stand_in_notice(), answer, mixed, self._gaps())
 
     def figure(self) -> Picture | Markdown:
         if not self.records:
             return prose("*There is nothing to draw: no trial is recorded under this profile.*")
-        return figures.perplexity_over_sparsity(self.data)
+        return figures.perplexity_over_sparsity(self.main)
+
+    def methods(self) -> Markdown:
+        """The ways of pruning beside each other, where there are several."""
+        if not self._several:
+            return prose("Only one way of pruning was asked for. `make report PROFILE=methods` compares all of them.")
+        data = self.data
+        parts = [f"{findings.which_method_keeps_most(data)} {findings.do_methods_agree(data)}"]
+        for model, rows in data.groupby("model", sort=False):
+            dense = rows.loc[rows["method"] == "dense", "perplexity"]
+            parts += [
+                f"### {model}: perplexity by method",
+                f"Dense: {tables.number(dense.iloc[0])}." if len(dense) else "",
+                tables.by_method(rows),
+            ]
+        return prose(
+            *parts,
+            "Bold: the lowest of each sparsity. Pruning: median seconds for the whole model, passes over the calibration data included.",
+        )
+
+    def methods_figure(self) -> Picture | None:
+        return figures.methods_compared(self.data) if self._several else None
 
     def tables(self) -> Markdown:
         """For each model its five columns, or why there are none."""
         parts = []
         for model in self.models:
             parts.append(f"### {model.name}")
-            if model.records:
-                first = model.records[0]
+            if records := self._main_records(model):
+                first = records[0]
                 parts.append(f"{_source(first)}, {first.architecture}, {first.result.parameters:,} parameters.")
-                parts.append(tables.trials(model.records).data)
-                zeros = {
-                    tables.percent(r.request.sparsity): tables.percent(r.result.sparsity_model) for r in model.records if r.request.sparsity
-                }
+                parts.append(tables.trials(records).data)
+                zeros = {tables.percent(r.request.sparsity): tables.percent(r.result.sparsity_model) for r in records if r.request.sparsity}
                 if zeros:
                     parts.append("Zeros over the whole model: " + ", ".join(f"{z} at {s}" for s, z in zeros.items()) + ".")
             if model.problem:
@@ -78,7 +113,7 @@ class Report:
 
     def answers(self) -> Markdown:
         """The four questions, answered from the records."""
-        data = self.data
+        data = self.main
         return prose(
             "**Who has the best ticket?** " + findings.who_has_the_best_ticket(data),
             "**Do bigger models prune better?** " + findings.do_bigger_models_prune_better(data),
@@ -91,7 +126,7 @@ class Report:
 
     def samples(self) -> Markdown:
         """The first sample of every variant of every model."""
-        parts = [f"### {model.name}\n\n{tables.samples(model.records, 1).data}" for model in self.models if model.records]
+        parts = [f"### {model.name}\n\n{tables.samples(self._main_records(model), 1).data}" for model in self.models if model.records]
         return prose(*parts) if parts else prose("*No text is recorded.*")
 
     def details(self) -> Markdown:
@@ -100,14 +135,25 @@ class Report:
     def protocol(self) -> Markdown:
         """How it was measured, in the profile's own numbers."""
         p = self.profile
+        ways = list(dict.fromkeys((v.method, v.allocation) for v in p.variants[1:]))
+        said = [f"{m}: {METHODS[m].says} ({METHODS[m].source})" for m in dict.fromkeys(method for method, _ in ways)]
+        said += [f"{a}: {ALLOCATIONS[a].says} ({ALLOCATIONS[a].source})" for a in dict.fromkeys(a for _, a in ways) if a != "uniform"]
+        if any(pattern != "unstructured" for pattern in p.pattern):
+            said.append("N:M: of every M neighbouring inputs of a row, N go")
+        if p.calibrated:
+            said.append(
+                f"calibration data: {p.calibration_samples} samples of {p.calibration_tokens:,} tokens from {p.calibration_text},"
+                f" seed {p.seed}"
+            )
         scored = {r.model: len(r.result.window_nll) for r in self.records}
         windows = ", ".join(f"{count:,} for {name}" for name, count in scored.items())
         return prose(
-            f"Text: {p.text}. Windows of {p.window:,} tokens{f' ({windows})' if windows else ''}. Methods: {', '.join(p.methods)}, at"
+            "\n".join(f"- {line}" for line in said),
+            f"Text: {p.text}. Windows of {p.window:,} tokens{f' ({windows})' if windows else ''}. Sparsities:"
             f" {', '.join(tables.percent(s) for s in p.sparsities)} of the linear layers inside the blocks. Speed: {p.new_tokens}"
             f" new tokens, batch 1, greedy, median of {p.repeats} repeats after a warm-up. Samples: {p.prompts} beginnings of"
             f" {p.prompt_words} words,"
-            f" {p.new_tokens} tokens drawn at temperature {p.temperature:g}, seed {p.seed}."
+            f" {p.new_tokens} tokens drawn at temperature {p.temperature:g}, seed {p.seed}.",
         )
 
     def machines(self) -> Markdown:

@@ -16,7 +16,7 @@ from lottery.figures import curve
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
 from lottery.provenance import provenance
-from lottery.pruning import count_zeros, prunable, prune
+from lottery.pruning import check_pattern, count_zeros, prune
 from lottery.records import Record, Request, Result, Sample, read_record, read_state, requests, write_record, write_state
 
 _PROGRESS_SECONDS = 15
@@ -36,7 +36,8 @@ class Study:
             identity = corpus_identity(source, "calibration_text") if source else None
             self.requests = requests(profile, self.checkpoint.identity, self.text.sha256, identity)
             self.skeleton = loading.skeleton(self.checkpoint)
-            prunable(self.skeleton)  # whether it can be pruned at all
+            for variant in profile.variants:
+                check_pattern(self.skeleton, variant)  # also: whether it can be pruned at all
             self.tokenizer = loading.tokenizer(self.checkpoint)
             self.starts = prompts(self.text, profile.prompts, profile.prompt_words)
             self._check_context()

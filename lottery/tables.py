@@ -23,6 +23,9 @@ def frame(records: list[Record]) -> pd.DataFrame:
                 "model": record.model,
                 "kind": record.kind,
                 "method": request.variant.label,
+                "base_method": request.method,
+                "allocation": request.allocation,
+                "pattern": request.pattern,
                 "sparsity": request.sparsity,
                 "sparsity_model": result.sparsity_model,
                 "parameters": result.parameters,
@@ -80,11 +83,12 @@ def size(count: float) -> str:
 
 
 def variant(request: Request) -> str:
-    """What a variant is called: 'wanda 50%', 'sparsegpt 2:4'; in one line however narrow its column."""
+    """What a variant is called: 'wanda 50%', 'sparsegpt 2:4', 'ria + owl 70%'; in one line where it is short."""
     if request.method == "dense":
         return "dense"
     share = "" if request.pattern != "unstructured" else f" {percent(request.sparsity)}"
-    return (request.variant.label + share).replace(" ", "\u00a0")
+    text = request.variant.label + share
+    return text if "+" in text else text.replace(" ", "\u00a0")
 
 
 def description(study) -> Markdown:
@@ -141,6 +145,21 @@ def details(records: list[Record]) -> Markdown:
             }
         )
     return prose(table(rows, right="Zeros, layers|Zeros, model|Bits per byte|First window|Tokens/sec|Decoding alone"))
+
+
+def by_method(data: pd.DataFrame) -> str:
+    """Perplexity by way of pruning and sparsity, the lowest of each sparsity in bold, for the rows of one model."""
+    pruned = data[data["method"] != "dense"]
+    best = pruned.groupby("sparsity")["perplexity"].min()
+    rows = []
+    for method, points in pruned.groupby("method", sort=False):
+        values = points.set_index("sparsity")["perplexity"]
+        cells = {}
+        for level in best.index:
+            text = number(values[level]) if level in values else ""
+            cells[percent(level)] = f"**{text}**" if text and values[level] == best[level] else text
+        rows.append({"Method": str(method).replace(" ", "\u00a0"), **cells, "Pruning": f"{points['pruning_seconds'].median():.2f} s"})
+    return table(rows, right="|".join([*map(percent, best.index), "Pruning"]))
 
 
 def samples(records: list[Record], count: int | None = None) -> Markdown:

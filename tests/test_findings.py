@@ -3,7 +3,7 @@ import math
 import pytest
 
 from lottery import findings
-from lottery.tables import frame, number, percent, samples, size, trials
+from lottery.tables import by_method, frame, number, percent, samples, size, trials
 from tests.factory import record_of, sweep_of
 
 
@@ -146,3 +146,52 @@ def test_samples_stand_beside_their_verdict():
     shown = samples(sweep_of("a", [1, 2, 3, 4], coherent=[True, True, False, False], text="A <b>text</b>.")).data
     assert shown.count("A <b>text</b>.") == 4
     assert "70% (not coherent):" in shown
+
+
+def ways(model, **of_methods):
+    """The dense model at one bit per byte and perplexity 10, and for each way of pruning its bits at 50% and 70%."""
+    found = [record_of(model, "dense", 0.0, 10.0)]
+    for method, bits in of_methods.items():
+        found += [record_of(model, method, level, 10 * b, bits_per_byte=b) for level, b in zip((0.5, 0.7), bits, strict=True)]
+    return found
+
+
+def test_which_method_keeps_most_is_said_for_each_sparsity_with_means_and_wins():
+    several = data(
+        ways("a", magnitude=(1.5, 4.0), wanda=(1.4, 2.0), random=(9.0, 9.0)),
+        ways("b", magnitude=(1.2, 3.0), wanda=(1.5, 2.5), random=(9.0, 9.0)),
+    )
+    assert findings.which_method_keeps_most(several) == (
+        "At 50% magnitude loses least, 0.350 bits per byte in the mean of 2 models (least of all in 1), random most, 8.00;"
+        " at 70% wanda loses least, 1.25 bits per byte in the mean of 2 models (least of all in 2), random most, 8.00."
+    )
+    assert findings.methods(several) == ["magnitude", "wanda", "random"]
+    assert set(findings.judged_by(several)["method"]) == {"dense", "magnitude"}
+
+
+def test_models_that_were_not_pruned_in_every_way_do_not_count_in_the_comparison_of_methods():
+    partly = data(ways("a", magnitude=(1.5, 4.0), wanda=(1.4, 2.0)), ways("b", magnitude=(1.1, 1.1)))
+    assert "in the mean of 1 model (least of all in 1)" in findings.which_method_keeps_most(partly)
+    assert findings.which_method_keeps_most(data(ways("a", magnitude=(1.5, 4.0)))) == (
+        "No sparsity has two ways of pruning measured on the same models, so they cannot be compared."
+    )
+
+
+def test_whether_the_best_ticket_depends_on_the_way_of_looking():
+    agree = data(ways("a", magnitude=(1.1, 1.2), wanda=(1.1, 1.2)), ways("b", magnitude=(1.5, 4.0), wanda=(1.2, 2.0)))
+    assert findings.do_methods_agree(agree) == "All 2 ways of pruning find the best ticket in the same model, a."
+    differ = data(ways("a", magnitude=(1.1, 1.2), wanda=(1.5, 4.0)), ways("b", magnitude=(1.5, 4.0), wanda=(1.2, 1.3)))
+    assert findings.do_methods_agree(differ) == "The best ticket depends on how it is looked for: a by magnitude; b by wanda."
+    assert findings.do_methods_agree(TWO) == ""
+
+
+def test_the_table_of_methods_marks_the_lowest_of_each_sparsity():
+    records = [*ways("a", magnitude=(1.5, 4.0), wanda=(1.4, 5.0)), record_of("a", "wanda", 0.5, 20.0, pattern="2:4")]
+    lines = by_method(frame(records)).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0] == ["Method", "50%", "70%", "Pruning"]
+    assert cells[2:] == [
+        ["magnitude", "15.0", "**40.0**", "0.10 s"],
+        ["wanda", "**14.0**", "50.0", "0.10 s"],
+        ["wanda\u00a02:4", "20.0", "", "0.10 s"],
+    ]

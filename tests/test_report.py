@@ -9,7 +9,7 @@ from lottery.paths import outputs
 from lottery.records import requests, write_record, write_state
 from lottery.report import Report
 from tests.conftest import TOY
-from tests.factory import sweep_of
+from tests.factory import record_of, sweep_of
 
 NAMES = ["mistral-7b", "phi-2"]
 
@@ -33,6 +33,7 @@ def everything(report) -> str:
         report.answer(),
         report.tables(),
         report.answers(),
+        report.methods(),
         report.speed(),
         report.samples(),
         report.details(),
@@ -155,3 +156,52 @@ def test_the_report_never_loads_a_model():
 
     code = "import sys, lottery.report, lottery.run; print([m for m in ('torch', 'lottery.study', 'lottery.loading') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_several_methods_stand_side_by_side_and_models_are_judged_by_the_first(project):
+    several = validated(
+        {
+            **TOY,
+            "model": None,
+            "checkpoints": {name: f"stand-in:{name}" for name in NAMES},
+            "sparsities": [0.5, 0.7],
+            "methods": ["magnitude", "wanda", "random"],
+            "allocation": ["uniform", "owl"],
+            "pattern": ["unstructured", "2:4"],
+            "calibration_text": "training-stories",
+        }
+    )
+    for name, lost in zip(NAMES, (1.2, 1.1), strict=True):
+        named = several.model_copy(update={"model": name})
+        asked = requests(named, checkpoint(named).identity, corpus("stories").sha256, corpus("training-stories").sha256)
+        for index, request in enumerate(asked):
+            perplexity = 10 * lost**index if request.method != "random" else math.inf
+            made = record_of(name, "dense", 0.0, perplexity, bits_per_byte=lost**index if request.method != "random" else math.inf)
+            write_record(outputs("toy") / name, made.model_copy(update={"request": request}))
+        write_state(outputs("toy") / name, "finished")
+    report = Report(several)
+    said = everything(report)
+    assert "Incomplete" not in said
+    assert report.answer().data.index("Judged by magnitude: **phi-2** has the best ticket") > 0
+    assert "All 6 ways of pruning find" in said
+    assert report.figure().alt.count("50%") == 2, "one line a model"
+    picture = report.methods_figure()
+    assert "mistral-7b, wanda: 50%" in picture.alt
+    assert "owl" not in picture.alt
+    assert "2:4" in picture.alt
+    assert "random" in picture.svg
+    assert "at its top" in picture.caption
+    assert "wanda + owl" in report.methods().data.replace("\u00a0", " ")
+    for claim in (
+        "arXiv 2306.11695",
+        "arXiv 2310.05175",
+        "of every M neighbouring inputs",
+        "calibration data: 128 samples of 2,048 tokens from training-stories",
+    ):
+        assert claim in said, claim
+
+
+def test_one_method_alone_says_how_to_compare(profile):
+    fill(profile, "phi-2", [10, 12, 18, 500])
+    assert "make report PROFILE=methods" in Report(profile).methods().data
+    assert Report(profile).methods_figure() is None

@@ -107,6 +107,39 @@ def test_a_window_longer_than_the_context_is_refused(toy):
         Study(validated({**toy, "new_tokens": 500}))
 
 
+def test_a_pattern_that_does_not_fit_is_refused_before_the_first_trial(toy):
+    with pytest.raises(
+        LotteryError, match=r"^pattern: given '1:11', but 11 does not divide the \d+ inputs of model\.layers\.0\.self_attn\.q_proj"
+    ):
+        Study(validated({**toy, "pattern": "1:11", "sparsities": [1 / 11]}))
+
+
+def test_calibrated_methods_allocations_and_patterns_run_through_a_study(toy):
+    wanted = {"methods": ["magnitude", "wanda"], "allocation": ["uniform", "owl"], "sparsities": [0.5], "pattern": ["unstructured", "1:2"]}
+    study = run(toy, **wanted, calibration_text="training-stories", calibration_samples=2, calibration_tokens=32)
+    labels = [r.request.variant.label for r in study.records]
+    assert labels == ["dense", "magnitude", "magnitude 1:2", "magnitude + owl", "wanda", "wanda 1:2", "wanda + owl"]
+    for record in study.records[1:]:
+        assert record.result.sparsity_prunable == pytest.approx(0.5, abs=0.01)
+        assert len(record.result.sparsity_layers) == 28
+        assert (record.request.calibration is not None) == (
+            "owl" in record.request.variant.label or "wanda" in record.request.variant.label
+        )
+    assert len({r.result.perplexity for r in study.records}) == 7
+
+
+def test_calibration_text_is_checked_before_the_first_trial(toy):
+    wanted = {"methods": ["wanda"], "calibration_samples": 2, "calibration_tokens": 32}
+    with pytest.raises(LotteryError, match=r"^calibration_text: given 'gone\.txt'; allowed: stories"):
+        Study(validated({**toy, **wanted, "calibration_text": "gone.txt"}))
+    with open("short.txt", "w") as file:
+        file.write("Too short.")
+    with pytest.raises(LotteryError, match=r"^calibration_text: short\.txt has \d+ tokens, fewer than one sample of 32"):
+        Study(validated({**toy, **wanted, "calibration_text": "short.txt"}))
+    with pytest.raises(LotteryError, match=r"^calibration_tokens: given 513 tokens; qwen2\.5-0\.5b was made for at most 512"):
+        Study(validated({**toy, **wanted, "calibration_text": "training-stories", "calibration_tokens": 513}))
+
+
 def test_a_dense_model_that_overflows_is_a_broken_dtype_not_a_broken_ticket(toy, monkeypatch):
     monkeypatch.setattr(module.perplexity, "negative_log_likelihood", lambda *_, **__: torch.tensor([float("nan")] * 4))
     study = Study(validated(toy))

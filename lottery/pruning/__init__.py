@@ -11,7 +11,7 @@ from lottery.pruning.magnitude import zero_smallest_
 from lottery.pruning.scope import Sparsity, count_zeros, prunable
 from lottery.pruning.walk import walk
 
-__all__ = ["Sparsity", "count_zeros", "prunable", "prune", "walk", "zero_smallest_"]
+__all__ = ["Sparsity", "check_pattern", "count_zeros", "prunable", "prune", "walk", "zero_smallest_"]
 
 
 @torch.no_grad()
@@ -51,6 +51,12 @@ def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed:
             function(layer.linear.weight.data, cuts[layer.name], layer.inputs)
 
     walk(model, samples, visit, gram=method.needs == "products", **walking)
+
+
+def check_pattern(model, variant: Variant) -> None:
+    """**Raises** ``LotteryError`` where the variant's N:M does not divide a layer's rows; looks at shapes only, so a skeleton will do."""
+    for name, layer in prunable(model).items():
+        Cut(name, variant.sparsity, Pattern.parse(variant.pattern)).check(layer.weight)
 
 
 def _check_dense(weights: dict[str, torch.Tensor], share: float) -> None:

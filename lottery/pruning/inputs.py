@@ -51,14 +51,15 @@ class Inputs:
         **Raises** ``LotteryError`` where H cannot be factorized even with 10⁵ times that damping.
         """
         if self._factor is None:
-            hessian = self.gram.to(dtype).mul_(2 / self.tokens)
+            hessian = self.gram.to(dtype).mul_(2 / self.tokens).flip(0, 1)
+            self.gram = None  # in² numbers are much memory: no more of such than needed at one time
             diagonal = hessian.diagonal()
             dead = diagonal == 0
             diagonal[dead] = 1
             damping = DAMPING * diagonal.mean()
             for _ in range(_TRIES):
                 diagonal += damping
-                lower, failed = torch.linalg.cholesky_ex(hessian.flip(0, 1))
+                lower, failed = torch.linalg.cholesky_ex(hessian)
                 if not failed:
                     break
                 damping = damping * 10
@@ -66,8 +67,8 @@ class Inputs:
                 raise LotteryError(
                     f"{name}: the products of its inputs cannot be factorized; take more calibration samples, or method: wanda"
                 )
-            identity = torch.eye(len(hessian), dtype=dtype, device=hessian.device)
-            # Rows and columns turned back, the lower factor is the upper one, and so are their inverses.
-            upper = torch.linalg.solve_triangular(lower, identity, upper=False).flip(0, 1).contiguous()
-            self._factor, self.gram = (upper, dead), None
+            identity = hessian.zero_().fill_diagonal_(1)
+            inverse = torch.linalg.solve_triangular(lower, identity, upper=False, out=identity)
+            del lower
+            self._factor = inverse.flip(0, 1), dead.flip(0)  # turned back, the lower factor is the upper one
         return self._factor

@@ -1,0 +1,59 @@
+"""Contestants that take turns in one process: medians of their seconds, and the most memory that each held beyond what was there."""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from lottery import memory
+from lottery.loading import describe
+from lottery.provenance import commit_now
+from lottery.records import write_whole
+from lottery.show import table
+
+
+def alternate(contestants: dict[str, Callable], prepare: Callable, device: torch.device, rounds: int) -> tuple[dict, dict, dict]:
+    """Runs each contestant once a round on what ``prepare()`` gives it, which is not timed; the first round is a warm-up.
+
+    **Returns** median seconds, bytes held at most, and the results of the last round, all by name.
+    """
+    seconds, held, results = {name: [] for name in contestants}, dict.fromkeys(contestants, 0), {}
+    for round_ in range(rounds + 1):
+        for name, contestant in contestants.items():
+            results.pop(name, None)
+            given = prepare()
+            memory.reset_peak(device)
+            before, _ = memory.peak(device)
+            started = time.perf_counter()
+            results[name] = contestant(given)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            taken = time.perf_counter() - started
+            if round_:
+                seconds[name].append(taken)
+                held[name] = max(held[name], memory.peak(device)[0] - before)
+    return {name: statistics.median(values) for name, values in seconds.items()}, held, results
+
+
+def arguments(rounds: int = 3) -> tuple[torch.device, int]:
+    """The device and the number of rounds that a benchmark is called with."""
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    given = parser.parse_args()
+    return torch.device(given.device), given.rounds
+
+
+def publish(name: str, device: torch.device, rounds: int, rows: list[dict], **facts) -> None:
+    """Prints a table of the rows and writes them, with where they come from, to ``benchmarks/results/<name>-<device>.json``."""
+    commit, dirty = commit_now()
+    where = {"machine": describe(device), "torch": torch.__version__, "threads": torch.get_num_threads(), "commit": commit, "dirty": dirty}
+    target = Path(__file__).parent / "results" / f"{name}-{device.type}.json"
+    write_whole(target, json.dumps({**where, "rounds": rounds, **facts, "rows": rows}, indent=1) + "\n")
+    print(table([{key: value if isinstance(value, str) else f"{value:.3g}" for key, value in row.items()} for row in rows]))
+    print(f"{where['machine']}, written to benchmarks/results/{target.name}\n", flush=True)
