@@ -2,7 +2,10 @@
 
 import papermill
 import pytest
+import torch
 
+from benchmarks.real_model import perplexity
+from lottery.methods import Variant
 from lottery.params import load_profile
 from lottery.records import Record, read_state
 from tests.conftest import need_data
@@ -36,7 +39,6 @@ def plain_perplexity(folder, path) -> float:
     import json
     import math
 
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     content = path.read_text(encoding="utf-8")
@@ -52,3 +54,14 @@ def plain_perplexity(folder, path) -> float:
         with torch.no_grad():
             losses.append(model(input_ids=window, labels=window).loss.item())
     return math.exp(sum(losses) / len(losses))
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.7])
+def test_on_a_real_model_the_methods_come_in_the_order_that_the_field_reports(sparsity):
+    need_data()
+    random, magnitude, wanda, sparsegpt = (
+        perplexity(Variant(method, "uniform", "unstructured", sparsity), torch.device("cpu"), max_windows=24)
+        for method in ("random", "magnitude", "wanda", "sparsegpt")
+    )
+    assert random > 10 * magnitude
+    assert magnitude > wanda > sparsegpt

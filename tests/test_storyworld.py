@@ -9,7 +9,7 @@ from lottery.checkpoints import STAND_INS
 from lottery.corpus import corpus
 from lottery.standins.architectures import ARCHITECTURES
 from lottery.standins.storyworld import is_test, stories
-from lottery.standins.train import train
+from lottery.standins.train import SCHEDULES, Schedule, train
 
 
 def first(seed, count, *, test=False):
@@ -60,7 +60,7 @@ def test_facts_carry_on():
 
 
 def test_the_training_script_repeats_itself(tmp_path):
-    """Two short trainings give the same bytes; that the weights that ship are those of 2,000 steps takes an hour to repeat."""
+    """Two short trainings give the same bytes; that the weights that ship come from the script's full schedules takes hours to repeat."""
     for run in ("a", "b"):
         train("qwen2.5-0.5b", tmp_path / run, steps=3)
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
@@ -71,7 +71,10 @@ def test_the_weights_that_ship_are_small_and_levelled_off():
     assert sum(path.stat().st_size for path in STAND_INS.rglob("*") if path.is_file()) <= 12_000_000
     assert not [path for path in STAND_INS.rglob("*") if path.suffix in {".bin", ".pt", ".pkl", ".py"}]
     for name in ARCHITECTURES:
-        curve = json.loads((STAND_INS / name / "training.json").read_text())["curve"]
+        facts = json.loads((STAND_INS / name / "training.json").read_text())
+        assert {key: facts[key] for key in Schedule._fields} == SCHEDULES[name]._asdict(), f"{name} was trained on another schedule"
+        assert facts["known_persons"] > 0.95, f"{name} names persons whom its story does not know"
+        curve = facts["curve"]
         last, before = curve[-1]["test_perplexity"], next(p["test_perplexity"] for p in curve if p["step"] >= 0.95 * curve[-1]["step"])
         assert before / last < 1.01, f"{name} was still improving: {before} to {last}"
 

@@ -4,6 +4,7 @@ import torch
 
 from lottery.pruning.cut import Cut, zero_by_score_
 from lottery.pruning.inputs import Inputs
+from lottery.pruning.selection import scored_parts
 
 
 def ria_(weight: torch.Tensor, cut: Cut, inputs: Inputs) -> None:
@@ -13,7 +14,11 @@ def ria_(weight: torch.Tensor, cut: Cut, inputs: Inputs) -> None:
     input channel, so that no channel is cut off whole because its weights are small. As the shares compare across rows, the lowest
     are sought in the whole layer, the default of the authors' code.
     """
-    columns, totals = (weight.abs().sum(dim, dtype=torch.float32) for dim in (0, 1))
+    columns, totals = weight.new_zeros(weight.shape[1], dtype=torch.float32), []
+    for _, magnitudes in scored_parts(weight, lambda rows, which: rows.abs().float())():
+        columns += magnitudes.sum(0)
+        totals.append(magnitudes.sum(1))
+    totals = torch.cat(totals)
     for sums in (columns, totals):
         sums[sums == 0] = 1  # a row or column of zeros has no shares: 0, not 0 / 0
     roots = inputs.norms().sqrt()

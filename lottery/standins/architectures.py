@@ -41,7 +41,7 @@ ARCHITECTURES: dict[str, PretrainedConfig] = {
     ),
     # Original: 14 query over 2 key-value heads, biases on q, k and v, tied head, 28% of the weights in the embedding.
     "qwen2.5-0.5b": Qwen2Config(
-        vocab_size=1024, hidden_size=70, intermediate_size=280, num_hidden_layers=4,
+        vocab_size=1024, hidden_size=84, intermediate_size=280, num_hidden_layers=4,
         num_attention_heads=7, num_key_value_heads=1, tie_word_embeddings=True, **_COMMON,
     ),
 }  # fmt: skip
