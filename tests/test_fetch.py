@@ -112,3 +112,12 @@ def test_without_a_network_the_command_itself_says_so_in_its_last_line(tmp_path)
     assert run.returncode == 1
     assert "is not cached and the hub cannot be reached" in run.stderr.splitlines()[-1]
     assert run.stderr.splitlines()[-1].endswith("run: make fetch PROFILE=full")
+
+
+def test_calibration_text_is_fetched_only_where_a_variant_needs_it():
+    plain = load_profile("full")
+    assert "allenai/c4" not in {d.repository for d in fetch.downloads(plain)}
+    calibrated = load_profile("full", methods=["magnitude", "wanda"], calibration_text="c4")
+    wanted = {d.repository: d for d in fetch.downloads(calibrated)}
+    assert wanted["allenai/c4"].patterns == ["en/c4-train.00000-of-01024.json.gz"]
+    assert set(wanted) == {d.repository for d in fetch.downloads(plain)} | {"allenai/c4"}

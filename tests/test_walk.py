@@ -129,7 +129,6 @@ def test_the_same_samples_prune_the_same_weights(method):
 
 
 def test_only_the_block_at_work_is_on_the_other_device():
-    """The meta device stands for a GPU: whatever is moved there is seen, though nothing can be computed on it."""
     if not torch.cuda.is_available():
         pytest.skip("no GPU on this machine")
     model = made("mistral-7b").to("cpu")
