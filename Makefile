@@ -7,7 +7,7 @@ report: .venv/ready
 	@$(BIN)/python -m lottery.run $(PROFILE)
 
 test: .venv/ready
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: .venv/ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python -m pytest -q tests/test_notebooks.py -k "outputs or function or shared"
