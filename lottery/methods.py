@@ -93,7 +93,9 @@ class Variant(NamedTuple):
     @property
     def label(self) -> str:
         """The method with what is not usual about it: 'wanda', 'wanda + owl', 'wanda 2:4'."""
-        return label(self.method, self.allocation, self.pattern)
+        allocation = f" + {self.allocation}" if self.allocation != "uniform" else ""
+        pattern = f" {self.pattern}" if self.pattern != "unstructured" else ""
+        return self.method + allocation + pattern
 
     @property
     def calibrated(self) -> bool:
@@ -104,10 +106,6 @@ class Variant(NamedTuple):
 
 
 DENSE = Variant("dense", "uniform", "unstructured", 0.0)
-
-
-def label(method: str, allocation: str, pattern: str) -> str:
-    return method + (f" + {allocation}" if allocation != "uniform" else "") + (f" {pattern}" if pattern != "unstructured" else "")
 
 
 def variants(methods: list[str], allocations: list[str], patterns: list[str], sparsities: list[float]) -> list[Variant]:

@@ -78,7 +78,7 @@ def kth_lowest(parts: Parts, k: int, name: str = "weight") -> Score:
             digit = bits >> shift if first else (bits >> shift) & ((1 << _DIGIT) - 1)
             counts += torch.bincount(digit.to(torch.int32), minlength=1 << _DIGIT).to(counts.device)
         if first and counts[infinity >> shift :].any():
-            raise _not_finite(name)
+            raise not_finite(name)
         upto = counts.cumsum(0)
         digit = int(torch.searchsorted(upto, k - lower))
         equal = int(counts[digit])
@@ -113,7 +113,7 @@ def zero_lowest_along_(parts: Parts, count: int, group: int | None = None, name:
     """
     for weight, score in parts():
         if not torch.isfinite(score).all():
-            raise _not_finite(name)
+            raise not_finite(name)
         if group:
             weight, score = weight.view(-1, group), score.reshape(-1, group)
         weight.masked_fill_(lowest(score, count), 0)
@@ -148,5 +148,6 @@ def _pattern(value: torch.Tensor) -> int:
     return int(value.view(_INTEGER[value.element_size()]))
 
 
-def _not_finite(name: str) -> LotteryError:
+def not_finite(name: str) -> LotteryError:
+    """What to raise where a layer's weights hold infinity or no number."""
     return LotteryError(f"{name}: holds weights that are not finite; the checkpoint is damaged, or its dtype overflowed on loading")

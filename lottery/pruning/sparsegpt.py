@@ -4,10 +4,9 @@ import math
 
 import torch
 
-from lottery.errors import LotteryError
 from lottery.pruning.cut import Cut
 from lottery.pruning.inputs import Inputs
-from lottery.pruning.selection import lowest
+from lottery.pruning.selection import lowest, not_finite
 
 BLOCK = 128  # columns whose weights are compared, and between which errors are spread at once
 _STRIP = 16  # columns within a block that are worked off one by one: small enough to stay in the cache
@@ -29,7 +28,7 @@ def sparsegpt_(weight: torch.Tensor, cut: Cut, inputs: Inputs, dtype: torch.dtyp
     cut.check(weight)
     width, pattern = weight.shape[1], cut.pattern
     if not torch.isfinite(weight).all():
-        raise LotteryError(f"{cut.name}: holds weights that are not finite; the checkpoint is damaged, or its dtype overflowed on loading")
+        raise not_finite(cut.name)
     upper, dead = inputs.factor(cut.name, dtype)
     columns = weight.T.to(dtype, memory_format=torch.contiguous_format, copy=True)  # [in, out]: a column is one stretch of memory
     columns[dead] = 0

@@ -103,10 +103,10 @@ def known_persons(model, tokenizer) -> float:
     starts = [
         tokenizer.encode(text, add_special_tokens=False)[:BEGINNING] for text in islice(stories(TEST_SEED, test=True), JUDGED_STORIES)
     ]
-    tokens = torch.tensor(starts)
+    prompts = torch.tensor(starts)
     written = model.generate(
-        tokens,
-        attention_mask=torch.ones_like(tokens),
+        prompts,
+        attention_mask=torch.ones_like(prompts),
         max_new_tokens=CONTINUATION,
         min_new_tokens=CONTINUATION,
         do_sample=False,
