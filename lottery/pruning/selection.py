@@ -71,12 +71,13 @@ def kth_lowest(parts: Parts, k: int, name: str = "weight") -> Score:
                 width = 8 * score.element_size()
                 shift = width - _DIGIT if first else shift - _DIGIT
                 infinity = _pattern(torch.tensor(torch.inf, dtype=score.dtype))
-                counts = torch.zeros(1 << _DIGIT, dtype=torch.int64, device=score.device)
+                bins = 1 << (_DIGIT - 1 if first else _DIGIT)  # a score has no sign: its first digit is a bit shorter
+                counts = torch.zeros(bins, dtype=torch.int64, device=score.device)
             bits = _bits(score)
             if not first:
                 bits = bits[(bits >> (shift + _DIGIT)) == prefix]
-            digit = bits >> shift if first else (bits >> shift) & ((1 << _DIGIT) - 1)
-            counts += torch.bincount(digit.to(torch.int32), minlength=1 << _DIGIT).to(counts.device)
+            digit = (bits >> shift) & (bins - 1)
+            counts += torch.bincount(digit.to(torch.int32), minlength=bins).to(counts.device)
         if first and counts[infinity >> shift :].any():
             raise not_finite(name)
         upto = counts.cumsum(0)
@@ -93,17 +94,19 @@ def zero_lowest_(parts: Parts, count: int, name: str = "weight") -> None:
     if count == 0:
         return
     ties_to_go = count - last.lower
+    all_go = ties_to_go == last.equal  # as nearly always in float32: no need to count them
     for weight, score in parts():
         bits = _bits(score)
         target = weight.view(-1).view(_INTEGER[weight.element_size()])  # as integers, so that no -0.0 is left
-        if ties_to_go == last.equal:  # all of them, as nearly always in float32: no need to look for the first ones
+        ties = 0 if all_go or not ties_to_go else int(torch.count_nonzero(bits == last.pattern))
+        if all_go or 0 < ties <= ties_to_go:
             target.mul_(bits > last.pattern)
+            ties_to_go -= ties
             continue
         target.mul_(bits >= last.pattern)
-        if ties_to_go:
-            first = (bits == last.pattern).nonzero().squeeze(1)[:ties_to_go]
-            target[first] = 0
-            ties_to_go -= len(first)
+        if ties:
+            target[(bits == last.pattern).nonzero().squeeze(1)[:ties_to_go]] = 0
+            ties_to_go = 0
 
 
 def zero_lowest_along_(parts: Parts, count: int, group: int | None = None, name: str = "weight") -> None:
