@@ -13,8 +13,9 @@ from lottery import loading
 from lottery.calibration import calibration
 from lottery.checkpoints import Checkpoint
 from lottery.corpus import Corpus, corpus, windows
+from lottery.evaluation import evaluate
 from lottery.methods import METHODS, Variant, variants
-from lottery.perplexity import negative_log_likelihood, score
+from lottery.perplexity import exp
 from lottery.pruning import prune
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -34,7 +35,8 @@ def perplexity(variant: Variant, device: torch.device, max_windows: int | None =
     model = loading.load(MODEL, loading.Plan(device, torch.float32, "benchmark"))
     prune(model, variant, calibration(tokenizer, seen, SAMPLES, WINDOW, seed=0))
     scored = windows(tokenizer, unseen, WINDOW, max_windows)
-    return score(negative_log_likelihood(model, scored.tokens, 8), scored).perplexity
+    nll = evaluate(model, scored.tokens, 8)[0].nll
+    return exp(float(nll.sum()) / scored.tokens[:, 1:].size)
 
 
 if __name__ == "__main__":

@@ -124,16 +124,17 @@ def _hub_rows(text: str) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Windows:
-    """``tokens``: int64 [windows, window]; ``scored_bytes``: UTF-8 bytes of the text that each window predicts, [windows]."""
+    """``tokens``: int64 [windows, window]; of the text that each window predicts, UTF-8 bytes and words that begin in it, [windows]."""
 
     tokens: np.ndarray
     scored_bytes: np.ndarray
+    scored_words: np.ndarray
 
 
 def windows(tokenizer, text: Corpus, window: int, max_windows: int | None = None) -> Windows:
     """Disjoint windows of ``window`` tokens: the whole text tokenized once, the remainder dropped (2306.11695, 2301.00774).
 
-    The first token of a window is context only, so the bytes counted are those from its second token on.
+    The first token of a window is context only, so the bytes and words counted are those from its second token on.
 
     **Raises** ``LotteryError`` where the text is shorter than one window.
     """
@@ -147,9 +148,10 @@ def windows(tokenizer, text: Corpus, window: int, max_windows: int | None = None
     count = min(count, max_windows or count)
     # Byte position of each character, so that offsets (in characters) become bytes.
     position = np.concatenate([[0], np.cumsum([len(character.encode()) for character in text.text])])
-    ends = position[np.asarray(encoded["offset_mapping"], dtype=np.int64)[: count * window, 1]].reshape(count, window)
     # A special token in front (Mistral's <s>) has the empty span (0, 0), which counts nothing.
-    return Windows(tokens[: count * window].reshape(count, window), ends[:, -1] - ends[:, 0])
+    ends = np.asarray(encoded["offset_mapping"], dtype=np.int64)[: count * window, 1].reshape(count, window)[:, [0, -1]]
+    words = np.searchsorted([match.start() for match in re.finditer(r"\S+", text.text)], ends)
+    return Windows(tokens[: count * window].reshape(count, window), np.diff(position[ends])[:, 0], np.diff(words)[:, 0])
 
 
 def prompts(text: Corpus, count: int, words: int) -> list[str]:

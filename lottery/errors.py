@@ -15,3 +15,7 @@ class ParamsError(LotteryError, ValueError):
 
 class NotFetchedError(LotteryError, FileNotFoundError):
     """A checkpoint or a text of the hub that is not on this machine yet."""
+
+
+class NotFiniteError(LotteryError, ArithmeticError):
+    """The dense model itself gives infinity or no number: its dtype overflows, or the checkpoint is damaged."""

@@ -56,9 +56,9 @@ def perplexity_over_sparsity(data: pd.DataFrame) -> Picture:
     axes.set_yscale("log")
     axes.set_ylim(low / 1.25, top * 1.25)
     _label_ends(axes, ends)
-    ticks = sorted(data["sparsity"].unique())
+    ticks = _apart(data["sparsity"].unique())
     axes.set_xticks(ticks, [percent(t) if t else "dense" for t in ticks])
-    axes.set_xlim(-0.03, max([*ticks, 0.5]) + 0.02)
+    axes.set_xlim(-0.03, max([*data["sparsity"], 0.5]) + 0.02)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -93,8 +93,8 @@ def methods_compared(data: pd.DataFrame) -> Picture:
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
     colours = dict(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True))
     markers = dict(zip(methods, itertools.cycle(_MARKERS), strict=False))
-    finite = data[data["perplexity"].map(math.isfinite)]
-    judged = finite.loc[finite["base_method"] != "random", "perplexity"]  # the control lies so high that it would flatten all else
+    drawn_here = data[data["perplexity"].map(math.isfinite) & (data["allocation"] == "uniform")]
+    judged = drawn_here.loc[drawn_here["base_method"] != "random", "perplexity"]  # the control lies so high that it would flatten all else
     low, top = (judged.min() / 1.3, judged.max() * 1.6) if len(judged) else (1.0, 10.0)
     ticks = sorted(shown["sparsity"].unique())
     handles = {}
@@ -140,6 +140,15 @@ def methods_compared(data: pd.DataFrame) -> Picture:
         for (model, label), points in shown.groupby(["model", "method"], sort=False)
     )
     return Picture(figure, caption, alt)
+
+
+def _apart(sparsities, least: float = 0.06) -> list[float]:
+    """Sparsities that can be written beside each other, from the highest down: a bisection measures some that cannot."""
+    found: list[float] = []
+    for sparsity in sorted(sparsities, reverse=True):
+        if not found or found[-1] - sparsity >= least:
+            found.append(float(sparsity))
+    return found[::-1]
 
 
 def lines(data: pd.DataFrame) -> dict[str, pd.DataFrame]:

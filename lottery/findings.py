@@ -7,14 +7,15 @@ import random
 import pandas as pd
 
 from lottery.figures import CLIFF, cliff, lines
+from lottery.records import Record
 from lottery.tables import number, percent
+from lottery.ticket import LEVELS, Crossing, crossing, told_apart
 
-STEADY = 1.15  # tokens per second may differ by this factor over sparsity before the timing itself is in doubt
 _EXACT = 8  # up to so many models all orders are tried
 
 
 def keeps_working(data: pd.DataFrame) -> pd.Series:
-    """Whether a variant still works: its perplexity is at most twice the dense model's, and its text reads like language."""
+    """Whether a variant still works: its perplexity is at most twice the dense model's, and its texts are coherent."""
     return (data["factor"] <= CLIFF) & data["coherent"].astype(bool)
 
 
@@ -37,67 +38,75 @@ def comparable(data: pd.DataFrame) -> pd.DataFrame:
     return data[(data["method"] != "dense") & data["lost_bits"].notna()]
 
 
-def ranking(data: pd.DataFrame) -> pd.DataFrame:
-    """Models from the best ticket down: ``survives`` (highest sparsity up to which all variants work), then bits lost there.
+Scores = dict[str, dict[str, Crossing]]  # model: level of ``ticket.LEVELS``: where its bits per byte pass it
+
+
+def scores(records: list[Record], method: str) -> Scores:
+    """The ticket scores of every model by one way of pruning."""
+    found = {}
+    for model in dict.fromkeys(record.model for record in records):
+        points = [r for r in records if r.model == model and r.request.variant.label in ("dense", method)]
+        points.sort(key=lambda record: record.request.sparsity)
+        crossings = {name: crossing(points, level) for name, level in LEVELS.items()}
+        if all(crossings.values()):
+            found[model] = crossings
+    return found
+
+
+def ranking(data: pd.DataFrame, scores: Scores) -> pd.DataFrame:
+    """Models from the best ticket down: by the sparsity at which bits per byte are up by 5%, then by that at which they have doubled,
+    then by the bits lost at the highest measured sparsity.
 
     Only models that were measured at every sparsity that occurs: an unmeasured one is neither survived nor lost.
-    Of models that survive equally far, the one that loses fewer bits per byte at that sparsity is better; where none survives,
-    the bits lost at the lowest sparsity decide.
     """
     rows = []
-    for label, points in lines(data).items():
+    for model, points in lines(data).items():
         pruned = comparable(points)
-        if pruned.empty or set(pruned["sparsity"]) != set(levels(data)):
+        if pruned.empty or set(pruned["sparsity"]) != set(levels(data)) or model not in scores:
             continue
+        five, twice = (scores[model][name].at for name in LEVELS)
         works = keeps_working(pruned)
         survives = max(pruned["sparsity"][works.cummin().astype(bool)], default=0.0)
-        at = pruned[pruned["sparsity"] == (survives or pruned["sparsity"].min())].iloc[0]
-        rows.append(
-            {
-                "model": label,
-                "survives": survives,
-                "lost_bits": at["lost_bits"],
-                "factor": at["factor"],
-                "perplexity": at["perplexity"],
-                "at": at["sparsity"],
-            }
-        )
-    columns = ["model", "survives", "lost_bits", "factor", "perplexity", "at"]
-    return pd.DataFrame(rows, columns=columns).sort_values(["survives", "lost_bits"], ascending=[False, True], ignore_index=True)
+        last = pruned.iloc[-1]
+        rows.append({"model": model, "five": five, "twice": twice, "survives": survives, "lost_bits": last["lost_bits"]})
+    columns = ["model", "five", "twice", "survives", "lost_bits"]
+    ranks = pd.DataFrame(rows, columns=columns)
+    return ranks.sort_values(["five", "twice", "lost_bits"], ascending=[False, False, True], ignore_index=True)
 
 
-def who_has_the_best_ticket(data: pd.DataFrame) -> str:
-    ranks = ranking(data)
+def who_has_the_best_ticket(data: pd.DataFrame, scores: Scores) -> str:
+    ranks = ranking(data, scores)
     if ranks.empty:
         return "No model has been measured both dense and at every sparsity, so nothing can be compared."
-    best = ranks.iloc[0]
-    if len(ranks) == 1:
-        first = f"Only **{best['model']}** can be judged so far."
-    elif best["survives"]:
-        first = (
-            f"**{best['model']}** has the best ticket: at {percent(best['at'])} its perplexity is {number(best['perplexity'])},"
-            f" {number(best['factor'])} times the dense model's, and its text still reads like language."
-        )
+    best = ranks.iloc[0]["model"]
+    five, twice = (scores[best][name] for name in LEVELS)
+    first = f"Only **{best}** can be judged so far" if len(ranks) == 1 else f"**{best}** has the best ticket"
+    if math.isinf(five.at):
+        first += f": even at {percent(five.after)} sparsity its text costs less than 5% more bits per byte."
     else:
-        first = (
-            f"No model keeps working even at {percent(best['at'])}; the least is lost by **{best['model']}**, whose perplexity"
-            f" becomes {number(best['factor'])} times the dense model's."
+        first += (
+            f": its linear layers can lose {_share(five)} of their weights before its text costs 5% more bits per byte,"
+            f" and {_share(twice)} before it costs twice as many."
         )
-    if len(ranks) > 1 and best["survives"]:
-        second = ranks.iloc[1]
-        if second["survives"] == best["survives"]:
-            first += (
-                f" Next is {second['model']}: it loses {number(second['lost_bits'])} bits per byte there,"
-                f" {best['model']} {number(best['lost_bits'])}."
-            )
-        elif second["survives"]:
-            first += f" Next is {second['model']}, which keeps working up to {percent(second['survives'])}."
-        else:
-            first += " No other model keeps working at any measured sparsity."
+    if len(ranks) > 1:
+        second = ranks.iloc[1]["model"]
+        apart = told_apart(five, scores[second]["5% more"])
+        told = {True: ".", False: "; the two cannot be told apart.", None: "; there are too few windows to tell the two apart."}[apart]
+        first += f" Next is {second} with {_share(scores[second]['5% more'])} and {_share(scores[second]['twice'])}{told}"
     left_out = [label for label in lines(data) if label not in set(ranks["model"])]
     if left_out:
         first += f" Not compared, because a measurement is missing: {', '.join(left_out)}."
     return first + " " + who_survives(data)
+
+
+def _share(score: Crossing) -> str:
+    """A ticket score with its interval."""
+    if math.isinf(score.at):
+        return f"more than {percent(score.after)}"
+    if not score.has_interval:
+        return percent(score.at)
+    high = f"{percent(score.high)}" if math.isfinite(score.high) else f"more than {percent(score.before)}"
+    return f"{percent(score.at)} (95% interval {percent(score.low)} to {high})"
 
 
 def who_survives(data: pd.DataFrame) -> str:
@@ -195,40 +204,6 @@ def does_any_degrade_gracefully(data: pd.DataFrame) -> str:
     )
 
 
-def what_zeros_save(data: pd.DataFrame) -> str:
-    """Speed and memory over sparsity: flat, because zeros in a dense tensor are stored and multiplied like any other number."""
-    claim = "Zeros in dense tensors save neither time nor memory, so both figures should be flat over sparsity."
-    spread_speed, spread_memory = {}, {}
-    for model, rows in data.groupby("model", sort=False):
-        if len(rows) > 1:
-            spread_speed[model] = rows["tokens_per_second"].max() / rows["tokens_per_second"].min()
-            spread_memory[model] = rows["memory"].max() / rows["memory"].min()
-    if not spread_speed:
-        return claim
-    fastest, largest = max(spread_speed, key=spread_speed.get), max(spread_memory, key=spread_memory.get)
-    text = (
-        f"{claim} Measured: from the slowest to the fastest variant of one model, tokens per second differ by at most"
-        f" a factor of {spread_speed[fastest]:.2f} ({fastest}) and memory by at most a factor of {spread_memory[largest]:.2f} ({largest})."
-    )
-    if spread_speed[fastest] > STEADY:
-        text += (
-            " That is more than chance should give: the machine was busy or changed its pace."
-            " Run it again before reading anything into speed."
-        )
-    return text
-
-
-def what_does_not_compare(data: pd.DataFrame) -> str:
-    """Names models whose variants were measured on several devices or in several dtypes; empty where there is none."""
-    mixed = [str(model) for model, rows in data.groupby("model", sort=False) if len(rows[["device", "dtype"]].drop_duplicates()) > 1]
-    if not mixed:
-        return ""
-    return (
-        f"**Not one measurement.** The variants of {', '.join(mixed)} were measured on different devices or in different dtypes:"
-        " their speeds do not compare, and their perplexities only roughly. Remove the records and run them on one device."
-    )
-
-
 def which_method_keeps_most(data: pd.DataFrame) -> str:
     """Which way of pruning loses least at each sparsity, over the models for which all ways were measured."""
     said = []
@@ -256,14 +231,14 @@ def lost_by_method(data: pd.DataFrame, level: float) -> pd.DataFrame:
     return grid.reindex(columns=[method for method in methods(data) if method in grid.columns]).dropna()
 
 
-def do_methods_agree(data: pd.DataFrame) -> str:
+def do_methods_agree(data: pd.DataFrame, records: list[Record]) -> str:
     """Whether the best ticket is the same model whichever way it is looked for, or whether magnitude is only a bad way to look.
 
     Random pruning looks for nothing: it is the control, and has no say.
     """
     best = {}
     for method in methods(data[data["base_method"] != "random"]):
-        ranks = ranking(judged_by(data, method))
+        ranks = ranking(judged_by(data, method), scores(records, method))
         if len(ranks) > 1:
             best[method] = ranks.iloc[0]["model"]
     if len(best) < 2:

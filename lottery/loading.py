@@ -8,11 +8,13 @@ from pathlib import Path
 
 import psutil
 import torch
+from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from lottery.checkpoints import Checkpoint
 from lottery.errors import LotteryError
+from lottery.methods import can_stream
 from lottery.params import Profile
 
 # Progress is the study's own; a bar a shard would fill the log.
@@ -21,31 +23,70 @@ transformers_logging.disable_progress_bar()
 
 @dataclass(frozen=True)
 class Plan:
-    """Where and in which dtype a model runs, and why."""
+    """Where and in which dtype a model runs, whether it is in memory as a whole or streamed block by block, and why.
+
+    ``speaker`` is where it generates, for which it must be in memory as a whole.
+    """
 
     device: torch.device
     dtype: torch.dtype
     dtype_reason: str
+    streamed: bool = False
+    memory_reason: str = "asked for in the profile"
+    speaker: torch.device | None = None
+    spread: bool = False  # over all GPUs, by accelerate
+
+    def __post_init__(self):
+        object.__setattr__(self, "speaker", self.speaker or self.device)
 
 
-def plan(profile: Profile, weights: int) -> Plan:
-    """Device and dtype for a model of ``weights`` parameters.
+def plan(profile: Profile, model: torch.nn.Module, *, raised: str = "", streamed: str = "") -> Plan:
+    """Device, dtype and memory for a model, given without its weights.
+
+    **Arguments**: ``raised``, why float32 is needed although the device would do with less; ``streamed``, why the model must be streamed.
 
     **Raises** ``LotteryError`` where the device is not there, this build of torch cannot drive it, or the weights do not fit.
     """
     device = torch.device(profile.device if profile.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         _check_gpu()
-    dtype, reason = _dtype(profile.dtype, device, weights)
-    needed = weights * dtype.itemsize
-    free = torch.cuda.mem_get_info()[0] if device.type == "cuda" else psutil.virtual_memory().available
+    weights = sum(p.numel() for p in model.parameters())
+    dtype, reason = (torch.float32, raised) if raised else _dtype(profile.dtype, device, weights)
+    free, needed = _free(device), weights * dtype.itemsize
+    work = _work(model.config, profile, dtype)
+    wanted = f"weights of {needed / 2**30:.1f} GiB and {work / 2**30:.1f} GiB of work"
+    beside = f"{free / 2**30:.1f} GiB free on {describe(device)}"
+    gpus = torch.cuda.device_count() if device.type == "cuda" else 1
+    if gpus > 1 and needed + work > free and profile.memory != "streamed" and not streamed:
+        together = sum(torch.cuda.mem_get_info(i)[0] for i in range(gpus))
+        if needed + work <= together:
+            return Plan(device, dtype, reason, False, f"{wanted} do not fit in the {beside}; spread over {gpus} GPUs", spread=True)
+    if profile.memory != "auto" or streamed:
+        streams, why = streamed or profile.memory == "streamed", streamed or "asked for in the profile"
+    else:
+        streams = needed + work > free and all(map(can_stream, profile.variants))
+        why = f"{wanted} {'do not fit' if streams else 'fit' if needed + work <= free else 'hardly fit'} in the {beside}"
+    speaker = device
+    if needed > free and streams and device.type == "cuda":
+        speaker, free = torch.device("cpu"), _free(torch.device("cpu"))
+        why += "; texts and speed on the CPU, since generation needs the whole model in memory"
     if needed > free:
-        cures = ["a machine with more memory"] + ["dtype: float16"] * (dtype.itemsize > 2) + ["device: cpu"] * (device.type == "cuda")
+        cures = ["a machine with more memory"] + ["dtype: float16"] * (dtype.itemsize > 2) + ["device: cpu"] * (speaker.type == "cuda")
         raise LotteryError(
-            f"the weights need {needed / 2**30:.1f} GiB in {_short(dtype)}, {describe(device)} has {free / 2**30:.1f} GiB free;"
+            f"the weights need {needed / 2**30:.1f} GiB in {_short(dtype)}, {describe(speaker)} has {free / 2**30:.1f} GiB free;"
             f" take {' or '.join(cures)}"
         )
-    return Plan(device, dtype, reason)
+    return Plan(device, dtype, reason, bool(streams), why, speaker)
+
+
+def _free(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def _work(config, profile: Profile, dtype: torch.dtype) -> int:
+    """A rough bound on what an evaluation needs besides the weights: a batch's states in one block, and a slice of logits in fp32."""
+    wide = 8 * config.hidden_size + 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
+    return profile.batch_size * profile.window * wide * dtype.itemsize + (1 << 29)
 
 
 def _dtype(asked: str, device: torch.device, weights: int) -> tuple[torch.dtype, str]:
@@ -109,23 +150,26 @@ def tokenizer(checkpoint: Checkpoint):
     return found
 
 
-def skeleton(checkpoint: Checkpoint) -> torch.nn.Module:
-    """The model without its weights, on the meta device: shapes and modules of a 7B model in a second and no memory."""
+def skeleton(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> torch.nn.Module:
+    """The model without its weights, on the meta device: shapes and modules of a 7B model in a second and no memory.
+
+    Its buffers are real, so that it works once it is given weights; ``dtype``, that of its parameters (default: the checkpoint's).
+    """
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype or config.dtype, trust_remote_code=False)
     model.tie_weights()
     return model.eval()
 
 
 def load(checkpoint: Checkpoint, plan: Plan) -> torch.nn.Module:
-    """The dense model on the device, in evaluation mode. Only safetensors are read, and no code from the checkpoint runs."""
+    """The dense model where it generates, in evaluation mode. Only safetensors are read, and no code from the checkpoint runs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder,
             dtype=plan.dtype,
-            device_map={"": plan.device},
+            device_map="auto" if plan.spread else {"": plan.speaker},
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,

@@ -1,8 +1,10 @@
-"""Peak memory, since a moment of one's choosing."""
+"""Peak memory since a moment of one's choosing, what others hold, and how fast memory is."""
 
 import ctypes
 import gc
 import re
+import statistics
+import time
 from pathlib import Path
 
 import psutil
@@ -16,8 +18,7 @@ def reset_peak(device: torch.device) -> None:
     elif (clear := Path("/proc/self/clear_refs")).exists():
         # What was freed before, the allocator may still hold: it would count as memory of what comes next.
         gc.collect()
-        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-            trim(0)
+        trim()
         clear.write_text("5")  # Linux: the peak of the resident set starts anew from the present size
 
 
@@ -28,3 +29,31 @@ def peak(device: torch.device) -> tuple[int, str]:
     status = Path("/proc/self/status")
     peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
     return (int(peak[1]) * 1024 if peak else psutil.Process().memory_info().rss), "resident memory"
+
+
+def others(device: torch.device) -> int:
+    """Bytes of the device's memory that other processes hold now."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return max(0, total - free - torch.cuda.memory_reserved(device))
+    memory = psutil.virtual_memory()
+    return max(0, memory.total - memory.available - psutil.Process().memory_info().rss)
+
+
+def bandwidth(device: torch.device) -> float:
+    """Bytes per second of a plain copy, read and write counted: what no decoding at batch 1 can beat once weights exceed the caches."""
+    size = (1 << 30) if device.type == "cuda" else (1 << 27)
+    source, target, seconds = torch.ones(size, dtype=torch.uint8, device=device), torch.empty(size, dtype=torch.uint8, device=device), []
+    for _ in range(6):
+        started = time.perf_counter()
+        target.copy_(source)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return 2 * size / statistics.median(seconds[1:])
+
+
+def trim() -> None:
+    """Gives freed main memory back to the system; glibc only. Else it keeps it, in holes that hidden states of other sizes do not fit."""
+    if malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        malloc_trim(0)

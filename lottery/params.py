@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from lottery.errors import ParamsError
-from lottery.methods import ALLOCATIONS, METHODS, Pattern, Variant, variants
+from lottery.methods import ALLOCATIONS, METHODS, Pattern, Variant, can_stream, variants
 from lottery.paths import project_root
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -39,6 +39,9 @@ class Profile(BaseModel):
         ["unstructured"], description="'unstructured', 'N:M' in quotes with N below M, such as '2:4', or a list of them", min_length=1
     )
     sparsities: list[Sparsity] = Field(description="a list of numbers, each at least 0 and below 1, such as [0.5, 0.7]", min_length=1)
+    cliff: bool = Field(
+        False, description="true or false: whether sparsities are added by bisection, around 5% more and twice the dense bits per byte"
+    )
     calibration_text: str | None = Field(
         None, description="'training-stories', 'c4', or the path of a .txt, .raw or .jsonl file; not the text that is scored", min_length=1
     )
@@ -55,6 +58,7 @@ class Profile(BaseModel):
     seed: int = Field(0, description="a whole number, at least 0", ge=0, lt=2**63)
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto, float32, float16 or bfloat16")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
+    memory: Literal["auto", "resident", "streamed"] = Field("auto", description="auto, resident or streamed")
 
     @field_validator("sparsities", "methods", "allocation", "pattern")
     @classmethod
@@ -75,6 +79,11 @@ class Profile(BaseModel):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Profile":
+        whole = dict.fromkeys(variant.label for variant in self.variants if not can_stream(variant))
+        if self.memory == "streamed" and whole:
+            raise ValueError(
+                f"memory: given 'streamed', but {next(iter(whole))} looks at all blocks before it prunes the first; allowed: auto, resident"
+            )
         needy = dict.fromkeys(variant.label for variant in self.variants if variant.calibrated)
         if needy and self.calibration_text is None:
             allowed = type(self).model_fields["calibration_text"].description

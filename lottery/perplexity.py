@@ -1,69 +1,75 @@
-"""Perplexity by the standard protocol: disjoint windows, every predicted token counted once, fp32 cross-entropy."""
+"""Perplexity and its kin, from sums of log-likelihoods over windows, with intervals. Numbers only: no model, no torch.
+
+The windows are the unit of the bootstrap (Efron 1979): they are drawn again with replacement, the same ones for a variant and for its
+dense model, so that what is hard in the text cancels in their ratios and differences.
+"""
 
 import math
+import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch.nn.functional import cross_entropy
 
-from lottery.corpus import Windows
-
-_SLICE = 256  # positions whose fp32 logits exist at one time: 160 MB for a vocabulary of 152,000
+DRAWS = 2000
+FEWEST = 5  # windows: an interval from fewer would claim more than it knows
 
 
 class Score(NamedTuple):
+    """What the windows of a text give together. Per token does not compare across tokenizers; per word and per byte do."""
+
     perplexity: float
     first_window_perplexity: float
+    word_perplexity: float
     bits_per_byte: float
-    window_nll: list[float]
-    scored_tokens: int
-    scored_bytes: int
+    kl: float
+    agreement: float
 
 
-@torch.inference_mode()
-def negative_log_likelihood(model, tokens: np.ndarray, batch_size: int = 1, progress=None) -> torch.Tensor:
-    """Summed negative log-likelihood of each window, in nats.
+def score(nll, kl, agreed, scored_bytes, scored_words, predicted: int) -> Score:
+    """Scores a text.
 
-    **Arguments**: a causal language model; ``tokens``, int64 [windows, window]; ``batch_size`` windows at a time (speed and
-    memory only, never the result: there is no padding); ``progress``, called with the numbers of windows done and of all.
+    **Arguments**, each [windows]: negative log-likelihoods in nats, divergences from the dense model in nats, tokens on which both agree,
+    bytes and words of exactly the scored text; ``predicted``, tokens scored in a window.
 
-    **Returns** float64 [windows]. Logits go to fp32 in slices of positions, so a full window of fp32 logits never exists.
+    **Returns** perplexity per token, of the first window alone, and per word; bits per byte; mean divergence per token in nats; share of
+    tokens on which variant and dense model agree. What float64 cannot hold, or a loss that is not finite, is infinity.
     """
-    device = model.get_input_embeddings().weight.device
-    sums = []
-    for batch in torch.from_numpy(tokens).split(batch_size):
-        batch = batch.to(device)
-        logits = model(input_ids=batch, use_cache=False).logits
-        total = torch.zeros(len(batch), dtype=torch.float64, device=device)
-        for start in range(0, batch.shape[1] - 1, _SLICE):
-            stop = min(start + _SLICE, batch.shape[1] - 1)
-            losses = cross_entropy(logits[:, start:stop].float().transpose(1, 2), batch[:, start + 1 : stop + 1], reduction="none")
-            total += losses.double().sum(1)
-        sums.append(total.cpu())
-        if progress:
-            progress(sum(map(len, sums)), len(tokens))
-    return torch.cat(sums)
-
-
-def score(nll: torch.Tensor, windows: Windows) -> Score:
-    """Perplexity per token, and bits per byte: the latter compares across tokenizers, the former does not.
-
-    A perplexity that float64 cannot hold, or a loss that is not finite, is infinity.
-    """
-    predicted = windows.tokens.shape[1] - 1
-    nll = torch.where(torch.isfinite(nll), nll, torch.inf)
-    tokens, size = predicted * len(nll), int(windows.scored_bytes.sum())
-    total = float(nll.sum())
+    nll, kl = finite(nll), finite(kl)
+    total, tokens = float(nll.sum()), predicted * len(nll)
     return Score(
-        perplexity=_exp(total / tokens),
-        first_window_perplexity=_exp(float(nll[0]) / predicted),
-        bits_per_byte=total / (math.log(2) * size),
-        window_nll=nll.tolist(),
-        scored_tokens=tokens,
-        scored_bytes=size,
+        perplexity=exp(total / tokens),
+        first_window_perplexity=exp(float(nll[0]) / predicted),
+        word_perplexity=exp(total / max(1, int(np.sum(scored_words)))),
+        bits_per_byte=total / (math.log(2) * int(np.sum(scored_bytes))),
+        kl=float(kl.sum()) / tokens,
+        agreement=float(np.asarray(agreed).sum()) / tokens,
     )
 
 
-def _exp(value: float) -> float:
+def finite(values) -> np.ndarray:
+    """As float64, with infinity for everything that is not finite."""
+    values = np.asarray(values, dtype=np.float64)
+    return np.where(np.isfinite(values), values, np.inf)
+
+
+def exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
+
+
+def draws(model: str, windows: int) -> np.ndarray:
+    """How often each window is drawn, int64 [draws, windows]: the same for every variant of a model, others for another model."""
+    return np.random.default_rng(zlib.crc32(model.encode())).multinomial(windows, np.full(windows, 1 / windows), size=DRAWS)
+
+
+def resampled(values: Sequence[float], times: np.ndarray) -> np.ndarray:
+    """The sum of a value over the windows of each draw, [draws]; infinite where an infinite window is drawn."""
+    values = finite(values)
+    sums = times @ np.where(np.isinf(values), 0.0, values)
+    return np.where(times[:, np.isinf(values)].any(1), np.inf, sums)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95% interval of resampled values: their 2.5th and 97.5th percentile, infinity included."""
+    low, high = np.quantile(values, [0.025, 0.975], method="nearest")
+    return float(low), float(high)

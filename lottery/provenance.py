@@ -30,6 +30,8 @@ def provenance(plan: Plan, started: datetime) -> Provenance:
         device=describe(plan.device),
         dtype=str(plan.dtype).removeprefix("torch."),
         dtype_reason=plan.dtype_reason,
+        memory_plan="streamed" if plan.streamed else "resident",
+        memory_reason=plan.memory_reason,
         threads=torch.get_num_threads(),
         started=started,
         finished=datetime.now().astimezone(),

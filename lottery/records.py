@@ -15,7 +15,7 @@ from lottery.methods import Variant
 from lottery.params import Profile
 
 # Raised whenever the meaning of a measured number changes: older records are then measured again.
-MEASUREMENT = 1
+MEASUREMENT = 2
 
 
 class Request(BaseModel):
@@ -60,23 +60,47 @@ class Request(BaseModel):
 
 
 class Speed(BaseModel):
-    """Greedy generation at batch 1: tokens per second over exactly ``new_tokens`` tokens, prompt included, and decoding alone."""
+    """Greedy generation at batch 1: tokens per second over exactly ``new_tokens`` tokens, the prompt's pass included, and its two
+    halves apart: tokens of the prompt read per second (prefill), and tokens after the first written per second (decoding)."""
 
     new_tokens: int
     tokens_per_second: list[float]
+    prefill_tokens_per_second: list[float]
     decode_tokens_per_second: list[float]
-    peak_bytes: int
-    peak_kind: Literal["GPU memory", "resident memory"]
+    device: str
+
+
+class Memory(BaseModel):
+    """In bytes: the weights; the peaks during evaluation and during generation; what other processes held on the device."""
+
+    kind: Literal["GPU memory", "resident memory"]
+    weights: int
+    evaluation_peak: int
+    generation_peak: int
+    others: int
 
 
 class Coherence(BaseModel):
-    coherent: bool
+    """A verdict on the samples, and the measures behind it. Bits per byte are the dense model's own, of the samples, of stretches of
+    the test text after the same kind of beginnings, and of the same stretches with their words shuffled."""
+
+    verdict: Literal["coherent", "degraded", "broken"]
     reason: str
+    noise: float
+    repeated_4grams: float
+    distinct_2: float
+    known_words: float
+    bits_per_byte: float
+    real_bits_per_byte: float
+    shuffled_bits_per_byte: float
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
 
 
 class Sample(BaseModel):
     prompt: str
     text: str
+    how: Literal["greedy", "sampled"]
 
 
 class Result(BaseModel):
@@ -85,18 +109,26 @@ class Result(BaseModel):
 
     perplexity: float
     first_window_perplexity: float
+    word_perplexity: float
     bits_per_byte: float
-    window_nll: list[float]  # summed nats of each window
+    kl: float  # mean divergence from the dense model, nats per token
+    agreement: float  # share of tokens on which the likeliest is the dense model's
+    window_nll: list[float]  # of each window: summed nats,
+    window_kl: list[float]  # summed divergences in nats,
+    window_agreed: list[float]  # tokens on which both agree,
+    window_bytes: list[int]  # bytes
+    window_words: list[int]  # and words of the scored text
     scored_tokens: int
-    scored_bytes: int
     parameters: int
     prunable_parameters: int
     sparsity_prunable: float
     sparsity_model: float
     sparsity_layers: dict[str, float]
     pruning_seconds: float
-    weight_bytes: int
+    bandwidth: float  # bytes per second of a plain copy on the device that generated
+    decode_bytes: int  # bytes of weights that are read for each token
     speed: Speed
+    memory: Memory
     coherence: Coherence
     samples: list[Sample]
 
@@ -109,6 +141,8 @@ class Provenance(BaseModel):
     device: str
     dtype: str
     dtype_reason: str
+    memory_plan: str
+    memory_reason: str
     threads: int
     started: datetime
     finished: datetime
@@ -125,6 +159,15 @@ class Record(BaseModel):
     request: Request
     result: Result
     provenance: Provenance
+
+
+class Steadiness(BaseModel):
+    """The dense model timed again after all variants, beside the first time: whether the machine kept its pace."""
+
+    device: str
+    first: list[float]  # tokens per second of each repeat
+    last: list[float]
+    steady: bool
 
 
 class State(BaseModel):
@@ -197,5 +240,16 @@ def write_state(folder: Path, state: str, reason: str = "") -> None:
 def read_state(folder: Path) -> State | None:
     try:
         return State.model_validate_json((folder / "state.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
+        return None
+
+
+def write_steadiness(folder: Path, value: Steadiness) -> None:
+    write_whole(folder / "steadiness.json", value.model_dump_json(indent=1) + "\n")
+
+
+def read_steadiness(folder: Path) -> Steadiness | None:
+    try:
+        return Steadiness.model_validate_json((folder / "steadiness.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValidationError, UnicodeDecodeError):
         return None

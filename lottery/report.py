@@ -9,15 +9,16 @@ import pandas as pd
 from IPython.display import Markdown
 from pydantic import ValidationError
 
-from lottery import figures, findings, tables
+from lottery import figures, findings, speed, tables
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus, corpus_identity
 from lottery.errors import LotteryError
 from lottery.methods import ALLOCATIONS, METHODS
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
-from lottery.records import Record, Request, read_record, read_state, requests
+from lottery.records import Record, Request, read_record, read_state, read_steadiness, requests
 from lottery.show import Picture, inline, prose, table
+from lottery.ticket import with_bisections
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,14 @@ class Report:
 
     @cached_property
     def main(self) -> pd.DataFrame:
-        """What models are compared by: the dense ones, and the first way of pruning that the profile names."""
-        return findings.judged_by(self.data)
+        """What models are compared by: the dense ones, and the first way of pruning at the sparsities that the profile names."""
+        data = findings.judged_by(self.data)
+        return data[data["sparsity"].isin([0, *self.profile.sparsities])]
+
+    @cached_property
+    def scores(self) -> findings.Scores:
+        """The models' ticket scores by that way of pruning, from everything that was measured of it."""
+        return findings.scores(self.records, next(iter(findings.methods(self.data)), ""))
 
     @cached_property
     def _several(self) -> bool:
@@ -63,10 +70,10 @@ class Report:
 
     def answer(self) -> Markdown:
         """The first screen: whether these are stand-ins, the answer, and what is missing."""
-        mixed = findings.what_does_not_compare(self.data) if self.records else ""
-        answer = findings.who_has_the_best_ticket(self.main)
+        mixed = speed.what_does_not_compare(self.data) if self.records else ""
+        answer = findings.who_has_the_best_ticket(self.main, self.scores)
         if self._several:
-            answer = f"Judged by {findings.methods(self.data)[0]}: {answer} {findings.do_methods_agree(self.data)}"
+            answer = f"Judged by {findings.methods(self.data)[0]}: {answer} {findings.do_methods_agree(self.data, self.records)}"
         return prose(self._stand_in_notice(), answer, mixed, self._gaps())
 
     def figure(self) -> Picture | Markdown:
@@ -79,7 +86,7 @@ class Report:
         if not self._several:
             return prose("Only one way of pruning was asked for. `make report PROFILE=methods` compares all of them.")
         data = self.data
-        parts = [f"{findings.which_method_keeps_most(data)} {findings.do_methods_agree(data)}"]
+        parts = [f"{findings.which_method_keeps_most(data)} {findings.do_methods_agree(data, self.records)}"]
         for model, rows in data.groupby("model", sort=False):
             dense = rows.loc[rows["method"] == "dense", "perplexity"]
             parts += [
@@ -115,14 +122,28 @@ class Report:
         """The four questions, answered from the records."""
         data = self.main
         return prose(
-            "**Who has the best ticket?** " + findings.who_has_the_best_ticket(data),
+            "**Who has the best ticket?** " + findings.who_has_the_best_ticket(data, self.scores),
             "**Do bigger models prune better?** " + findings.do_bigger_models_prune_better(data),
             "**Where is the cliff?** " + findings.where_is_the_cliff(data),
             "**Does any architecture degrade gracefully?** " + findings.does_any_degrade_gracefully(data),
+            *self._ticket_scores(),
         )
 
+    def _ticket_scores(self) -> list[str]:
+        if not self.scores:
+            return []
+        return [
+            "The ticket score is the sparsity at which bits per byte are up by 5%, and at which they have doubled. Between measured"
+            " sparsities it is interpolated; the 95% interval is that of the sample of text, not of the interpolation.",
+            tables.tickets(self.scores),
+        ]
+
     def speed(self) -> Markdown:
-        return prose(findings.what_zeros_save(self.data) if self.records else "*No speed is recorded.*")
+        if not self.records:
+            return prose("*No speed is recorded.*")
+        steadiness = {m.name: found for m in self.models if m.records and (found := read_steadiness(self.folder / m.name))}
+        said = speed.what_zeros_save(self.data), speed.was_it_steady(steadiness), speed.what_limits_decoding(self.data)
+        return prose(*said)
 
     def samples(self) -> Markdown:
         """The first sample of every variant of every model."""
@@ -130,7 +151,14 @@ class Report:
         return prose(*parts) if parts else prose("*No text is recorded.*")
 
     def details(self) -> Markdown:
-        return tables.details(self.records)
+        """One step behind the five columns: for each model how well its variants predict the text, and what they cost."""
+        if not self.records:
+            return prose("*No trial is recorded.*")
+        parts = []
+        for model, rows in self.data.groupby("model", sort=False):
+            records = [record for record in self.records if record.model == model]
+            parts += [f"### {model}: all figures", tables.quality(rows), tables.cost(records)]
+        return prose(*parts)
 
     def protocol(self) -> Markdown:
         """How it was measured, in the profile's own numbers."""
@@ -213,7 +241,8 @@ class Report:
                 raise
             identity, text_sha256 = recorded[-1].request.checkpoint, recorded[-1].request.text_sha256
             calibration = next((r.request.calibration for r in reversed(recorded) if r.request.calibration), None)
-        return requests(profile, identity, text_sha256, calibration)
+        named = requests(profile, identity, text_sha256, calibration)
+        return with_bisections(named, lambda request: read_record(folder, request)) if profile.cliff else named
 
 
 def _recorded(folder: Path) -> list[Record]:

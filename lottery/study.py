@@ -1,13 +1,11 @@
 """One model, many trials: what to run next, progress, resume. Nothing is drawn here; notebooks show what lies on disk."""
 
-import time
 from contextlib import contextmanager
-from datetime import datetime
 from functools import cached_property
 
 import torch
 
-from lottery import coherence, generation, loading, perplexity, tables
+from lottery import loading, tables
 from lottery.calibration import calibration
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus, corpus_identity, prompts, windows
@@ -15,11 +13,10 @@ from lottery.errors import LotteryError
 from lottery.figures import curve
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
-from lottery.provenance import provenance
-from lottery.pruning import check_pattern, count_zeros, prune
-from lottery.records import Record, Request, Result, Sample, read_record, read_state, requests, write_record, write_state
-
-_PROGRESS_SECONDS = 15
+from lottery.pruning import check_pattern
+from lottery.records import Record, Request, read_record, read_state, read_steadiness, requests, write_record, write_state, write_steadiness
+from lottery.ticket import with_bisections
+from lottery.trials import Trials
 
 
 class Study:
@@ -34,7 +31,7 @@ class Study:
             self.text = corpus(profile.text)
             source = profile.calibration_text if profile.calibrated else None
             identity = corpus_identity(source, "calibration_text") if source else None
-            self.requests = requests(profile, self.checkpoint.identity, self.text.sha256, identity)
+            self._named = requests(profile, self.checkpoint.identity, self.text.sha256, identity)
             self.skeleton = loading.skeleton(self.checkpoint)
             for variant in profile.variants:
                 check_pattern(self.skeleton, variant)  # also: whether it can be pruned at all
@@ -51,7 +48,16 @@ class Study:
 
     @cached_property
     def plan(self) -> loading.Plan:
-        return loading.plan(self.profile, sum(p.numel() for p in self.skeleton.parameters()))
+        return loading.plan(self.profile, self.skeleton)
+
+    @property
+    def requests(self) -> list[Request]:
+        """The trials in their order; with ``cliff`` they become more as they are measured."""
+        return with_bisections(self._named, lambda request: read_record(self.folder, request)) if self.profile.cliff else self._named
+
+    @cached_property
+    def trials(self) -> Trials:
+        return Trials(self)
 
     @property
     def records(self) -> list[Record]:
@@ -68,8 +74,14 @@ class Study:
         self._measure(self.requests[:1])
 
     def sweep(self) -> None:
-        """Measures every pruned variant whose record is not there."""
+        """Measures every pruned variant whose record is not there; with ``cliff`` what those say is to be measured next, too."""
+        before = len(self.records)
         self._measure(self.requests)
+        while len(self.records) < len(self.requests):
+            self._measure(self.requests)
+        if len(self.records) > before or read_steadiness(self.folder) is None:
+            with self._failures_recorded():
+                write_steadiness(self.folder, self.trials.steadiness())
 
     def table(self):
         return tables.trials(self.records)
@@ -88,62 +100,22 @@ class Study:
         state = read_state(self.folder)
         if state is None or state.state != "finished":
             write_state(self.folder, "finished")
-        self._say(f"finished: {len(self.requests)} trials are recorded")
+        self.__dict__.pop("trials", None)  # the dense model and its states are not needed any more
+        self.say(f"finished: {len(self.requests)} trials are recorded")
 
     def _measure(self, wanted: list[Request]) -> None:
         todo = [request for request in wanted if read_record(self.folder, request) is None]
         if not todo:
-            return self._say(f"{', '.join(map(tables.variant, wanted))}: recorded already")
+            return self.say(f"{', '.join(map(tables.variant, wanted))}: recorded already")
         with self._failures_recorded():
             write_state(self.folder, "running")
             for request in todo:
                 label = f"trial {self.requests.index(request) + 1} of {len(self.requests)}, {tables.variant(request)}"
-                record = self._trial(request, label)
+                record = self.trials.run(request, todo, label)
                 write_record(self.folder, record)
                 result = record.result
                 speed = tables.median(result.speed.tokens_per_second)
-                self._say(f"{label}: perplexity {tables.number(result.perplexity)}, {tables.number(speed)} tokens/s, recorded")
-
-    def _trial(self, request: Request, label: str) -> Record:
-        """Loads the dense model, prunes it, measures it. Each trial starts from the checkpoint, so none depends on another."""
-        started = datetime.now().astimezone()
-        self._say(f"{label}: loading {self.checkpoint.source} to {self.plan.device} as {self.plan.dtype}")
-        model = loading.load(self.checkpoint, self.plan)
-        began = time.monotonic()
-        prune(model, request.variant, self.calibration, seed=request.seed, progress=self._progress(f"{label}: pruned block"))
-        pruning_seconds = time.monotonic() - began
-        sparsity = count_zeros(model)
-        nll = perplexity.negative_log_likelihood(model, self.windows.tokens, request.batch_size, self._progress(f"{label}: window"))
-        if request.method == "dense" and not torch.isfinite(nll).all():
-            # A broken dtype must never be taken for a broken ticket.
-            cure = "the checkpoint is damaged" if self.plan.dtype == torch.float32 else "it overflows; set dtype: float32"
-            raise LotteryError(f"the dense model's losses are not finite in {self.plan.dtype}: {cure}")
-        score = perplexity.score(nll, self.windows)
-        texts = [self._continue(model, start, request, index) for index, start in enumerate(self.starts)]
-        timed = generation.speed(model, self._encode(self.starts[0]), request.new_tokens, request.repeats)
-        weight_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
-        del model
-        return Record(
-            model=self.profile.model_name,
-            kind=self.checkpoint.kind,
-            source=self.checkpoint.source if self.checkpoint.kind != "folder" else self.checkpoint.identity,
-            architecture=type(self.skeleton).__name__,
-            request=request,
-            result=Result(
-                **score._asdict(),
-                parameters=sparsity.parameters,
-                prunable_parameters=sparsity.prunable_parameters,
-                sparsity_prunable=sparsity.prunable,
-                sparsity_model=sparsity.model,
-                sparsity_layers=sparsity.layers,
-                pruning_seconds=pruning_seconds,
-                weight_bytes=weight_bytes,
-                speed=timed,
-                coherence=coherence.verdict(texts, self.text.text),
-                samples=[Sample(prompt=start, text=text) for start, text in zip(self.starts, texts, strict=True)],
-            ),
-            provenance=provenance(self.plan, started),
-        )
+                self.say(f"{label}: perplexity {tables.number(result.perplexity)}, {tables.number(speed)} tokens/s, recorded")
 
     def _calibration(self) -> torch.Tensor | None:
         """Calibration samples, where a trial that is still to be measured needs them."""
@@ -162,33 +134,7 @@ class Study:
             if context and tokens > context:
                 raise LotteryError(f"{key}: given {tokens} tokens; {self.profile.model_name} was made for at most {context}")
 
-    def _encode(self, text: str) -> torch.Tensor:
-        return self.tokenizer(text, return_tensors="pt").input_ids.to(self.plan.device)
-
-    def _continue(self, model, start: str, request: Request, index: int) -> str:
-        """The model's continuation of a prompt: exactly ``new_tokens`` drawn tokens, none of them a special one."""
-        prompt = self._encode(start)
-        choose = generation.sampler(request.temperature, request.seed + index, banned=self.tokenizer.all_special_ids)
-        tokens, _ = generation.generate(model, prompt, request.new_tokens, choose)
-        before = self.tokenizer.decode(prompt[0], skip_special_tokens=True)
-        whole = self.tokenizer.decode(torch.cat([prompt[0], tokens]), skip_special_tokens=True)
-        # Decoded together, because some tokenizers drop the space in front of a text's first word.
-        return whole[len(before) :] if whole.startswith(before) else self.tokenizer.decode(tokens, skip_special_tokens=True)
-
-    def _progress(self, label: str):
-        """A line now and then, so that a log file of a long trial stays short and a short trial prints none."""
-        began = last = time.monotonic()
-
-        def tick(done: int, total: int) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last >= _PROGRESS_SECONDS and done < total:
-                last = now
-                self._say(f"{label} {done} of {total}, {(now - began) / done * (total - done):.0f} s left")
-
-        return tick
-
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
         print(f"{self.profile.model_name}: {line}", flush=True)
 
     @contextmanager

@@ -6,14 +6,17 @@ import statistics
 import pandas as pd
 from IPython.display import Markdown
 
+from lottery import perplexity
 from lottery.records import Record, Request
 from lottery.show import prose, table, verbatim
+from lottery.ticket import Crossing
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def frame(records: list[Record]) -> pd.DataFrame:
-    """A row a record: what was asked, what came out, and the ratios to the dense model of the same study."""
+    """A row a record: what was asked, what came out, and how it stands to the dense model of the same study, with 95% intervals."""
+    dense = {record.model: record for record in records if record.request.method == "dense"}
     rows = []
     for record in records:
         result, request = record.result, record.request
@@ -31,14 +34,21 @@ def frame(records: list[Record]) -> pd.DataFrame:
                 "parameters": result.parameters,
                 "perplexity": result.perplexity,
                 "first_window": result.first_window_perplexity,
+                "word_perplexity": result.word_perplexity,
                 "bits_per_byte": result.bits_per_byte,
+                "kl": result.kl,
+                "agreement": result.agreement,
+                **beside(record, dense.get(record.model)),
                 "tokens_per_second": quartiles[1],
                 "tokens_per_second_low": quartiles[0],
                 "tokens_per_second_high": quartiles[2],
+                "prefill": median(result.speed.prefill_tokens_per_second),
                 "decode": median(result.speed.decode_tokens_per_second),
-                "memory": result.speed.peak_bytes,
-                "memory_kind": result.speed.peak_kind,
-                "coherent": result.coherence.coherent,
+                "bandwidth_share": median(result.speed.decode_tokens_per_second) * result.decode_bytes / result.bandwidth,
+                "memory": result.memory.generation_peak,
+                "memory_kind": result.memory.kind,
+                "verdict": result.coherence.verdict,
+                "coherent": result.coherence.verdict == "coherent",
                 "reason": result.coherence.reason,
                 "pruning_seconds": result.pruning_seconds,
                 "device": record.provenance.device,
@@ -46,12 +56,34 @@ def frame(records: list[Record]) -> pd.DataFrame:
                 "key": request.key,
             }
         )
-    columns = ["model", "kind", "method", "sparsity", "perplexity", "bits_per_byte", "parameters"]
-    data = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
-    dense = data[data["method"] == "dense"].set_index("model")
-    data["factor"] = data["perplexity"] / data["model"].map(dense["perplexity"])
-    data["lost_bits"] = data["bits_per_byte"] - data["model"].map(dense["bits_per_byte"])
-    return data
+    columns = ["model", "kind", "method", "base_method", "sparsity", "perplexity", "bits_per_byte", "parameters", "factor", "lost_bits"]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+
+def beside(record: Record, dense: Record | None) -> dict[str, float]:
+    """A record's perplexity, and its ratio to the dense one's, and the bits per byte that it lost, each with its 95% interval.
+
+    The ratio and the difference are paired: the same windows are drawn for both. Not a number where the dense record is missing or has
+    other windows; no interval where there are too few of them.
+    """
+    result, none = record.result, (math.nan, math.nan)
+    tokens, windows = result.scored_tokens, len(result.window_nll)
+    times = perplexity.draws(record.model, windows) if windows >= perplexity.FEWEST else None
+    found = {"factor": math.nan, "lost_bits": math.nan}
+    absolute, factor, lost = none, none, none
+    if times is not None:
+        own, size = perplexity.resampled(result.window_nll, times), perplexity.resampled(result.window_bytes, times)
+        absolute = tuple(map(perplexity.exp, perplexity.interval(own / tokens)))
+    if dense is not None and dense.result.window_bytes == result.window_bytes:
+        found["factor"] = result.perplexity / dense.result.perplexity
+        found["lost_bits"] = result.bits_per_byte - dense.result.bits_per_byte
+        if times is not None:
+            more = own - perplexity.resampled(dense.result.window_nll, times)
+            factor = tuple(map(perplexity.exp, perplexity.interval(more / tokens)))
+            lost = perplexity.interval(more / (math.log(2) * size))
+    for name, (low, high) in {"perplexity": absolute, "factor": factor, "lost_bits": lost}.items():
+        found |= {f"{name}_low": low, f"{name}_high": high}
+    return found
 
 
 def median(values: list[float]) -> float:
@@ -84,10 +116,13 @@ def size(count: float) -> str:
 
 def variant(request: Request) -> str:
     """What a variant is called: 'wanda 50%', 'sparsegpt 2:4', 'ria + owl 70%'; in one line where it is short."""
-    if request.method == "dense":
+    return _named(request.variant.label, request.method, request.pattern, request.sparsity)
+
+
+def _named(label: str, method: str, pattern: str, sparsity: float) -> str:
+    if method == "dense":
         return "dense"
-    share = "" if request.pattern != "unstructured" else f" {percent(request.sparsity)}"
-    text = request.variant.label + share
+    text = label + ("" if pattern != "unstructured" else f" {percent(sparsity)}")
     return text if "+" in text else text.replace(" ", "\u00a0")
 
 
@@ -116,35 +151,86 @@ def trials(records: list[Record]) -> Markdown:
             "Sparsity": variant(record.request),
             "Perplexity": number(record.result.perplexity),
             "Tokens/sec": number(median(record.result.speed.tokens_per_second)),
-            "Memory": size(record.result.speed.peak_bytes),
-            "Coherent?": ("yes; " if record.result.coherence.coherent else "no; ") + record.result.coherence.reason,
+            "Memory": size(record.result.memory.generation_peak),
+            "Coherent?": f"{_SAID[record.result.coherence.verdict]}; {record.result.coherence.reason}",
         }
         for record in records
     ]
-    kinds = " and ".join(dict.fromkeys(record.result.speed.peak_kind for record in records))
+    kinds = " and ".join(dict.fromkeys(record.result.memory.kind for record in records))
     return prose(table(rows, right="Perplexity|Tokens/sec|Memory"), f"Memory: peak {kinds} during generation." if kinds else "")
 
 
-def details(records: list[Record]) -> Markdown:
-    """The columns one step behind, with the label of each record's file."""
+_SAID = {"coherent": "yes", "degraded": "degraded", "broken": "no"}
+
+
+def quality(data: pd.DataFrame) -> str:
+    """One step behind the five columns: how well the variants of one model predict the text, with 95% intervals."""
+    rows = [
+        {
+            "Variant": label(row),
+            "Perplexity": within(row, "perplexity"),
+            "Times dense": "" if row["method"] == "dense" else within(row, "factor"),
+            "Per word": number(row["word_perplexity"]),
+            "Window 1": number(row["first_window"]),
+            "Bits per byte": number(row["bits_per_byte"]),
+            "KL": "" if row["method"] == "dense" else number(row["kl"]),
+            "Top-1": "" if row["method"] == "dense" else percent(row["agreement"]),
+        }
+        for _, row in data.iterrows()
+    ]
+    return table(rows, right="|".join(list(rows[0])[1:]) if rows else "")
+
+
+def cost(records: list[Record]) -> str:
+    """One step behind the five columns: speed and memory of one model's variants, and the label of each record's file."""
     rows = []
     for record in records:
         result = record.result
         low, _, high = quantiles(result.speed.tokens_per_second)
+        decode = median(result.speed.decode_tokens_per_second)
         rows.append(
             {
-                "Model": record.model,
                 "Variant": variant(record.request),
-                "Zeros, layers": percent(result.sparsity_prunable),
-                "Zeros, model": percent(result.sparsity_model),
-                "Bits per byte": number(result.bits_per_byte),
-                "First window": number(result.first_window_perplexity),
                 "Tokens/sec": f"{number(low)}–{number(high)}",
-                "Decoding alone": number(median(result.speed.decode_tokens_per_second)),
+                "Prefill": number(median(result.speed.prefill_tokens_per_second)),
+                "Decode": number(decode),
+                "Of bandwidth": percent(decode * result.decode_bytes / result.bandwidth),
+                "Weights": size(result.memory.weights),
+                "Scoring": size(result.memory.evaluation_peak),
+                "Writing": size(result.memory.generation_peak),
+                "Others": size(result.memory.others),
                 "Record": f"`{record.request.key}`",
             }
         )
-    return prose(table(rows, right="Zeros, layers|Zeros, model|Bits per byte|First window|Tokens/sec|Decoding alone"))
+    return table(rows, right="|".join(list(rows[0])[1:-1]) if rows else "")
+
+
+def label(row: pd.Series) -> str:
+    """What the variant of a row is called, as ``variant`` calls it."""
+    return _named(row["method"], row["base_method"], row["pattern"], row["sparsity"])
+
+
+def within(row: pd.Series, name: str) -> str:
+    """A value and its 95% interval, where there is one."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return number(row[name]) + ("" if math.isnan(low) else f"\u00a0({number(low)}–\u2060{number(high)})")
+
+
+def tickets(found: dict[str, dict[str, Crossing]]) -> str:
+    """The ticket scores of all models: at which sparsity bits per byte pass each level, and between which measured ones that lies."""
+    rows = []
+    for model, crossings in found.items():
+        row = {"Model": model}
+        for name, c in crossings.items():
+            if math.isinf(c.at):
+                row |= {f"Bits {name}": f"above {percent(c.after)}", f"Measured at ({name})": ""}
+                continue
+            high = percent(c.high) if math.isfinite(c.high) else "…"
+            span = f"\u00a0({percent(c.low)}–\u2060{high})" if c.has_interval else ""
+            between = f"{percent(c.after) if c.after else 'dense'} and {percent(c.before)}"
+            row |= {f"Bits {name}": f"{percent(c.at)}{span}", f"Measured at ({name})": between}
+        rows.append(row)
+    return table(rows)
 
 
 def by_method(data: pd.DataFrame) -> str:
@@ -165,11 +251,13 @@ def by_method(data: pd.DataFrame) -> str:
 def samples(records: list[Record], count: int | None = None) -> Markdown:
     """What each variant wrote after the same beginnings, or after the first ``count``. Shown verbatim: it is data."""
     parts = []
-    for index in range(min(count or 100, max((len(r.result.samples) for r in records), default=0))):
-        parts.append(f"**Beginning {index + 1}**" if count != 1 else "")
-        parts.append(verbatim(records[0].result.samples[index].prompt))
+    beginnings = list(dict.fromkeys(sample.prompt for record in records for sample in record.result.samples))[:count]
+    for index, beginning in enumerate(beginnings):
+        parts.append(f"### Beginning {index + 1}" if count != 1 else "")
+        parts.append(verbatim(beginning))
         for record in records:
-            coherence = record.result.coherence
-            parts.append(f"{variant(record.request)} ({'coherent' if coherence.coherent else 'not coherent'}):")
-            parts.append(verbatim(record.result.samples[index].text.strip("\n") or "(nothing)"))
+            for sample in record.result.samples:
+                if sample.prompt == beginning and (count is None or sample.how == "sampled"):
+                    parts.append(f"#### {variant(record.request)}, {sample.how}: {record.result.coherence.verdict}")
+                    parts.append(verbatim(sample.text.strip("\n") or "(nothing)"))
     return prose(*parts)

@@ -2,13 +2,13 @@
 
 from datetime import UTC, datetime
 
-from lottery.records import Coherence, Provenance, Record, Request, Result, Sample, Speed
+from lottery.records import Coherence, Memory, Provenance, Record, Request, Result, Sample, Speed
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def record_of(
-    model, method, sparsity, perplexity=10.0, *, bits_per_byte=1.0, coherent=True, speed=100.0, text="Once more.", device="a CPU", parameters=1000, window_nll=None,
+    model, method, sparsity, perplexity=10.0, *, bits_per_byte=1.0, verdict="coherent", speed=100.0, text="Once more.", device="a CPU", parameters=1000, window_nll=None, windows=1,
     allocation="uniform", pattern="unstructured"
 ) -> Record:  # fmt: skip
     return Record(
@@ -22,28 +22,33 @@ def record_of(
             prompts=1, prompt_words=3, new_tokens=4, temperature=0.7, repeats=3, seed=0, dtype="auto", device="auto",
         ),
         result=Result(
-            perplexity=perplexity, first_window_perplexity=perplexity, bits_per_byte=bits_per_byte, window_nll=window_nll or [1.0], scored_tokens=7,
-            scored_bytes=20, parameters=parameters, prunable_parameters=parameters // 2, sparsity_prunable=sparsity, sparsity_model=sparsity / 2,
-            sparsity_layers={"block.0": sparsity}, pruning_seconds=0.1,
-            weight_bytes=4 * parameters,
+            perplexity=perplexity, first_window_perplexity=perplexity, word_perplexity=perplexity**1.3, bits_per_byte=bits_per_byte, kl=0.5, agreement=0.75,
+            window_nll=window_nll or [bits_per_byte] * windows, window_kl=[3.5] * windows, window_agreed=[5.0] * windows, window_bytes=[20] * windows,
+            window_words=[4] * windows, scored_tokens=7 * windows, parameters=parameters, prunable_parameters=parameters // 2,
+            sparsity_prunable=sparsity, sparsity_model=sparsity / 2, sparsity_layers={"block.0": sparsity}, pruning_seconds=0.1,
+            bandwidth=1e9, decode_bytes=4 * parameters,
             speed=Speed(
-                new_tokens=4, tokens_per_second=[speed, speed * 1.01, speed * 0.99], decode_tokens_per_second=[speed] * 3, peak_bytes=2**30,
-                peak_kind="resident memory",
+                new_tokens=4, tokens_per_second=[speed, speed * 1.01, speed * 0.99], prefill_tokens_per_second=[speed * 10] * 3,
+                decode_tokens_per_second=[speed] * 3, device=device,
             ),
-            coherence=Coherence(coherent=coherent, reason="because"),
-            samples=[Sample(prompt="Once upon a time", text=text)],
+            memory=Memory(kind="resident memory", weights=4 * parameters, evaluation_peak=2**30, generation_peak=2**30, others=2**20),
+            coherence=Coherence(
+                verdict=verdict, reason="because", noise=0, repeated_4grams=0, distinct_2=1, known_words=1, bits_per_byte=0.3,
+                real_bits_per_byte=0.3, shuffled_bits_per_byte=3,
+            ),
+            samples=[Sample(prompt="Once upon a time", text=text, how=how) for how in ("greedy", "sampled")],
         ),
         provenance=Provenance(
-            commit="c" * 40, dirty=False, versions={"torch": "2"}, machine="Linux", device=device, dtype="float32", dtype_reason="a CPU", threads=2,
+            commit="c" * 40, dirty=False, versions={"torch": "2"}, machine="Linux", device=device, dtype="float32", dtype_reason="a CPU", memory_plan="resident", memory_reason="it fits", threads=2,
             started=NOON, finished=NOON, slurm_job=None,
         ),
     )  # fmt: skip
 
 
-def sweep_of(model, perplexities, *, bits=None, coherent=None, **more) -> list[Record]:
+def sweep_of(model, perplexities, *, bits=None, verdicts=None, **more) -> list[Record]:
     """Dense, 50, 70 and 90 per cent with the given perplexities."""
     steps = [("dense", 0.0), ("magnitude", 0.5), ("magnitude", 0.7), ("magnitude", 0.9)]
     return [
-        record_of(model, method, sparsity, p, bits_per_byte=(bits or perplexities)[i], coherent=(coherent or [True] * 4)[i], **more)
+        record_of(model, method, sparsity, p, bits_per_byte=(bits or perplexities)[i], verdict=(verdicts or ["coherent"] * 4)[i], **more)
         for i, ((method, sparsity), p) in enumerate(zip(steps, perplexities, strict=False))
     ]

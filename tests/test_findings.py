@@ -2,8 +2,9 @@ import math
 
 import pytest
 
-from lottery import findings
-from lottery.tables import by_method, frame, number, percent, samples, size, trials
+from lottery import findings, speed
+from lottery.records import Steadiness
+from lottery.tables import by_method, cost, frame, number, percent, quality, samples, size, tickets, trials
 from tests.factory import record_of, sweep_of
 
 
@@ -11,51 +12,62 @@ def data(*sweeps):
     return frame([record for sweep in sweeps for record in sweep])
 
 
-TWO = data(sweep_of("good", [10, 12, 18, 500], bits=[1, 1.1, 1.4, 5]), sweep_of("bad", [10, 40, 90, 900], bits=[1, 2, 3, 6]))
+def best(*sweeps, method="magnitude"):
+    """What is said of the best ticket of some sweeps."""
+    records = [record for sweep in sweeps for record in sweep]
+    return findings.who_has_the_best_ticket(frame(records), findings.scores(records, method))
 
 
-def test_the_best_ticket_is_the_one_that_survives_furthest():
-    assert findings.who_has_the_best_ticket(TWO) == (
-        "**good** has the best ticket: at 70% its perplexity is 18.0, 1.80 times the dense model's, and its text still reads like language."
-        " No other model keeps working at any measured sparsity."
+GOOD = sweep_of("good", [10, 12, 18, 500], bits=[1, 1.02, 1.4, 5], windows=20)
+BAD = sweep_of("bad", [10, 40, 90, 900], bits=[1, 2, 3, 6], windows=20)
+
+
+def test_the_best_ticket_loses_most_weights_before_text_costs_more():
+    assert best(GOOD, BAD) == (
+        "**good** has the best ticket: its linear layers can lose 51.8% (95% interval 51.8% to 51.8%) of their weights before its text costs"
+        " 5% more bits per byte, and 75.6% (95% interval 75.6% to 75.6%) before it costs twice as many."
+        " Next is bad with 3.5% (95% interval 3.5% to 3.5%) and 50% (95% interval 50% to 50%)."
         " Of the models measured, these keep working: at 50% good; at 70% good; at 90% none of 2."
     )
 
 
-def test_of_equal_survivors_the_one_that_loses_fewer_bits_is_better():
-    said = findings.who_has_the_best_ticket(
-        data(sweep_of("a", [5, 9, 50, 99], bits=[1, 1.5, 4, 5]), sweep_of("b", [9, 17, 80, 99], bits=[2, 2.2, 5, 6]))
-    )
-    assert said.startswith("**b** has the best ticket: at 50%")
-    assert "Next is a: it loses 0.500 bits per byte there, b 0.200." in said
-    assert "at 50% all 2; at 70% none of 2" in said
+def test_models_that_cannot_be_told_apart_are_said_to_be_so():
+    noise = [0.4, -0.4, 0.2, -0.2, 0.0] * 4
+
+    def noisy(model, level):
+        dense, half = sweep_of(model, [10, 12], bits=[1, level], windows=20)
+        wobbly = half.result.model_copy(update={"window_nll": [level + n for n in noise]})
+        return [dense, half.model_copy(update={"result": wobbly})]
+
+    assert "; the two cannot be told apart." in best(noisy("a", 1.3), noisy("b", 1.31))
+    few = [sweep_of(name, [10, 12, 18, 500], bits=[1, level, 1.4, 5], windows=3) for name, level in (("a", 1.2), ("b", 1.3))]
+    assert "; there are too few windows to tell the two apart." in best(*few)
 
 
-def test_low_perplexity_with_incoherent_text_does_not_count_as_working():
-    said = findings.who_has_the_best_ticket(
-        data(sweep_of("a", [5, 6, 7, 8], coherent=[True, False, True, True]), sweep_of("b", [5, 9, 90, 99]))
-    )
-    assert said.startswith("**b** has the best ticket: at 50%")
+def test_a_model_that_never_loses_so_much_is_best():
+    said = best(sweep_of("tough", [10, 10, 10, 11], bits=[1, 1, 1.01, 1.02], windows=20), BAD)
+    assert said.startswith("**tough** has the best ticket: even at 90% sparsity its text costs less than 5% more bits per byte.")
+    said = best(sweep_of("a", [10, 11, 12, 13], bits=[1, 1.1, 1.2, 1.3], windows=20), BAD)
+    assert "and more than 90% before it costs twice as many" in said
 
 
-def test_when_nothing_survives_it_says_so():
-    said = findings.who_has_the_best_ticket(data(sweep_of("a", [5, 60, 70, 80]), sweep_of("b", [5, 50, 90, 99])))
-    assert said.startswith(
-        "No model keeps working even at 50%; the least is lost by **b**, whose perplexity becomes 10.0 times the dense model's."
-    )
+def test_low_perplexity_with_broken_text_does_not_count_as_working():
+    said = best(sweep_of("a", [5, 6, 7, 8], verdicts=["coherent", "broken", "coherent", "degraded"]), sweep_of("b", [5, 9, 90, 99]))
+    assert "at 50% b; at 70% a; at 90% none of 2" in said
 
 
 def test_without_anything_to_compare_it_says_so():
-    for empty in (frame([]), data(sweep_of("a", [5])), frame([record_of("a", "magnitude", 0.5)])):
-        assert "nothing can be compared" in findings.who_has_the_best_ticket(empty)
+    for records in ([], sweep_of("a", [5]), [record_of("a", "magnitude", 0.5)]):
+        empty = frame(records)
+        assert "nothing can be compared" in best(records)
         assert "Fewer than three models" in findings.do_bigger_models_prune_better(empty)
         assert findings.where_is_the_cliff(empty)
         assert findings.does_any_degrade_gracefully(empty)
-        assert findings.what_zeros_save(empty).startswith("Zeros in dense tensors save neither")
+        assert speed.what_zeros_save(empty).startswith("Zeros in dense tensors save neither")
 
 
 def test_one_model_alone_is_judged_alone():
-    assert findings.who_has_the_best_ticket(data(sweep_of("a", [5, 6, 70, 80]))).startswith("Only **a** can be judged so far.")
+    assert best(sweep_of("a", [5, 6, 70, 80])).startswith("Only **a** can be judged so far: its linear layers can lose")
 
 
 def test_size_and_loss_are_related_only_where_chance_is_ruled_out():
@@ -104,22 +116,65 @@ def test_grace_is_to_have_no_such_step():
 
 def test_flat_speed_is_said_to_be_flat_and_other_speed_is_doubted():
     steady = data(sweep_of("a", [1, 2, 3, 4]))
-    assert "at most a factor of 1.00 (a)" in findings.what_zeros_save(steady)
-    assert "busy" not in findings.what_zeros_save(steady)
+    assert "at most a factor of 1.00 (a)" in speed.what_zeros_save(steady)
+    assert "chance" not in speed.what_zeros_save(steady)
     unsteady = data([record_of("a", "dense", 0, speed=100), record_of("a", "magnitude", 0.5, speed=150, device="another")])
-    assert "factor of 1.50 (a)" in findings.what_zeros_save(unsteady)
-    assert "the machine was busy" in findings.what_zeros_save(unsteady)
-    assert findings.what_does_not_compare(unsteady).startswith(
-        "**Not one measurement.** The variants of a were measured on different devices"
-    )
-    assert findings.what_does_not_compare(steady) == ""
+    assert "factor of 1.50 (a)" in speed.what_zeros_save(unsteady)
+    assert "more than chance should give" in speed.what_zeros_save(unsteady)
+    assert speed.what_does_not_compare(unsteady).startswith("**Not one measurement.** The variants of a were measured on different devices")
+    assert speed.what_does_not_compare(steady) == ""
+
+
+def test_the_dense_model_timed_again_tells_whether_the_machine_was_steady():
+    same = Steadiness(device="a", first=[100, 101, 99], last=[100, 100, 101], steady=True)
+    slower = Steadiness(device="a", first=[100, 101, 99], last=[50, 51, 49], steady=False)
+    assert speed.was_it_steady({}) == ""
+    assert speed.was_it_steady({"a": same}).endswith("the machine was steady.")
+    assert "b 0.50 times as fast as before." in speed.was_it_steady({"a": same, "b": slower})
+
+
+def test_the_share_of_the_bandwidth_is_that_of_the_bytes_read():
+    # 100 tokens a second, 4,000 bytes each, of 10⁹ bytes a second.
+    assert "dense: a 0%." in speed.what_limits_decoding(data([record_of("a", "dense", 0)]))
+    assert "dense: a 40%." in speed.what_limits_decoding(data([record_of("a", "dense", 0, parameters=10**6)]))
+
+
+def test_ratios_and_differences_have_paired_intervals():
+    row = data(sweep_of("a", [10, 20], bits=[1, 2], windows=20)).iloc[1]
+    assert row["factor"] == 2
+    assert row["factor_low"] == row["factor_high"] == pytest.approx(math.exp(1 / 7))  # one nat more in each window of 7 tokens
+    assert row["lost_bits"] == 1
+    assert row["lost_bits_low"] == pytest.approx(1 / math.log(2) / 20)
+    few = data(sweep_of("a", [10, 20], bits=[1, 2], windows=4)).iloc[1]
+    assert math.isnan(few["factor_low"])
+    assert few["factor"] == 2
 
 
 def test_models_with_a_missing_sparsity_are_named_and_not_ranked():
     """One that was measured at 70% only has not survived 50%, and one measured at 50% only is not compared at 70%."""
     gap = [record for record in sweep_of("gap", [10, 11, 12, 13]) if record.request.sparsity != 0.5]
-    said = findings.who_has_the_best_ticket(frame([*gap, *sweep_of("half", [10, 11]), *sweep_of("whole", [10, 15, 90, 900])]))
-    assert said.startswith("Only **whole** can be judged so far. Not compared, because a measurement is missing: gap, half.")
+    said = best(gap, sweep_of("half", [10, 11]), sweep_of("whole", [10, 15, 90, 900]))
+    assert said.startswith("Only **whole** can be judged so far")
+    assert "Not compared, because a measurement is missing: gap, half." in said
+
+
+def test_ticket_scores_are_tabled_with_what_they_lie_between():
+    rows = tickets(findings.scores([*GOOD, *sweep_of("tough", [1, 1, 1, 1], bits=[1, 1, 1, 1], windows=20)], "magnitude")).splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert cells[0] == ["Model", "Bits 5% more", "Measured at (5% more)", "Bits twice", "Measured at (twice)"]
+    assert cells[2][0] == "good"
+    assert cells[2][2] == "50% and 70%"
+    assert cells[3] == ["tough", "above 90%", "", "above 90%", ""]
+
+
+def test_one_step_behind_come_quality_and_cost():
+    shown = quality(data(GOOD)).splitlines()
+    assert "Times dense" in shown[0]
+    assert "0.500" in shown[3]  # KL
+    assert "75%" in shown[3]  # top-1
+    cells = [cell.strip() for cell in cost(GOOD).splitlines()[3].strip("|").split("|")]
+    assert cells[1:4] == ["99.5–100", "1,000", "100"]
+    assert cells[-1] == f"`{GOOD[1].request.key}`"
 
 
 @pytest.mark.parametrize(
@@ -143,9 +198,10 @@ def test_the_table_has_the_five_columns():
 
 
 def test_samples_stand_beside_their_verdict():
-    shown = samples(sweep_of("a", [1, 2, 3, 4], coherent=[True, True, False, False], text="A <b>text</b>.")).data
-    assert shown.count("A <b>text</b>.") == 4
-    assert "70% (not coherent):" in shown
+    shown = samples(sweep_of("a", [1, 2, 3, 4], verdicts=["coherent", "coherent", "degraded", "broken"], text="A <b>text</b>.")).data
+    assert shown.count("A <b>text</b>.") == 8
+    assert "70%, greedy: degraded" in shown
+    assert samples(GOOD, 1).data.count("Once more.") == 4, "one beginning, drawn texts only"
 
 
 def ways(model, **of_methods):
@@ -178,11 +234,16 @@ def test_models_that_were_not_pruned_in_every_way_do_not_count_in_the_comparison
 
 
 def test_whether_the_best_ticket_depends_on_the_way_of_looking():
-    agree = data(ways("a", magnitude=(1.1, 1.2), wanda=(1.1, 1.2)), ways("b", magnitude=(1.5, 4.0), wanda=(1.2, 2.0)))
-    assert findings.do_methods_agree(agree) == "All 2 ways of pruning find the best ticket in the same model, a."
-    differ = data(ways("a", magnitude=(1.1, 1.2), wanda=(1.5, 4.0)), ways("b", magnitude=(1.5, 4.0), wanda=(1.2, 1.3)))
-    assert findings.do_methods_agree(differ) == "The best ticket depends on how it is looked for: a by magnitude; b by wanda."
-    assert findings.do_methods_agree(TWO) == ""
+    def said(*sweeps):
+        return findings.do_methods_agree(data(*sweeps), [record for sweep in sweeps for record in sweep])
+
+    assert said(ways("a", magnitude=(1.1, 1.2), wanda=(1.1, 1.2)), ways("b", magnitude=(1.5, 4.0), wanda=(1.2, 2.0))) == (
+        "All 2 ways of pruning find the best ticket in the same model, a."
+    )
+    assert said(ways("a", magnitude=(1.1, 1.2), wanda=(1.5, 4.0)), ways("b", magnitude=(1.5, 4.0), wanda=(1.2, 1.3))) == (
+        "The best ticket depends on how it is looked for: a by magnitude; b by wanda."
+    )
+    assert said(GOOD, BAD) == ""
 
 
 def test_the_table_of_methods_marks_the_lowest_of_each_sparsity():

@@ -1,15 +1,22 @@
 import pytest
 import torch
+from accelerate import dispatch_model
+from transformers import LlamaConfig
 
 from lottery import loading
+from lottery.corpus import corpus, windows
 from lottery.errors import LotteryError
+from lottery.evaluation import evaluate
 from lottery.params import validated
 from tests.conftest import TOY
 from tests.test_checkpoints import of
 
 
 def planned(weights=1, **changes):
-    return loading.plan(validated({**TOY, **changes}), weights)
+    """The plan for a model of so many weights, which exist on the meta device only."""
+    model = torch.nn.Linear(weights, 1, bias=False, device="meta")
+    model.config = LlamaConfig(hidden_size=4096, intermediate_size=14336)
+    return loading.plan(validated({**TOY, **changes}), model)
 
 
 @pytest.fixture
@@ -22,6 +29,7 @@ def gpu(monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
         monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built_for)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (free, free))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
 
     return pretend
 
@@ -55,14 +63,68 @@ def test_a_gpu_that_this_build_cannot_drive_is_refused_with_the_cure(gpu):
         planned()
 
 
-def test_weights_that_do_not_fit_are_refused_before_loading(gpu):
+def test_weights_that_fit_nowhere_are_refused_before_loading(gpu, monkeypatch):
     gpu("Tesla T4", (7, 5), OLD, free=int(14.5 * 2**30))
+    monkeypatch.setattr(loading.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2**33})())
     with pytest.raises(
         LotteryError,
         match=r"the weights need 18\.6 GiB in float16, Tesla T4 has 14\.5 GiB free; take a machine with more memory or device: cpu",
     ):
+        planned(weights=10**10, memory="resident")
+    with pytest.raises(
+        LotteryError, match=r"the weights need 18\.6 GiB in float16, .* has 8\.0 GiB free; take a machine with more memory$"
+    ):
         planned(weights=10**10)
-    assert planned(weights=7_241_732_096).dtype == torch.float16
+
+
+MISTRAL = 7_241_732_096
+
+
+def test_a_model_that_fits_with_its_work_is_resident_and_one_that_does_not_is_streamed(gpu):
+    gpu("Tesla V100", (7, 0), OLD, free=32 * 2**30)
+    plan = planned(weights=MISTRAL)
+    assert not plan.streamed
+    assert plan.memory_reason == "weights of 13.5 GiB and 0.5 GiB of work fit in the 32.0 GiB free on Tesla V100"
+    gpu("Tesla T4", (7, 5), OLD, free=int(13.9 * 2**30))
+    plan = planned(weights=MISTRAL)
+    assert (plan.streamed, plan.speaker.type) == (True, "cuda")
+    assert plan.memory_reason == "weights of 13.5 GiB and 0.5 GiB of work do not fit in the 13.9 GiB free on Tesla T4"
+
+
+def test_what_does_not_fit_a_gpu_even_by_itself_speaks_on_the_cpu(gpu, monkeypatch):
+    gpu("Tesla T4", (7, 5), OLD, free=12 * 2**30)
+    monkeypatch.setattr(loading.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2**36})())
+    plan = planned(weights=MISTRAL)
+    assert (plan.streamed, plan.device.type, plan.speaker.type) == (True, "cuda", "cpu")
+    assert "texts and speed on the CPU" in plan.memory_reason
+
+
+def test_methods_that_must_see_all_blocks_are_never_streamed_unasked(gpu):
+    gpu("Tesla T4", (7, 5), OLD, free=int(13.9 * 2**30))
+    plan = planned(weights=MISTRAL, methods=["magnitude-global"])
+    assert not plan.streamed
+    assert "hardly fit" in plan.memory_reason
+
+
+def test_several_gpus_share_what_one_does_not_hold(gpu, monkeypatch):
+    gpu("Tesla T4", (7, 5), OLD, free=12 * 2**30)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    plan = planned(weights=MISTRAL)
+    assert (plan.spread, plan.streamed) == (True, False)
+    assert "spread over 4 GPUs" in plan.memory_reason
+    assert planned(weights=MISTRAL, memory="streamed").streamed
+
+
+def test_a_model_whose_modules_accelerate_moves_is_scored_alike(tmp_path):
+    """What several GPUs come to: hooks on every block. Here blocks are kept on disk and brought in by the same hooks."""
+    checkpoint = of()
+    tokens = windows(loading.tokenizer(checkpoint), corpus("stories"), 64, 3).tokens
+    whole, _ = evaluate(loading.load(checkpoint, planned(device="cpu")), tokens, 2)
+    model = loading.load(checkpoint, planned(device="cpu"))
+    moved = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
+    moved |= {f"model.layers.{i}": "disk" for i in range(len(model.model.layers))}
+    hooked = dispatch_model(model, moved, offload_dir=tmp_path, main_device="cpu")
+    assert torch.equal(evaluate(hooked, tokens, 2)[0].nll, whole.nll)
 
 
 def test_a_gpu_that_is_not_there_is_said(monkeypatch):

@@ -2,58 +2,46 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
-from lottery import loading
-from lottery.corpus import Windows, corpus, windows
-from lottery.params import validated
-from lottery.perplexity import negative_log_likelihood, score
-from tests.conftest import TOY
-from tests.test_checkpoints import of
-
-NAMES = ["mistral-7b", "phi-2"]
+from lottery import perplexity
+from lottery.perplexity import draws, interval, resampled, score
 
 
-def loaded(name):
-    checkpoint = of(model=name, checkpoints={name: f"stand-in:{name}"})
-    plan = loading.plan(validated({**TOY, "device": "cpu"}), 1)
-    return loading.load(checkpoint, plan), loading.tokenizer(checkpoint)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_equal_to_a_plain_loop_over_the_models_own_loss(name):
-    model, tokens = loaded(name)
-    found = windows(tokens, corpus("stories"), 300, 5)
-    nll = negative_log_likelihood(model, found.tokens, batch_size=2)
-    losses = []
-    for row in torch.from_numpy(found.tokens):
-        with torch.no_grad():
-            losses.append(model(input_ids=row[None], labels=row[None]).loss.item())
-    expected = math.exp(sum(losses) / len(losses))
-    result = score(nll, found)
-    assert result.perplexity == pytest.approx(expected, rel=1e-5)
-    assert result.first_window_perplexity == pytest.approx(math.exp(losses[0]), rel=1e-5)
-    assert result.scored_tokens == 5 * 299
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_batch_size_changes_nothing(name):
-    model, tokens = loaded(name)
-    found = windows(tokens, corpus("stories"), 128, 7)
-    one = negative_log_likelihood(model, found.tokens, batch_size=1)
-    for batch_size in (2, 3, 7, 50):
-        assert torch.allclose(negative_log_likelihood(model, found.tokens, batch_size), one, rtol=1e-5, atol=0)
-
-
-def test_bits_per_byte_and_perplexity_are_two_views_of_one_sum():
-    result = score(torch.tensor([10.0, 30.0]), Windows(np.zeros((2, 11), dtype=np.int64), np.array([50, 70])))
-    assert result.perplexity == pytest.approx(math.exp(40 / 20))
-    assert result.bits_per_byte == pytest.approx(40 / math.log(2) / 120)
-    assert result.first_window_perplexity == pytest.approx(math.exp(1))
+def test_all_scores_are_views_of_one_sum():
+    found = score([10.0, 30.0], [1.0, 3.0], [5.0, 10.0], [50, 70], [12, 13], predicted=10)
+    assert found.perplexity == pytest.approx(math.exp(40 / 20))
+    assert found.first_window_perplexity == pytest.approx(math.exp(1))
+    assert found.word_perplexity == pytest.approx(math.exp(40 / 25))
+    assert found.bits_per_byte == pytest.approx(40 / math.log(2) / 120)
+    assert (found.kl, found.agreement) == (4 / 20, 15 / 20)
 
 
 @pytest.mark.parametrize("bad", [math.inf, math.nan, 1e6])
 def test_what_no_number_can_hold_is_infinite_and_no_crash(bad):
-    result = score(torch.tensor([bad, 1.0], dtype=torch.float64), Windows(np.zeros((2, 3), dtype=np.int64), np.array([5, 5])))
-    assert result.perplexity == math.inf
-    assert result.window_nll[1] == 1.0
+    found = score([bad, 1.0], [bad, 0.0], [0.0, 2.0], [5, 5], [1, 1], predicted=2)
+    assert found.perplexity == found.word_perplexity == math.inf
+    assert found.agreement == 0.5
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    """Windows drawn from a known distribution: of 200 intervals of their mean about 95% hold the true one."""
+    random = np.random.default_rng(1)
+    held = 0
+    for trial in range(200):
+        sample = random.normal(3.0, 1.0, size=60)
+        low, high = interval(resampled(sample, draws(f"model {trial}", 60)) / 60)
+        held += low <= 3.0 <= high
+    assert 180 <= held <= 199
+
+
+def test_draws_are_the_same_for_a_model_and_others_for_another():
+    assert (draws("a", 30) == draws("a", 30)).all()
+    assert not (draws("a", 30) == draws("b", 30)).all()
+    assert draws("a", 30).shape == (perplexity.DRAWS, 30)
+    assert (draws("a", 30).sum(1) == 30).all()
+
+
+def test_an_infinite_window_is_infinite_only_where_it_is_drawn():
+    times = np.array([[2, 0], [1, 1]])
+    assert resampled([1.0, math.nan], times).tolist() == [2.0, math.inf]
+    assert interval(np.array([1.0] * 90 + [math.inf] * 10)) == (1.0, math.inf)

@@ -9,7 +9,7 @@ from lottery.methods import ALLOCATIONS, METHODS, Pattern, Variant
 from lottery.pruning.cut import Cut
 from lottery.pruning.magnitude import zero_smallest_
 from lottery.pruning.scope import Sparsity, count_zeros, prunable
-from lottery.pruning.walk import walk
+from lottery.pruning.walk import Layer, walk
 
 __all__ = ["Sparsity", "check_pattern", "count_zeros", "prunable", "prune", "walk", "zero_smallest_"]
 
@@ -28,29 +28,47 @@ def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed:
         return
     if variant.calibrated and samples is None:
         raise LotteryError(f"{variant.label} needs calibration samples, and none were given")
-    layers, method, pattern = prunable(model), METHODS[variant.method], Pattern.parse(variant.pattern)
-    function, allocate = resolve_name(method.function), ALLOCATIONS[variant.allocation].function
+    layers, method = prunable(model), METHODS[variant.method]
     weights = {name: layer.weight.data for name, layer in layers.items()}
     if method.whole_model:
         _check_dense(weights, variant.sparsity)
-        function(weights, variant.sparsity)
+        resolve_name(method.function)(weights, variant.sparsity)
         return
     walking = {"device": device, "progress": progress}
-    shares = resolve_name(allocate)(model, variant.sparsity, samples, **walking) if allocate else dict.fromkeys(layers, variant.sparsity)
-    cuts = {name: Cut(name, shares[name], pattern, seed) for name in layers}
+    allocate = ALLOCATIONS[variant.allocation].function
+    cuts = cuts_of(model, variant, seed, resolve_name(allocate)(model, variant.sparsity, samples, **walking) if allocate else None)
     for name, weight in weights.items():  # all of them before any work
-        cuts[name].check(weight)
-        _check_dense({name: weight}, shares[name])
+        check_layer(weight, cuts[name])
     if method.needs == "nothing":
-        for name, weight in weights.items():
-            function(weight, cuts[name])
-        return
+        prune_layers_(variant, cuts, layers)
+    else:
+        walk(model, samples, lambda _, fed: prune_fed_(variant, cuts, fed), gram=method.needs == "products", **walking)
 
-    def visit(_, fed) -> None:
-        for layer in fed:
-            function(layer.linear.weight.data, cuts[layer.name], layer.inputs)
 
-    walk(model, samples, visit, gram=method.needs == "products", **walking)
+def cuts_of(model, variant: Variant, seed: int, shares: dict[str, float] | None = None) -> dict[str, Cut]:
+    """What is to be cut from each layer, by its full name; ``shares`` of an allocation, or the variant's sparsity everywhere."""
+    pattern = Pattern.parse(variant.pattern)
+    return {name: Cut(name, shares[name] if shares else variant.sparsity, pattern, seed) for name in prunable(model)}
+
+
+def check_layer(weight: torch.Tensor, cut: Cut) -> None:
+    """**Raises** ``LotteryError`` where a cut cannot be made: the pattern does not fit, or too much is zero already."""
+    cut.check(weight)
+    _check_dense({cut.name: weight}, cut.share)
+
+
+def prune_layers_(variant: Variant, cuts: dict[str, Cut], layers: dict[str, torch.nn.Linear]) -> None:
+    """Prunes layers by a method that looks at their weights only."""
+    function = resolve_name(METHODS[variant.method].function)
+    for name, layer in layers.items():
+        function(layer.weight.data, cuts[name])
+
+
+def prune_fed_(variant: Variant, cuts: dict[str, Cut], fed: list[Layer]) -> None:
+    """Prunes the layers of a block by a method that looks at their inputs too."""
+    function = resolve_name(METHODS[variant.method].function)
+    for layer in fed:
+        function(layer.linear.weight.data, cuts[layer.name], layer.inputs)
 
 
 def check_pattern(model, variant: Variant) -> None:

@@ -58,9 +58,9 @@ def prunable(model: nn.Module) -> dict[str, nn.Linear]:
 def count_zeros(model: nn.Module) -> Sparsity:
     """How sparse a model really is, counted from its weights."""
     layers = {name: _zeros([layer.weight]) for name, layer in prunable(model).items()}
-    zeros_prunable, size_prunable = (sum(counts) for counts in zip(*layers.values(), strict=True))
-    zeros, size = _zeros(list(model.parameters()))  # parameters() names a shared tensor once
-    return Sparsity(size, size_prunable, zeros_prunable / size_prunable, zeros / size, {name: z / n for name, (z, n) in layers.items()})
+    gone_prunable, size_prunable = (sum(counts) for counts in zip(*layers.values(), strict=True))
+    gone, size = _zeros(list(model.parameters()))  # parameters() names a shared tensor once
+    return Sparsity(size, size_prunable, gone_prunable / size_prunable, gone / size, {name: z / n for name, (z, n) in layers.items()})
 
 
 def _zeros(tensors: list[torch.Tensor]) -> tuple[int, int]:

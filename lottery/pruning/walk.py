@@ -6,13 +6,13 @@ blocks is learned from the model itself.
 """
 
 from collections.abc import Callable
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from accelerate.utils import send_to_device
 from torch import nn
 
+from lottery.pruning.calls import Call, entering, learned
 from lottery.pruning.inputs import Inputs
 from lottery.pruning.scope import blocks, by_block
 
@@ -50,89 +50,28 @@ def walk(
         there = device or home
         block.to(there)
         call = send_to_device(calls[index], there)
-        visit(index, _measured(block, layers[index], hidden, call, there, gram))
+        visit(index, measured(block, layers[index], hidden, call, there, gram))
         if index + 1 < len(chain):
             for i, state in enumerate(hidden):
-                output = _output(block, state.to(there), call)
-                hidden[i] = (output[0] if isinstance(output, tuple) else output).to(state.device)
+                hidden[i] = call.state(block, state.to(there)).to(state.device)
         block.to(home)
         if progress:
             progress(index + 1, len(chain))
 
 
-class _Call(NamedTuple):
-    """How a model calls a block, but for the hidden states: they come first, or by this name."""
-
-    keyword: str | None
-    arguments: tuple
-    keywords: dict
-
-
-class _Stop(Exception):
-    pass
-
-
-def _call_of(arguments: tuple, keywords: dict) -> tuple[torch.Tensor, _Call]:
-    keywords = dict(keywords)
-    if arguments:
-        return arguments[0], _Call(None, arguments[1:], keywords)
-    return keywords.pop("hidden_states"), _Call("hidden_states", (), keywords)
-
-
-def _output(block: nn.Module, state: torch.Tensor, call: _Call):
-    if call.keyword:
-        return block(*call.arguments, **{call.keyword: state}, **call.keywords)
-    return block(state, *call.arguments, **call.keywords)
-
-
-def _first_inputs(model, chain, samples, there) -> tuple[list[torch.Tensor], list[_Call]]:
-    """The hidden states that enter the first block, a tensor a sample, and how each block is called.
-
-    Samples have one length and no padding, so a block is called with the same masks and positions for each of them. They are
-    learned by running the model's trunk once with every block replaced by one that passes its input on.
-    """
+def _first_inputs(model, chain, samples, there) -> tuple[list[torch.Tensor], list[Call]]:
+    """The hidden states that enter the first block, a tensor a sample, and how each block is called."""
     samples = samples.to(model.get_input_embeddings().weight.device)
-    hidden, calls = [], []
-
-    def stop(*arguments, **keywords):
-        hidden.append(_call_of(arguments, keywords))
-        raise _Stop
-
-    with _replaced(chain[:1], stop):
-        for sample in samples:
-            try:
-                model.base_model(input_ids=sample[None], use_cache=False)  # the trunk: nobody needs logits
-            except _Stop:
-                continue
+    entered = [entering(model, chain, sample[None]) for sample in samples]
     home = next(chain[0].parameters()).device
-    state, call = hidden[0]
+    state, call = send_to_device(entered[0], there or home)
     chain[0].to(there or home)
-    in_tuple = isinstance(_output(chain[0], state.to(there or home), send_to_device(call, there or home)), tuple)
+    in_tuple = isinstance(call.output(chain[0], state), tuple)
     chain[0].to(home)
-
-    def pass_on(*arguments, **keywords):
-        state, call = _call_of(arguments, keywords)
-        calls.append(call)
-        return (state,) if in_tuple else state
-
-    with _replaced(chain, pass_on):
-        model.base_model(input_ids=samples[:1], use_cache=False)
-    return [state for state, _ in hidden], calls
+    return [state for state, _ in entered], learned(model, chain, samples[:1], in_tuple)
 
 
-@contextmanager
-def _replaced(chain, forward: Callable):
-    """The blocks' own ``forward`` replaced for a while."""
-    for block in chain:
-        block.forward = forward
-    try:
-        yield
-    finally:
-        for block in chain:
-            del block.forward
-
-
-def _measured(block, linears: dict[str, nn.Linear], hidden, call, there, gram: bool) -> list[Layer]:
+def measured(block, linears: dict[str, nn.Linear], hidden, call, there, gram: bool) -> list[Layer]:
     """Runs the samples through a block and measures what its layers are fed; what feeds several is measured once."""
     found: dict[str, Inputs] = {}
     mine: set[str] = set()  # layers that measure; the others share
@@ -154,7 +93,7 @@ def _measured(block, linears: dict[str, nn.Linear], hidden, call, there, gram: b
     hooks = [linear.register_forward_pre_hook(hook(name)) for name, linear in linears.items()]
     try:
         for state in hidden:
-            _output(block, state.to(there), call)
+            call.output(block, state.to(there))
             seen.clear()
     finally:
         for handle in hooks:

@@ -1,0 +1,240 @@
+"""The trials of one model, measured one after the other: what they share is kept, so that nothing is computed twice."""
+
+import time
+from dataclasses import replace
+from datetime import datetime
+from functools import cached_property
+
+import psutil
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+
+from lottery import coherence, generation, loading, memory, perplexity, tables
+from lottery.errors import LotteryError, NotFiniteError
+from lottery.evaluation import evaluate
+from lottery.likelihood import Likelihoods
+from lottery.methods import DENSE, can_stream
+from lottery.provenance import provenance
+from lottery.pruning import count_zeros, prune
+from lottery.records import Coherence, Memory, Record, Request, Result, Sample, Speed, Steadiness
+from lottery.streaming import evaluate_streamed
+from lottery.weights import Weights
+
+_PROGRESS_SECONDS = 15
+
+
+class Trials:
+    """Runs trials for a study: it decides how, keeps the dense model where the next trial starts from it, and its hidden states."""
+
+    def __init__(self, study):
+        self.study, self.profile = study, study.profile
+        self.batch_size = study.profile.batch_size
+        self._model: torch.nn.Module | None = None  # dense
+        self._dense_states: torch.Tensor | None = None
+        self._walked: dict[str, Likelihoods] = {}
+        self._walk_peak = 0
+
+    def run(self, request: Request, todo: list[Request], label: str) -> Record:
+        """The record of a trial; of those in ``todo`` some may be scored along with it. Where memory or dtype do not do, it is tried
+        again with less of the one or more of the other, and the record says so."""
+        while True:
+            try:
+                return self._run(request, todo, label)
+            except NotFiniteError as error:
+                self._raise_dtype(error)
+            except (RuntimeError, MemoryError) as error:
+                if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                    raise
+                self._take_less_memory(error)
+            self._forget()
+
+    def steadiness(self) -> Steadiness:
+        """Times the dense model again. The machine was steady if both medians lie within the quartiles of the other, or within 3%."""
+        first = next(r for r in self.study.records if r.request.method == "dense").result.speed
+        last = self._timed(self._dense())
+        low, middle, high = tables.quantiles(last.tokens_per_second)
+        before = tables.quantiles(first.tokens_per_second)
+        apart = abs(middle / before[1] - 1)
+        steady = apart <= 0.03 or (low <= before[1] <= high and before[0] <= middle <= before[2])
+        same = first.device == last.device
+        return Steadiness(device=last.device, first=first.tokens_per_second, last=last.tokens_per_second, steady=steady and same)
+
+    def _run(self, request: Request, todo: list[Request], label: str) -> Record:
+        started, plan, study = datetime.now().astimezone(), self.study.plan, self.study
+        study.say(f"{label}: {study.checkpoint.source} on {plan.device} as {plan.dtype}{', streamed' if plan.streamed else ''}")
+        others = memory.others(plan.device)
+        if plan.streamed:
+            scored, peak = self._score_streamed(request, todo, label)
+        else:
+            scored = self._score_dense(label) if self._dense_states is None else None
+            peak, _ = memory.peak(plan.device)
+        real_bits, shuffled_bits = self._yardsticks
+        model, self._model = self._dense(), None  # from here on it is no longer dense
+        began = time.monotonic()
+        prune(model, request.variant, study.calibration, seed=request.seed, progress=self._progress(f"{label}: pruned block"))
+        seconds, sparsity = time.monotonic() - began, count_zeros(model)
+        if not plan.streamed and (request.method != "dense" or scored is None):
+            memory.reset_peak(plan.device)
+            progress = self._progress(f"{label}: window")
+            scored, _ = evaluate(model, study.windows.tokens, self.batch_size, self._dense_states, progress=progress)
+            peak, _ = memory.peak(plan.device)
+        memory.reset_peak(plan.speaker)
+        texts = [
+            self._continue(model, start, request, how, index) for how in ("greedy", "sampled") for index, start in enumerate(study.starts)
+        ]
+        speed = self._timed(model)
+        generation_peak, _ = memory.peak(plan.speaker)
+        decode_bytes, weights = generation.decode_bytes(model), sum(p.numel() * p.element_size() for p in model.parameters())
+        self._model = model if request.method == "dense" else None
+        del model
+        pairs = [(sample.prompt, sample.text) for sample in texts]
+        bits = generation.bits_per_byte(self._dense(), study.tokenizer, pairs)
+        windows = study.windows
+        score = perplexity.score(*scored, windows.scored_bytes, windows.scored_words, windows.tokens.shape[1] - 1)
+        return Record(
+            model=self.profile.model_name,
+            kind=study.checkpoint.kind,
+            source=study.checkpoint.source if study.checkpoint.kind != "folder" else study.checkpoint.identity,
+            architecture=type(study.skeleton).__name__,
+            request=request,
+            result=Result(
+                **score._asdict(),
+                window_nll=perplexity.finite(scored.nll).tolist(),
+                window_kl=perplexity.finite(scored.kl).tolist(),
+                window_agreed=scored.agreed.tolist(),
+                window_bytes=windows.scored_bytes.tolist(),
+                window_words=windows.scored_words.tolist(),
+                scored_tokens=windows.tokens[:, 1:].size,
+                parameters=sparsity.parameters,
+                prunable_parameters=sparsity.prunable_parameters,
+                sparsity_prunable=sparsity.prunable,
+                sparsity_model=sparsity.model,
+                sparsity_layers=sparsity.layers,
+                pruning_seconds=seconds,
+                bandwidth=self._bandwidth,
+                decode_bytes=decode_bytes,
+                speed=speed,
+                memory=Memory(
+                    kind=memory.peak(plan.device)[1], weights=weights, evaluation_peak=peak, generation_peak=generation_peak, others=others
+                ),
+                coherence=self._coherence([sample.text for sample in texts], bits, real_bits, shuffled_bits),
+                samples=texts,
+            ),
+            provenance=provenance(plan, started),
+        )
+
+    def _score_dense(self, label: str) -> Likelihoods:
+        """Scores the dense model, and keeps its hidden states for the comparison with the variants."""
+        memory.reset_peak(self.study.plan.device)
+        progress = self._progress(f"{label}: window, dense,")
+        scored, states = evaluate(self._dense(), self.study.windows.tokens, self.batch_size, keep=True, progress=progress)
+        self._check_finite(scored)
+        self._dense_states = states
+        return scored
+
+    def _score_streamed(self, request: Request, todo: list[Request], label: str) -> tuple[Likelihoods, int]:
+        """Scores the trial in a walk over the blocks, along with as many of the others as main memory has room for.
+
+        **Returns** its likelihoods and the peak memory of the walk.
+        """
+        study, plan = self.study, self.study.plan
+        if request.key not in self._walked:
+            self._model, tokens = None, study.windows.tokens
+            states = tokens.size * study.skeleton.config.hidden_size * plan.dtype.itemsize
+            room = max(1, int(psutil.virtual_memory().available / 2 / states) - 1)
+            several = [r for r in todo[todo.index(request) :] if r.method != "dense"][:room]
+            model = loading.skeleton(study.checkpoint, plan.dtype)
+            memory.reset_peak(plan.device)
+            walked = evaluate_streamed(
+                model, Weights(study.checkpoint, model), [DENSE, *(r.variant for r in several)], tokens, plan.device,
+                batch_size=self.batch_size, samples=study.calibration, seed=self.profile.seed, progress=self._progress(f"{label}: block"),
+            )  # fmt: skip
+            self._walk_peak, _ = memory.peak(plan.device)
+            self._check_finite(walked[0])
+            self._walked = dict(zip([study.requests[0].key, *(r.key for r in several)], walked, strict=True))
+        return self._walked[request.key], self._walk_peak
+
+    def _dense(self) -> torch.nn.Module:
+        if self._model is None:
+            self._model = loading.load(self.study.checkpoint, self.study.plan)
+        return self._model
+
+    @cached_property
+    def _bandwidth(self) -> float:
+        return memory.bandwidth(self.study.plan.speaker)
+
+    @cached_property
+    def _yardsticks(self) -> tuple[float, float]:
+        """The dense model's bits per byte on stretches of the test text, and on the same with their words shuffled."""
+        texts = coherence.yardsticks(self.study.text.text, self.profile.prompt_words)
+        real, shuffled = (generation.bits_per_byte(self._dense(), self.study.tokenizer, pairs) for pairs in texts)
+        return real, shuffled
+
+    def _coherence(self, texts: list[str], *bits: float) -> Coherence:
+        return coherence.verdict(texts, self.study.text.text, *bits)
+
+    def _timed(self, model) -> Speed:
+        return generation.speed(model, self._encode(self.study.starts[0]), self.profile.new_tokens, self.profile.repeats)
+
+    def _encode(self, text: str) -> torch.Tensor:
+        return self.study.tokenizer(text, return_tensors="pt").input_ids.to(self.study.plan.speaker)
+
+    def _continue(self, model, start: str, request: Request, how: str, index: int) -> Sample:
+        """The model's continuation of a prompt: exactly ``new_tokens`` tokens, the likeliest or drawn ones, none of these special."""
+        prompt, tokenizer = self._encode(start), self.study.tokenizer
+        drawn = generation.sampler(request.temperature, request.seed + index, banned=tokenizer.all_special_ids)
+        tokens = generation.generate(model, prompt, request.new_tokens, generation.greedy if how == "greedy" else drawn).tokens
+        before = tokenizer.decode(prompt[0], skip_special_tokens=True)
+        whole = tokenizer.decode(torch.cat([prompt[0], tokens]), skip_special_tokens=True)
+        # Decoded together, because some tokenizers drop the space in front of a text's first word.
+        text = whole[len(before) :] if whole.startswith(before) else tokenizer.decode(tokens, skip_special_tokens=True)
+        return Sample(prompt=start, text=text, how=how)
+
+    def _check_finite(self, dense: Likelihoods) -> None:
+        """A broken dtype must never be taken for a broken ticket."""
+        if not torch.isfinite(dense.nll).all():
+            raise NotFiniteError(f"the dense model's losses are not finite in {self.study.plan.dtype}")
+
+    def _raise_dtype(self, error: NotFiniteError) -> None:
+        study = self.study
+        if study.plan.dtype == torch.float32:
+            raise NotFiniteError(f"{error}: the checkpoint is damaged") from error
+        if self.profile.dtype != "auto":
+            raise NotFiniteError(f"{error}: it overflows; set dtype: float32, or auto") from error
+        reason = f"{study.plan.dtype} overflows: {error}"
+        study.say(f"{reason}; going on in float32")
+        study.plan = loading.plan(self.profile, study.skeleton, raised=reason)
+
+    def _take_less_memory(self, error: Exception) -> None:
+        study, self._model = self.study, None
+        if self.batch_size > 1:
+            self.batch_size //= 2
+            study.say(f"out of memory; going on with {self.batch_size} windows at a time")
+        elif not study.plan.streamed and all(can_stream(variant) for variant in self.profile.variants):
+            reason = "out of memory with one window at a time and the whole model resident"
+            study.plan = replace(loading.plan(self.profile, study.skeleton, streamed=reason), dtype=study.plan.dtype)
+            study.say(f"{reason}; streaming it block by block")
+        else:
+            raise LotteryError(
+                f"out of memory with one window of {self.profile.window} tokens at a time; take a smaller window or another device"
+            ) from error
+
+    def _forget(self) -> None:
+        self._model = self._dense_states = None
+        self._walked = {}
+        self.__dict__.pop("_yardsticks", None)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _progress(self, label: str):
+        """A line now and then, so that a log file of a long trial stays short and a short trial prints none."""
+        began = last = time.monotonic()
+
+        def tick(done: int, total: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= _PROGRESS_SECONDS and done < total:
+                last = now
+                self.study.say(f"{label} {done} of {total}, {(now - began) / done * (total - done):.0f} s left")
+
+        return tick

@@ -1,0 +1,151 @@
+"""What a study does when memory or dtype do not do: tried again with less or more, said, and never lost."""
+
+import pytest
+import torch
+
+from lottery import loading, trials
+from lottery.errors import LotteryError, NotFiniteError
+from lottery.likelihood import Likelihoods
+from lottery.params import validated
+from lottery.records import read_steadiness
+from lottery.study import Study
+
+
+def run(toy, **changes) -> Study:
+    study = Study(validated({**toy, **changes}))
+    study.measure_dense()
+    study.sweep()
+    return study
+
+
+def without_figures(record):
+    """A record's numbers that do not depend on the moment."""
+    return record.result.model_dump(exclude={"speed", "memory", "bandwidth", "pruning_seconds"})
+
+
+def test_streamed_and_resident_studies_record_the_same_numbers(toy):
+    wanted = {"methods": ["magnitude", "wanda"], "calibration_text": "training-stories", "calibration_samples": 2, "calibration_tokens": 32}
+    resident, streamed = (run(toy, profile=how, memory=how, **wanted) for how in ("resident", "streamed"))
+    for a, b in zip(resident.records, streamed.records, strict=True):
+        assert without_figures(a) == without_figures(b)
+    assert {r.provenance.memory_plan for r in streamed.records} == {"streamed"}
+    assert {r.provenance.memory_reason for r in streamed.records} == {"asked for in the profile"}
+
+
+def test_a_streamed_sweep_walks_over_the_blocks_once(toy, monkeypatch):
+    walks, real = [], trials.evaluate_streamed
+    monkeypatch.setattr(trials, "evaluate_streamed", lambda *a, **k: (walks.append(len(a[2])), real(*a, **k))[1])
+    study = Study(validated({**toy, "memory": "streamed"}))
+    study.sweep()
+    assert walks == [3], "dense and two sparsities in one"
+
+
+def test_variants_share_the_dense_pass(toy, monkeypatch):
+    passes, real = [], trials.evaluate
+    monkeypatch.setattr(trials, "evaluate", lambda *a, **k: (passes.append(1), real(*a, **k))[1])
+    run(toy)
+    assert len(passes) == 3
+
+
+def test_out_of_memory_halves_the_batch_then_streams_then_says_so(toy, monkeypatch, capsys):
+    real = trials.evaluate
+
+    def small(model, tokens, batch_size=1, *more, **keywords):
+        if batch_size > limit:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
+        return real(model, tokens, batch_size, *more, **keywords)
+
+    expected = [without_figures(r) for r in run(toy, profile="expected", batch_size=4).records]
+    monkeypatch.setattr(trials, "evaluate", small)
+    limit = 2
+    halved = run(toy, profile="halved", batch_size=4)
+    assert "out of memory; going on with 2 windows at a time" in capsys.readouterr().out
+    for record, wanted in zip(halved.records, expected, strict=True):
+        assert record.result.perplexity == pytest.approx(wanted["perplexity"], rel=1e-5)
+    limit = 0
+    streamed = run(toy, profile="streams", batch_size=2)
+    assert "streaming it block by block" in capsys.readouterr().out
+    assert {r.provenance.memory_plan for r in streamed.records} == {"streamed"}
+    assert "out of memory with one window at a time" in streamed.records[0].provenance.memory_reason
+    with pytest.raises(
+        LotteryError, match=r"^out of memory with one window of 64 tokens at a time; take a smaller window or another device"
+    ):
+        run(toy, profile="whole", methods=["magnitude-global"])
+
+
+def test_an_error_that_is_not_about_memory_is_not_swallowed(toy, monkeypatch):
+    monkeypatch.setattr(trials, "evaluate", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("something else")))
+    with pytest.raises(RuntimeError, match="something else"):
+        run(toy)
+
+
+def test_a_dtype_that_overflows_is_stepped_up_and_the_records_say_so(toy, monkeypatch, capsys):
+    monkeypatch.setattr(loading, "_dtype", lambda *_: (torch.float16, "a test"))
+    real = trials.evaluate
+
+    def overflows(model, *arguments, **keywords):
+        scored, kept = real(model, *arguments, **keywords)
+        return (scored if model.dtype == torch.float32 else Likelihoods(scored.nll * torch.nan, *scored[1:])), kept
+
+    monkeypatch.setattr(trials, "evaluate", overflows)
+    study = run(toy)
+    assert "overflows: the dense model's losses are not finite in torch.float16; going on in float32" in capsys.readouterr().out
+    assert {r.provenance.dtype for r in study.records} == {"float32"}
+    assert all("torch.float16 overflows" in r.provenance.dtype_reason for r in study.records)
+
+
+def test_a_dtype_that_was_asked_for_is_not_changed_and_a_damaged_checkpoint_is_named(toy, monkeypatch):
+    real = trials.evaluate
+
+    def broken(*arguments, **keywords):
+        scored, kept = real(*arguments, **keywords)
+        return Likelihoods(scored.nll * torch.nan, *scored[1:]), kept
+
+    monkeypatch.setattr(trials, "evaluate", broken)
+    study = Study(validated(toy))
+    with pytest.raises(NotFiniteError, match=r"the dense model's losses are not finite in torch\.float32: the checkpoint is damaged"):
+        study.measure_dense()
+    assert study.records == []
+    half = Study(validated({**toy, "dtype": "float16"}))
+    with pytest.raises(NotFiniteError, match=r"not finite in torch\.float16: it overflows; set dtype: float32, or auto"):
+        half.measure_dense()
+
+
+def test_a_pruned_model_that_is_not_finite_is_a_broken_ticket(toy, monkeypatch):
+    """Recorded as infinite; only the dense model speaks for the dtype."""
+    real, calls = trials.evaluate, []
+
+    def broken(*arguments, **keywords):
+        scored, kept = real(*arguments, **keywords)
+        calls.append(1)
+        return (scored if len(calls) == 1 else Likelihoods(scored.nll * torch.nan, scored.kl * torch.nan, scored.agreed)), kept
+
+    monkeypatch.setattr(trials, "evaluate", broken)
+    dense, *others = run(toy).records
+    assert dense.result.perplexity < 100
+    assert [r.result.perplexity for r in others] == [float("inf")] * 2
+    assert [r.result.kl for r in others] == [float("inf")] * 2
+
+
+@pytest.mark.parametrize(("last", "steady"), [([100, 101, 99], True), ([102, 102, 102], True), ([150, 151, 152], False)])
+def test_the_dense_model_is_timed_again_at_the_end(toy, monkeypatch, last, steady):
+    study = run(toy)
+    assert read_steadiness(study.folder).first == study.records[0].result.speed.tokens_per_second
+    first = study.records[0].result.speed.model_copy(update={"tokens_per_second": [100.0, 101.0, 99.0]})
+    monkeypatch.setattr(
+        Study, "records", [study.records[0].model_copy(update={"result": study.records[0].result.model_copy(update={"speed": first})})]
+    )
+    monkeypatch.setattr(trials.Trials, "_timed", lambda *_: first.model_copy(update={"tokens_per_second": [float(v) for v in last]}))
+    assert study.trials.steadiness().steady is steady
+    monkeypatch.setattr(trials.Trials, "_timed", lambda *_: first.model_copy(update={"device": "another"}))
+    assert not study.trials.steadiness().steady, "another device is never the same machine"
+
+
+def test_a_cliff_is_bisected_and_a_second_run_measures_nothing(toy, capsys):
+    wanted = {"cliff": True, "sparsities": [0.3, 0.9], "max_windows": 2, "prompts": 1, "repeats": 1}
+    study = run(toy, **wanted)
+    assert len(study.records) == len(study.requests) > 5
+    study.finish()
+    capsys.readouterr()
+    run(toy, **wanted).finish()
+    assert "recorded already" in capsys.readouterr().out
