@@ -17,8 +17,12 @@ from lottery.records import write_whole
 from lottery.show import table
 
 
-def alternate(contestants: dict[str, Callable], prepare: Callable, device: torch.device, rounds: int) -> tuple[dict, dict, dict]:
+def alternate(
+    contestants: dict[str, Callable], prepare: Callable, device: torch.device, rounds: int, *, spread: bool = False
+) -> tuple[dict, dict, dict]:
     """Runs each contestant once a round on what ``prepare()`` gives it, which is not timed; the first round is a warm-up.
+
+    With ``spread`` that is several arguments.
 
     **Returns** median seconds, bytes held at most, and the results of the last round, all by name.
     """
@@ -30,7 +34,7 @@ def alternate(contestants: dict[str, Callable], prepare: Callable, device: torch
             memory.reset_peak(device)
             before, _ = memory.peak(device)
             started = time.perf_counter()
-            results[name] = contestant(given)
+            results[name] = contestant(*given) if spread else contestant(given)
             if device.type == "cuda":
                 torch.cuda.synchronize()
             taken = time.perf_counter() - started

@@ -15,8 +15,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from lottery.pruning.calls import replaced
 
-# Logits at one time: positions × vocabulary. On a CPU they stay in its cache; a GPU wants large products.
-_POSITIONS = {"cpu": 256, "cuda": 2048}
+# Logits at one time, and how much of the vocabulary. On a CPU they stay in its cache; a GPU wants large products.
+_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 26}
 _STRETCH = {"cpu": 1 << 13, "cuda": 1 << 15}
 
 Rows = Callable[[int, int], tuple[torch.Tensor, torch.Tensor | None]]
@@ -80,7 +80,8 @@ class Head:
 class _Running:
     """What is kept of the logits of one variant at each position, [positions], while the vocabulary passes."""
 
-    def __init__(self, positions: int, device: torch.device):
+    def __init__(self, positions: int, device: torch.device, *, compared: bool):
+        self.compared = compared  # a model alone agrees with itself, and nobody needs its likeliest tokens
         self.top = torch.full((positions,), -torch.inf, device=device)
         self.total = torch.zeros(positions, device=device)  # sum of exp(logit - top)
         self.target = torch.zeros(positions, device=device)
@@ -89,14 +90,15 @@ class _Running:
 
     def add(self, at: slice, start: int, logits: torch.Tensor, targets: torch.Tensor, dense=None) -> tuple[torch.Tensor, torch.Tensor]:
         """Takes in the logits [n, stretch] of some positions. **Returns** exp(logit - top), and by how much older sums have shrunk."""
-        best, index = logits.max(-1)
+        best, index = logits.max(-1) if self.compared else (logits.amax(-1), None)
         top = torch.maximum(self.top[at], best)
         shrink = (self.top[at] - top).exp_()
         if dense is not None:
             of_dense, weights, dense_shrink = dense
             self.drift[at] = self.drift[at] * dense_shrink + (of_dense - logits).mul_(weights).sum(-1)
         exponentials = (logits - top[:, None]).exp_()
-        self.likeliest[at] = torch.where(best > self.top[at], index + start, self.likeliest[at])
+        if self.compared:
+            self.likeliest[at] = torch.where(best > self.top[at], index + start, self.likeliest[at])
         self.total[at] = self.total[at] * shrink + exponentials.sum(-1)
         self.top[at] = top
         inside = (targets >= start) & (targets < start + logits.shape[-1])
@@ -122,8 +124,9 @@ def likelihoods(head: Head, variants: list[list[torch.Tensor]], batches: list[to
     """
     device = batches[0].device
     targets = torch.cat([batch[:, 1:].reshape(-1) for batch in batches])
-    running = [_Running(len(targets), device) for _ in variants]
-    step = _POSITIONS.get(device.type, _POSITIONS["cpu"])
+    running = [_Running(len(targets), device, compared=len(variants) > 1) for _ in variants]
+    stretch = min(head.vocabulary, _STRETCH.get(device.type, _STRETCH["cpu"]))
+    step = max(1, _LOGITS.get(device.type, _LOGITS["cpu"]) // stretch)
     for start, logits in head.stretches(device):
         first = 0
         for states in zip(*variants, strict=True):

@@ -70,7 +70,7 @@ def test_divergence_and_agreement_against_their_definitions(stretch, monkeypatch
 def test_a_full_window_of_logits_never_exists(monkeypatch):
     """The largest tensor that the head makes is a slice of positions by a stretch of the vocabulary."""
     monkeypatch.setattr(likelihood, "_STRETCH", {"cpu": 50})
-    monkeypatch.setattr(likelihood, "_POSITIONS", {"cpu": 20})
+    monkeypatch.setattr(likelihood, "_LOGITS", {"cpu": 1000})
     model, tokens = loaded("qwen2.5-0.5b")
     made = []
     model.get_output_embeddings().register_forward_hook(lambda _, __, output: made.append(output.numel()))
