@@ -2,12 +2,15 @@ PROFILE ?= demo
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: report test lint lab fetch bench stand-ins picture
+.PHONY: report test test-tasks lint lab fetch bench stand-ins picture
 report: .venv/ready
 	@$(BIN)/python -m lottery.run $(PROFILE)
 
 test: .venv/ready
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-tasks: .venv/tasks
+	@$(BIN)/python -m pytest -m tasks
 
 lint: .venv/ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python -m pytest -q tests/test_notebooks.py -k "outputs or function or shared"
@@ -32,3 +35,6 @@ picture: report
 	@echo "[install] creating .venv with $$($(PYTHON) --version)" && $(PYTHON) -m venv .venv
 	@echo "[install] installing $$(grep -c == requirements.lock) packages, exact versions; some minutes" && $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@echo "[install] installing lottery" && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && touch $@
+
+.venv/tasks: .venv/ready requirements-tasks.lock
+	@echo "[install] installing lm_eval for tasks" && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -r requirements-tasks.lock && touch $@

@@ -48,7 +48,8 @@ def write(name: str, folder: Path, dtype: torch.dtype = torch.bfloat16, blocks: 
     shape = dict(SHAPES[name])
     config = AutoConfig.for_model(shape.pop("model_type"), **shape)
     config.num_hidden_layers = blocks or config.num_hidden_layers
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # random numbers for 7 billion weights take a CPU minutes
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.save_pretrained(folder, max_shard_size="2GB")
     tokens = {"type": "WordLevel", "unk_token": "a", "vocab": {chr(97 + i): i for i in range(26)}}
     (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": tokens, "pre_tokenizer": {"type": "WhitespaceSplit"}}))

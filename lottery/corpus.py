@@ -18,6 +18,7 @@ from lottery.errors import LotteryError, NotFetchedError, ParamsError
 from lottery.paths import resolve
 from lottery.standins.storyworld import stories
 
+UNREAD = 0.01  # share of a text without tokens, beyond which bits per byte would be of another text
 STORY_SEED, STORY_COUNT = 2, 150  # about 27,000 words; the seed is the one that training tests on
 TRAINING_SEED, TRAINING_COUNT = 1, 1500  # the first stories of those that the stand-ins were trained on
 
@@ -136,7 +137,7 @@ def windows(tokenizer, text: Corpus, window: int, max_windows: int | None = None
 
     The first token of a window is context only, so the bytes and words counted are those from its second token on.
 
-    **Raises** ``LotteryError`` where the text is shorter than one window.
+    **Raises** ``LotteryError`` where the text is shorter than one window, or the tokenizer has no tokens for part of it.
     """
     encoded = tokenizer(text.text, return_offsets_mapping=True, verbose=False)
     tokens = np.asarray(encoded["input_ids"], dtype=np.int64)
@@ -146,12 +147,32 @@ def windows(tokenizer, text: Corpus, window: int, max_windows: int | None = None
             f"text: {text.name} has {len(tokens)} tokens, less than one window of {window}; give a longer text or a smaller window"
         )
     count = min(count, max_windows or count)
+    offsets = np.asarray(encoded["offset_mapping"], dtype=np.int64)[: count * window]
+    unread = _unread(tokenizer, text, tokens[: count * window], offsets)
+    if unread > UNREAD:
+        raise LotteryError(
+            f"text: the model's tokenizer has no tokens for {100 * unread:.1f}% of {text.name}; give a text in a language and script"
+            " that the model was made for"
+        )
     # Byte position of each character, so that offsets (in characters) become bytes.
     position = np.concatenate([[0], np.cumsum([len(character.encode()) for character in text.text])])
     # A special token in front (Mistral's <s>) has the empty span (0, 0), which counts nothing.
-    ends = np.asarray(encoded["offset_mapping"], dtype=np.int64)[: count * window, 1].reshape(count, window)[:, [0, -1]]
+    ends = offsets[:, 1].reshape(count, window)[:, [0, -1]]
     words = np.searchsorted([match.start() for match in re.finditer(r"\S+", text.text)], ends)
     return Windows(tokens[: count * window].reshape(count, window), np.diff(position[ends])[:, 0], np.diff(words)[:, 0])
+
+
+def _unread(tokenizer, text: Corpus, tokens: np.ndarray, offsets: np.ndarray) -> float:
+    """The share of a text's characters, spaces aside, that became the unknown token or none: nobody can predict those."""
+    # Many tokenizers name their end of text as the unknown token too; where it is written in the text, it was read.
+    unknown = [i for i in np.flatnonzero(tokens == tokenizer.unk_token_id) if text.text[slice(*offsets[i])] != tokenizer.unk_token]
+    read = np.delete(offsets, unknown, axis=0)
+    edges = np.zeros(len(text.text) + 1, dtype=np.int64)
+    np.add.at(edges, read[:, 0], 1)
+    np.add.at(edges, read[:, 1], -1)
+    stop = int(offsets[:, 1].max(initial=0))
+    written = np.array([not character.isspace() for character in text.text[:stop]], dtype=bool)
+    return float((written & (np.cumsum(edges)[:stop] == 0)).sum() / max(1, written.sum()))
 
 
 def prompts(text: Corpus, count: int, words: int) -> list[str]:

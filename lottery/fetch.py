@@ -12,6 +12,7 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import logging as hub_logging
 
+from lottery import knowledge
 from lottery.checkpoints import FILES, checkpoint
 from lottery.corpus import HUB_TEXTS, hub_folder
 from lottery.errors import LotteryError, NotFetchedError
@@ -116,6 +117,8 @@ def main() -> int:
     try:
         profile = load_profile(parser.parse_args().profile)
         fetch_missing(profile)
+        if profile.tasks:
+            knowledge.fetch(profile.tasks)
     except LotteryError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

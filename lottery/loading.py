@@ -58,7 +58,7 @@ def plan(profile: Profile, model: torch.nn.Module, *, raised: str = "", streamed
     beside = f"{free / 2**30:.1f} GiB free on {describe(device)}"
     gpus = torch.cuda.device_count() if device.type == "cuda" else 1
     if gpus > 1 and needed + work > free and profile.memory != "streamed" and not streamed:
-        together = sum(torch.cuda.mem_get_info(i)[0] for i in range(gpus))
+        together = sum(_free(torch.device("cuda", i)) for i in range(gpus))
         if needed + work <= together:
             return Plan(device, dtype, reason, False, f"{wanted} do not fit in the {beside}; spread over {gpus} GPUs", spread=True)
     if profile.memory != "auto" or streamed:
@@ -80,7 +80,11 @@ def plan(profile: Profile, model: torch.nn.Module, *, raised: str = "", streamed
 
 
 def _free(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    """Bytes that this process may still take, within the share of a GPU that torch was told to keep to."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    free, total = torch.cuda.mem_get_info(device)
+    return min(free, int(torch.cuda.get_per_process_memory_fraction(device) * total) - torch.cuda.memory_reserved(device))
 
 
 def _work(config, profile: Profile, dtype: torch.dtype) -> int:

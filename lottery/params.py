@@ -55,12 +55,15 @@ class Profile(BaseModel):
     new_tokens: int = Field(50, description="a whole number of tokens, 2 to 4096", ge=2, le=4096)
     temperature: float = Field(0.7, description="a number above 0, at most 2", gt=0, le=2)
     repeats: int = Field(5, description="a whole number of timed repeats, 1 to 100", ge=1, le=100)
+    tasks: Annotated[list[str], One] = Field(
+        [], description="a list of tasks of lm-evaluation-harness such as [arc_easy, hellaswag], or .yaml files; needs make .venv/tasks"
+    )
     seed: int = Field(0, description="a whole number, at least 0", ge=0, lt=2**63)
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto, float32, float16 or bfloat16")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
     memory: Literal["auto", "resident", "streamed"] = Field("auto", description="auto, resident or streamed")
 
-    @field_validator("sparsities", "methods", "allocation", "pattern")
+    @field_validator("sparsities", "methods", "allocation", "pattern", "tasks")
     @classmethod
     def _no_repeats(cls, values: list, info) -> list:
         if len(set(values)) != len(values):

@@ -1,5 +1,6 @@
 """One trial on disk: what was asked, what was measured, and where it came from. Written once, whole, or not at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lottery import knowledge
+from lottery.errors import LotteryError
 from lottery.methods import Variant
 from lottery.params import Profile
 
@@ -41,6 +44,7 @@ class Request(BaseModel):
     new_tokens: int
     temperature: float
     repeats: int
+    tasks: list[str]  # of lm-evaluation-harness; a file with the SHA-256 of its content
     seed: int
     dtype: str
     device: str
@@ -130,6 +134,7 @@ class Result(BaseModel):
     speed: Speed
     memory: Memory
     coherence: Coherence
+    tasks: dict[str, dict[str, float]]  # of each task its scores, as the harness names them
     samples: list[Sample]
 
 
@@ -183,8 +188,9 @@ def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: s
 
     **Arguments**: the profile, the identity of the checkpoint, the SHA-256 of the text, the identity of the calibration text.
     """
-    own = {*Variant._fields, "calibration", "calibration_samples", "calibration_tokens"}
+    own = {*Variant._fields, "calibration", "calibration_samples", "calibration_tokens", "tasks"}
     shared = {name: getattr(profile, name) for name in Request.model_fields if name in Profile.model_fields and name not in own}
+    shared["tasks"] = knowledge.identities(profile.tasks)
     found = []
     for variant in profile.variants:
         calibrated = {
@@ -201,7 +207,19 @@ def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: s
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all: a temporary file beside it, flushed to disk, then renamed over it."""
+    """Writes a file whole or not at all: a temporary file beside it, flushed to disk, then renamed over it.
+
+    **Raises** ``LotteryError`` where the disk is full.
+    """
+    try:
+        _write_and_rename(path, text)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise LotteryError(f"no room left on the disk for {path}; make some and run again, what is recorded stays") from error
+        raise
+
+
+def _write_and_rename(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:

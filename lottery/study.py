@@ -1,11 +1,11 @@
 """One model, many trials: what to run next, progress, resume. Nothing is drawn here; notebooks show what lies on disk."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 
 import torch
 
-from lottery import loading, tables
+from lottery import knowledge, loading, tables
 from lottery.calibration import calibration
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus, corpus_identity, prompts, windows
@@ -35,9 +35,12 @@ class Study:
             self.skeleton = loading.skeleton(self.checkpoint)
             for variant in profile.variants:
                 check_pattern(self.skeleton, variant)  # also: whether it can be pruned at all
+            if profile.tasks:
+                knowledge.check(profile.tasks)
             self.tokenizer = loading.tokenizer(self.checkpoint)
             self.starts = prompts(self.text, profile.prompts, profile.prompt_words)
             self._check_context()
+            self._check_vocabulary()
             self.windows = windows(self.tokenizer, self.text, profile.window, profile.max_windows)
             self.calibration = self._calibration()
 
@@ -134,6 +137,14 @@ class Study:
             if context and tokens > context:
                 raise LotteryError(f"{key}: given {tokens} tokens; {self.profile.model_name} was made for at most {context}")
 
+    def _check_vocabulary(self) -> None:
+        """A tokenizer with more tokens than its model has rows is another model's."""
+        tokens, rows = max(self.tokenizer.get_vocab().values()) + 1, self.skeleton.get_input_embeddings().weight.shape[0]
+        if tokens > rows:
+            raise LotteryError(
+                f"model: the tokenizer of {self.profile.model_name} has {tokens:,} tokens, the model {rows:,}; they do not belong together"
+            )
+
     def say(self, line: str) -> None:
         print(f"{self.profile.model_name}: {line}", flush=True)
 
@@ -143,5 +154,6 @@ class Study:
         try:
             yield
         except BaseException as error:
-            write_state(self.folder, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
+            with suppress(LotteryError):  # on a full disk not even the reason can be written, and the reason itself must get through
+                write_state(self.folder, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
             raise

@@ -145,7 +145,7 @@ def description(study) -> Markdown:
 
 
 def trials(records: list[Record]) -> Markdown:
-    """The five columns: Sparsity, Perplexity, Tokens/sec, Memory, Coherent?"""
+    """The five columns: Sparsity, Perplexity, Tokens/sec, Memory, Coherent? Below them what the variants know, where that was asked."""
     rows = [
         {
             "Sparsity": variant(record.request),
@@ -157,7 +157,23 @@ def trials(records: list[Record]) -> Markdown:
         for record in records
     ]
     kinds = " and ".join(dict.fromkeys(record.result.memory.kind for record in records))
-    return prose(table(rows, right="Perplexity|Tokens/sec|Memory"), f"Memory: peak {kinds} during generation." if kinds else "")
+    said = f"Memory: peak {kinds} during generation." if kinds else ""
+    return prose(table(rows, right="Perplexity|Tokens/sec|Memory"), said, knowledge(records))
+
+
+def knowledge(records: list[Record]) -> str:
+    """The scores of tasks, where any were asked for, with their standard errors; higher is better but for perplexities and bits."""
+    rows = []
+    for record in records:
+        scores = {}
+        for task, values in record.result.tasks.items():
+            for name, value in values.items():
+                if "_stderr" not in name:
+                    error = values.get(name.replace(",", "_stderr,", 1) if "," in name else f"{name}_stderr")
+                    scores[f"{task}: {name}"] = number(value) + (f"\u00a0±\u00a0{number(error)}" if error is not None else "")
+        if scores:
+            rows.append({"Sparsity": variant(record.request), **scores})
+    return table(rows, right="|".join(list(rows[0])[1:])) if rows else ""
 
 
 _SAID = {"coherent": "yes", "degraded": "degraded", "broken": "no"}
@@ -213,7 +229,7 @@ def label(row: pd.Series) -> str:
 def within(row: pd.Series, name: str) -> str:
     """A value and its 95% interval, where there is one."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return number(row[name]) + ("" if math.isnan(low) else f"\u00a0({number(low)}–\u2060{number(high)})")
+    return number(row[name]) + ("" if math.isnan(low) else f"\u00a0({number(low)}–{number(high)})")
 
 
 def tickets(found: dict[str, dict[str, Crossing]]) -> str:
@@ -226,7 +242,7 @@ def tickets(found: dict[str, dict[str, Crossing]]) -> str:
                 row |= {f"Bits {name}": f"above {percent(c.after)}", f"Measured at ({name})": ""}
                 continue
             high = percent(c.high) if math.isfinite(c.high) else "…"
-            span = f"\u00a0({percent(c.low)}–\u2060{high})" if c.has_interval else ""
+            span = f"\u00a0({percent(c.low)}–{high})" if c.has_interval else ""
             between = f"{percent(c.after) if c.after else 'dense'} and {percent(c.before)}"
             row |= {f"Bits {name}": f"{percent(c.at)}{span}", f"Measured at ({name})": between}
         rows.append(row)

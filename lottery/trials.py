@@ -9,7 +9,7 @@ import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-from lottery import coherence, generation, loading, memory, perplexity, tables
+from lottery import coherence, generation, knowledge, loading, memory, perplexity, tables
 from lottery.errors import LotteryError, NotFiniteError
 from lottery.evaluation import evaluate
 from lottery.likelihood import Likelihoods
@@ -85,6 +85,7 @@ class Trials:
         speed = self._timed(model)
         generation_peak, _ = memory.peak(plan.speaker)
         decode_bytes, weights = generation.decode_bytes(model), sum(p.numel() * p.element_size() for p in model.parameters())
+        tasks = self._know(model, label)
         self._model = model if request.method == "dense" else None
         del model
         pairs = [(sample.prompt, sample.text) for sample in texts]
@@ -118,6 +119,7 @@ class Trials:
                     kind=memory.peak(plan.device)[1], weights=weights, evaluation_peak=peak, generation_peak=generation_peak, others=others
                 ),
                 coherence=self._coherence([sample.text for sample in texts], bits, real_bits, shuffled_bits),
+                tasks=tasks,
                 samples=texts,
             ),
             provenance=provenance(plan, started),
@@ -172,6 +174,12 @@ class Trials:
 
     def _coherence(self, texts: list[str], *bits: float) -> Coherence:
         return coherence.verdict(texts, self.study.text.text, *bits)
+
+    def _know(self, model, label: str) -> dict[str, dict[str, float]]:
+        if not self.profile.tasks:
+            return {}
+        self.study.say(f"{label}: {', '.join(self.profile.tasks)}")
+        return knowledge.scores(model, loading.tokenizer(self.study.checkpoint), self.profile.tasks, self.batch_size)
 
     def _timed(self, model) -> Speed:
         return generation.speed(model, self._encode(self.study.starts[0]), self.profile.new_tokens, self.profile.repeats)

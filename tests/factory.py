@@ -19,7 +19,7 @@ def record_of(
         request=Request(
             measurement=1, checkpoint=model, text_sha256="0" * 64, method=method, sparsity=sparsity,
             allocation=allocation, pattern=pattern, calibration=None, calibration_samples=None, calibration_tokens=None, window=8, max_windows=None, batch_size=1,
-            prompts=1, prompt_words=3, new_tokens=4, temperature=0.7, repeats=3, seed=0, dtype="auto", device="auto",
+            prompts=1, prompt_words=3, new_tokens=4, temperature=0.7, repeats=3, tasks=[], seed=0, dtype="auto", device="auto",
         ),
         result=Result(
             perplexity=perplexity, first_window_perplexity=perplexity, word_perplexity=perplexity**1.3, bits_per_byte=bits_per_byte, kl=0.5, agreement=0.75,
@@ -36,6 +36,7 @@ def record_of(
                 verdict=verdict, reason="because", noise=0, repeated_4grams=0, distinct_2=1, known_words=1, bits_per_byte=0.3,
                 real_bits_per_byte=0.3, shuffled_bits_per_byte=3,
             ),
+            tasks={},
             samples=[Sample(prompt="Once upon a time", text=text, how=how) for how in ("greedy", "sampled")],
         ),
         provenance=Provenance(

@@ -2,6 +2,10 @@ import json
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
 
 from lottery import corpus as module
 from lottery.corpus import Corpus, corpus, prompts, windows
@@ -41,6 +45,20 @@ def test_scored_bytes_are_exact_on_plain_text(tokens):
 def test_a_text_shorter_than_a_window_is_refused(tokens):
     with pytest.raises(LotteryError, match=r"^text: t has \d tokens, less than one window of 512; give a longer text or a smaller window"):
         windows(tokens, Corpus("t", ("Too short.",)), 512)
+
+
+def test_a_text_that_the_tokenizer_cannot_read_is_refused():
+    """One word in three is in no vocabulary: with an unknown token, and with a tokenizer that drops what it does not know."""
+    text = Corpus("t", ("tomato apple fox " * 400,))
+    for unknown in ("[UNK]", None):
+        words, letters = {"apple": 0, "fox": 1, "[UNK]": 2}, {letter: i for i, letter in enumerate("aplefox")}
+        raw = Tokenizer(WordLevel(words, unk_token=unknown) if unknown else BPE(letters, []))
+        raw.pre_tokenizer = WhitespaceSplit()
+        found = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token=unknown)
+        share = "42.9" if unknown else "21.4"  # tomato as a whole, 6 of 14 letters; or t, m and t
+        with pytest.raises(LotteryError, match=rf"^text: the model's tokenizer has no tokens for {share}% of t; give a text in a language"):
+            windows(found, text, 70)
+        assert len(windows(found, Corpus("t", ("apple fox " * 400,)), 70).tokens) > 1
 
 
 def test_the_files_that_a_text_can_come_from(tmp_path):

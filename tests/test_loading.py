@@ -23,12 +23,14 @@ def planned(weights=1, **changes):
 def gpu(monkeypatch):
     """A GPU that only answers questions: its name, its capability, what torch is built for, how much is free."""
 
-    def pretend(name, capability, built_for, free=2**34):
+    def pretend(name, capability, built_for, free=2**34, share=1.0):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: name)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
         monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built_for)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (free, free))
+        monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda *_: share)
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda *_: 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
 
     return pretend
@@ -85,6 +87,8 @@ def test_a_model_that_fits_with_its_work_is_resident_and_one_that_does_not_is_st
     plan = planned(weights=MISTRAL)
     assert not plan.streamed
     assert plan.memory_reason == "weights of 13.5 GiB and 0.5 GiB of work fit in the 32.0 GiB free on Tesla V100"
+    gpu("Tesla V100", (7, 0), OLD, free=32 * 2**30, share=0.4)  # what torch was told to keep to counts
+    assert planned(weights=MISTRAL).streamed
     gpu("Tesla T4", (7, 5), OLD, free=int(13.9 * 2**30))
     plan = planned(weights=MISTRAL)
     assert (plan.streamed, plan.speaker.type) == (True, "cuda")

@@ -1,3 +1,4 @@
+import errno
 import math
 import os
 
@@ -6,6 +7,7 @@ import pytest
 from lottery import records
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus
+from lottery.errors import LotteryError
 from lottery.params import validated
 from lottery.records import read_record, read_state, requests, write_record, write_state, write_whole
 from tests.conftest import TOY
@@ -97,6 +99,20 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
+        write_whole(target, "new")
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_full_disk_leaves_what_was_there_and_says_so(tmp_path, monkeypatch):
+    target = tmp_path / "a.json"
+    write_whole(target, "old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(LotteryError, match=r"^no room left on the disk for .*a\.json; make some and run again, what is recorded stays$"):
         write_whole(target, "new")
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -91,6 +92,32 @@ def test_a_failure_is_recorded_with_its_reason_and_done_trials_stay(toy, monkeyp
     assert len(study.records) == 1
     with pytest.raises(LotteryError, match="2 of 3 trials are not recorded; run the cells above"):
         study.finish()
+
+
+def test_a_disk_that_fills_up_costs_the_trial_at_work_and_no_other(toy, monkeypatch):
+    study = Study(validated(toy))
+    study.measure_dense()
+    real = os.fsync
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(LotteryError, match=r"no room left on the disk for .*; make some and run again"):
+        study.sweep()
+    assert len(study.records) == 1
+    monkeypatch.setattr(os, "fsync", real)
+    study.sweep()
+    assert len(study.records) == 3
+
+
+def test_a_tokenizer_of_another_model_is_refused(toy, monkeypatch):
+    study = Study(validated(toy))
+    monkeypatch.setattr(type(study.tokenizer), "get_vocab", lambda self: {"a": 5000})
+    with pytest.raises(
+        LotteryError, match=r"^model: the tokenizer of qwen2\.5-0\.5b has 5,001 tokens, the model [\d,]+; they do not belong"
+    ):
+        Study(validated(toy))
 
 
 def test_a_failure_before_the_first_trial_is_recorded_too(toy):

@@ -1,0 +1,195 @@
+"""Tasks of lm-evaluation-harness, and its figures beside ours. What needs the harness has a job of its own: make test-tasks."""
+
+import json
+import math
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from lottery import knowledge, loading, perplexity, tables
+from lottery.checkpoints import Checkpoint, checkpoint
+from lottery.corpus import Corpus, corpus, windows
+from lottery.errors import ParamsError
+from lottery.evaluation import evaluate
+from lottery.params import validated
+from lottery.records import requests
+from lottery.study import Study
+from tests.conftest import TOY, need_data
+from tests.factory import record_of
+
+ENDINGS = "doc_to_text: '{{start}}'\ndoc_to_choice: '{{ends}}'\ndoc_to_target: '{{right}}'\noutput_type: multiple_choice\n"
+
+
+@pytest.fixture
+def endings(project):
+    """A task of our own: which ends a story, its last sentence or the same words in another order?"""
+    rows = []
+    told = corpus("stories").rows[:24]
+    for index, story in enumerate(told):
+        start, _, end = story.strip().rpartition(". ")
+        other = " ".join(random.Random(index).sample(words := end.split(), len(words)))
+        rows.append({"start": start + ".", "ends": [end, other] if index % 2 else [other, end], "right": index % 2 ^ 1})
+    (project / "endings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    where = {
+        "task": "endings",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(project / "endings.jsonl")}},
+        "test_split": "test",
+    }
+    (project / "endings.yaml").write_text(yaml.safe_dump(where) + ENDINGS + "metric_list:\n  - metric: acc\n")
+    return project / "endings.yaml"
+
+
+def loaded(source):
+    return loading.load(source, loading.Plan(torch.device("cpu"), torch.float32, "")), loading.tokenizer(source)
+
+
+def test_a_file_is_known_by_what_it_says(project):
+    path = project / "mine.yaml"
+    path.write_text("task: mine\n")
+    first = knowledge.identities(["arc_easy", "mine.yaml"])
+    path.write_text("task: mine\nnum_fewshot: 1\n")
+    second = knowledge.identities(["arc_easy", "mine.yaml"])
+    assert first[0] == second[0] == "arc_easy"
+    assert first[1].startswith("mine.yaml@")
+    assert first[1] != second[1]
+    with pytest.raises(
+        ParamsError, match=r"tasks: given 'gone.yaml'; allowed: names of lm-evaluation-harness, or .yaml files \(looked for .*/gone.yaml\)"
+    ):
+        knowledge.identities(["gone.yaml"])
+
+
+def test_other_tasks_are_another_request(project):
+    keys = {requests(validated({**TOY, "tasks": tasks}), "c", "t")[0].key for tasks in ([], ["arc_easy"], ["arc_easy", "hellaswag"])}
+    assert len(keys) == 3
+
+
+def test_without_the_harness_one_line_says_how_to_get_it(toy, monkeypatch):
+    monkeypatch.setattr(knowledge.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ParamsError, match=r"tasks: given \['arc_easy'\], but lm_eval is not installed; install it: make .venv/tasks, or leave"
+    ):
+        Study(validated({**toy, "tasks": ["arc_easy"]}))
+
+
+def test_a_study_without_tasks_imports_nothing_of_the_harness(project):
+    program = (
+        "import sys; from lottery.params import validated; from lottery.study import Study; import json\n"
+        "study = Study(validated(json.loads(sys.argv[1]))); study.measure_dense()\n"
+        "assert study.records and not study.records[0].result.tasks\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] in ('lm_eval', 'evaluate', 'sklearn')]"
+    )
+    subprocess.run([sys.executable, "-c", program, json.dumps(TOY)], cwd=project, check=True)
+
+
+def test_what_a_variant_knows_stands_below_its_five_columns():
+    record = record_of("m", "dense", 0.0)
+    assert "arc" not in tables.trials([record]).data
+    record.result.tasks = {
+        "arc_easy": {"acc": 0.613, "acc_stderr": 0.0123},
+        "gsm8k": {"exact_match,strict-match": 0.5, "exact_match_stderr,strict-match": 0.25},
+    }
+    assert "arc_easy: acc" in tables.trials([record]).data
+    cells = tables.trials([record]).data.splitlines()[-1].split("|")
+    assert [cell.strip() for cell in cells[1:4]] == ["dense", "0.613\u00a0±\u00a00.0123", "0.500\u00a0±\u00a00.250"]
+
+
+@pytest.mark.tasks
+def test_an_unknown_task_is_named_with_those_that_are_close(toy):
+    with pytest.raises(
+        ParamsError, match=r"tasks: given 'arc_esy'; allowed: a task of lm-evaluation-harness \(arc_easy.*\), or a .yaml file"
+    ):
+        Study(validated({**toy, "tasks": ["arc_esy"]}))
+
+
+@pytest.mark.tasks
+def test_a_pruned_model_is_asked_as_it_stands(toy, endings):
+    """The dense stand-in knows how its stories end, one without most of its weights does not; the record holds what the harness says."""
+    study = Study(validated({**toy, "tasks": [str(endings)], "sparsities": [0.95]}))
+    study.sweep()
+    dense, broken = (record.result.tasks["endings"] for record in study.records)
+    assert dense["acc"] >= 0.9
+    assert broken["acc"] < dense["acc"] - 0.2
+    assert dense["acc_stderr"] == pytest.approx(math.sqrt(dense["acc"] * (1 - dense["acc"]) / 23), rel=1e-6)
+    assert study.records[0].request.tasks[0].startswith("endings.yaml@")
+    assert "endings: acc" in study.table().data
+
+
+@pytest.mark.tasks
+def test_tasks_change_nothing_that_was_measured_without_them(toy, endings):
+    plain, asked = Study(validated(toy)), Study(validated({**toy, "profile": "asked", "tasks": [str(endings)]}))
+    for study in (plain, asked):
+        study.sweep()
+    for one, other in zip(plain.records, asked.records, strict=True):
+        assert one.result.window_nll == other.result.window_nll
+        assert one.result.samples == other.result.samples
+
+
+@pytest.mark.tasks
+@pytest.mark.parametrize("name", ["mistral-7b", "qwen2.5-7b", "phi-2"])
+def test_bits_per_byte_and_word_perplexity_are_those_of_the_harness(project, name):
+    """Whole stories as documents: it puts its prefix token in front of each, we do the same, and both score all of the rest."""
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    model, tokenizer = loaded(checkpoint(validated({**TOY, "checkpoints": {name: f"stand-in:{name}"}, "model": name})))
+    stories = [story.strip() for story in corpus("stories").rows[:20]]
+    (project / "stories.jsonl").write_text("".join(json.dumps({"page": story}) + "\n" for story in stories))
+    task = {
+        "task": "rolling", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(project / "stories.jsonl")}}, "test_split": "test",
+        "output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{page}}", "metric_list": [{"metric": m} for m in ("word_perplexity", "bits_per_byte")],
+    }  # fmt: skip
+    harness = HFLM(pretrained=model, tokenizer=loaded_tokenizer(name), batch_size=4)
+    theirs = lm_eval.simple_evaluate(harness, tasks=[task], task_manager=TaskManager(include_defaults=False), bootstrap_iters=0)["results"][
+        "rolling"
+    ]
+
+    prefix = tokenizer.decode([harness.prefix_token_id])
+    nll, scored_bytes, scored_words = [], [], []
+    for story in stories:
+        text = Corpus("story", (prefix + story,))
+        count = len(tokenizer(text.text, verbose=False).input_ids)
+        cut = windows(tokenizer, text, count)
+        assert cut.tokens[0, 0] == harness.prefix_token_id
+        nll.append(float(evaluate(model, cut.tokens)[0].nll))
+        scored_bytes.append(len(story.encode()))
+        assert cut.scored_bytes.tolist() == scored_bytes[-1:]
+        scored_words.append(len(story.split()))
+    ours = perplexity.score(nll, np.zeros(20), np.ones(20), scored_bytes, scored_words, 1)
+    assert ours.bits_per_byte == pytest.approx(theirs["bits_per_byte,none"], rel=1e-5)
+    assert ours.word_perplexity == pytest.approx(theirs["word_perplexity,none"], rel=1e-4)
+
+
+def loaded_tokenizer(name):
+    return loading.tokenizer(checkpoint(validated({**TOY, "checkpoints": {name: f"stand-in:{name}"}, "model": name})))
+
+
+@pytest.mark.tasks
+def test_on_wikitext_the_harness_differs_by_no_more_than_its_windows(project):
+    """Its windows overlap by one token, so that it scores the first token of each too: half a per cent, not more."""
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    source = Checkpoint("stories260k", "folder", str(need_data() / "stories260K"))
+    model, tokenizer = loaded(source)
+    text = Corpus("wikitext", ("".join(corpus(str(need_data() / "wikitext-2-raw" / "wiki.test.raw")).text[:200_000]),))
+    cut = windows(tokenizer, text, 512)
+    scored = evaluate(model, cut.tokens, 8)[0]
+    ours = perplexity.score(*scored, cut.scored_bytes, cut.scored_words, 511)
+    (project / "page.jsonl").write_text(json.dumps({"page": text.text}) + "\n")
+    task = {
+        "task": "rolling", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(project / "page.jsonl")}}, "test_split": "test",
+        "output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{page}}", "metric_list": [{"metric": m} for m in ("word_perplexity", "bits_per_byte")],
+    }  # fmt: skip
+    harness = HFLM(pretrained=model, tokenizer=loading.tokenizer(source), batch_size=8, max_length=511)
+    theirs = lm_eval.simple_evaluate(harness, tasks=[task], task_manager=TaskManager(include_defaults=False), bootstrap_iters=0)["results"][
+        "rolling"
+    ]
+    assert ours.bits_per_byte == pytest.approx(theirs["bits_per_byte,none"], rel=5e-3)
