@@ -1,9 +1,11 @@
 """The five models in their true shapes, with random weights: what counts for speed and memory, without a download."""
 
-import json
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 SHAPES = {
@@ -51,6 +53,6 @@ def write(name: str, folder: Path, dtype: torch.dtype = torch.bfloat16, blocks: 
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # random numbers for 7 billion weights take a CPU minutes
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.save_pretrained(folder, max_shard_size="2GB")
-    tokens = {"type": "WordLevel", "unk_token": "a", "vocab": {chr(97 + i): i for i in range(26)}}
-    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": tokens, "pre_tokenizer": {"type": "WhitespaceSplit"}}))
-    PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")).save_pretrained(folder)
+    tokenizer = Tokenizer(BPE({character: i for i, character in enumerate(sorted(ByteLevel.alphabet()))}, []))  # a token a byte
+    tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)

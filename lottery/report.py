@@ -182,6 +182,7 @@ class Report:
             f" new tokens, batch 1, greedy, median of {p.repeats} repeats after a warm-up. Samples: {p.prompts} beginnings of"
             f" {p.prompt_words} words,"
             f" {p.new_tokens} tokens drawn at temperature {p.temperature:g}, seed {p.seed}.",
+            f"Tasks of lm-evaluation-harness, on each pruned model as it stands: {', '.join(p.tasks)}." if p.tasks else "",
         )
 
     def machines(self) -> Markdown:
@@ -194,8 +195,13 @@ class Report:
                 rows.append({"Model": model.name, "Trials": count, **dict(where)})
         versions = "; or ".join(dict.fromkeys(", ".join(f"{k} {v}" for k, v in r.provenance.versions.items()) for r in self.records))
         reason = "; ".join(dict.fromkeys(f"{r.provenance.dtype}: {r.provenance.dtype_reason}" for r in self.records))
+        plans = "; ".join(f"{m.name}: {why}" for m in self.models for why in dict.fromkeys(r.provenance.memory_reason for r in m.records))
         texts = ", ".join(sorted({r.request.text_sha256[:16] for r in self.records}))
-        return prose(table(rows, right="Trials"), f"Versions: {versions}. Dtype: {reason}. SHA-256 of the text begins with {texts}.")
+        return prose(
+            table(rows, right="Trials"),
+            f"Versions: {versions}. Dtype: {reason}. SHA-256 of the text begins with {texts}.",
+            f"A model is resident where it fits in memory with its work, and else streamed block by block. {plans}.",
+        )
 
     def reproduce(self) -> Markdown:
         commits = sorted({r.provenance.commit for r in self.records})
@@ -280,5 +286,6 @@ def _source(record: Record) -> str:
 def _where(record: Record) -> tuple:
     p = record.provenance
     commit = p.commit[:10] + (" with changes" if p.dirty else "")
-    where = {"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Commit": commit, "Slurm job": p.slurm_job or "none"}
+    where = {"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Memory": p.memory_plan, "Commit": commit}
+    where["Slurm job"] = p.slurm_job or "none"
     return tuple(where.items())

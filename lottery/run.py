@@ -4,26 +4,21 @@ import argparse
 import hashlib
 import os
 import sys
-import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
 
 import nbformat
-import papermill
 from nbconvert.exporters import get_exporter
-from papermill.exceptions import PapermillExecutionError
-from traitlets.config import Config
 
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus
 from lottery.errors import LotteryError, NotFetchedError
+from lottery.notebooks import execute
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs, project_root
 from lottery.records import read_state, write_state, write_whole
 from lottery.report import Report
-
-START_SECONDS = 300  # importing torch from a shared file system is slow
 
 
 def main() -> int:
@@ -51,7 +46,7 @@ def run(profile: Profile) -> int:
             continue
         say(f"[{number}/{steps}] {name}: running notebooks/{name}.ipynb")
         began = datetime.now().astimezone()
-        reason = _execute(name, profile, folder / name / f"{name}.ipynb")
+        reason = execute(name, profile.profile, folder / name / f"{name}.ipynb")
         state = read_state(folder / name)
         if reason or state is None or state.state != "finished":
             reason = reason or "it did not finish"
@@ -108,28 +103,6 @@ def _stamp(profile: Profile, name: str, *inputs: Path) -> str:
     return total.hexdigest() + "\n"
 
 
-def _execute(name: str, profile: Profile, target: Path) -> str:
-    """Runs a notebook by papermill. Returns the reason of a failure in one line, or nothing."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_suffix(".running.ipynb")
-    with tempfile.TemporaryDirectory(prefix="lottery-") as sockets:
-        # TCP ports are raced for when several kernels start on one machine; a socket of its own is not.
-        kernel = Config({"KernelManager": {"transport": "ipc", "ip": str(Path(sockets) / "kernel")}})
-        try:
-            papermill.execute_notebook(
-                str(project_root() / "notebooks" / f"{name}.ipynb"), str(part), {"profile": profile.profile},
-                progress_bar=False, stdout_file=_Indented(), start_timeout=START_SECONDS, config=kernel, cwd=str(project_root()),
-            )  # fmt: skip
-        except PapermillExecutionError as error:
-            return f"{error.ename}: {error.evalue}".splitlines()[0]
-        except Exception as error:  # a kernel that died: whatever papermill and nbclient raise then
-            return f"{type(error).__name__}: {error}".splitlines()[0]
-        finally:
-            if part.exists():
-                os.replace(part, target)
-    return ""
-
-
 def _report(profile: Profile, folder: Path, step: str) -> list[Path]:
     """Runs the report notebook and renders it, unless nothing changed. Returns the files that are there."""
     html, pdf, stamp = folder / "report.html", folder / "report.pdf", folder / "report.stamp"
@@ -140,7 +113,7 @@ def _report(profile: Profile, folder: Path, step: str) -> list[Path]:
         return [html, pdf]
     say(f"{step} report: running notebooks/report.ipynb")
     executed = folder / "report.ipynb"
-    if reason := _execute("report", profile, executed):
+    if reason := execute("report", profile.profile, executed):
         say(f"{step} report: failed: {reason}")
         return []
     render(executed, "lottery_html", html)
@@ -162,17 +135,6 @@ def render(notebook: Path, exporter: str, target: Path) -> None:
     part = target.with_name(f".{target.name}.part")
     part.write_bytes(body if isinstance(body, bytes) else body.encode())
     os.replace(part, target)
-
-
-class _Indented:
-    """What a running notebook prints goes to the terminal at once, indented under its step."""
-
-    def write(self, text: str) -> None:
-        for line in text.splitlines():
-            say("      " + line)
-
-    def flush(self) -> None:
-        sys.stdout.flush()
 
 
 if __name__ == "__main__":

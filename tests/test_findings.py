@@ -4,6 +4,7 @@ import pytest
 
 from lottery import findings, speed
 from lottery.records import Steadiness
+from lottery.render.pdf import legible
 from lottery.tables import by_method, cost, frame, number, percent, quality, samples, size, tickets, trials
 from tests.factory import record_of, sweep_of
 
@@ -175,6 +176,13 @@ def test_one_step_behind_come_quality_and_cost():
     cells = [cell.strip() for cell in cost(GOOD).splitlines()[3].strip("|").split("|")]
     assert cells[1:4] == ["99.5–100", "1,000", "100"]
     assert cells[-1] == f"`{GOOD[1].request.key}`"
+
+
+def test_no_table_holds_a_character_that_paper_cannot_show():
+    infinite = sweep_of("over", [5.25, 1e9, math.inf, math.inf], bits=[1, 3, math.inf, math.inf], windows=20)
+    scores = tickets(findings.scores([*GOOD, *BAD], "magnitude"))
+    for text in (quality(data(GOOD, BAD)), quality(data(infinite)), cost(GOOD), scores, trials(infinite).data):
+        assert legible(text) == text
 
 
 @pytest.mark.parametrize(

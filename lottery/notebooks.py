@@ -1,0 +1,61 @@
+"""A notebook run headless by papermill, with a kernel that shares its machine with others."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import papermill
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from lottery.paths import project_root
+
+START_SECONDS = 300  # importing torch from a shared file system is slow
+STARTS = 3  # of a kernel that dies before its first reply: no cell has run then, so trying again is safe
+
+
+def execute(name: str, profile: str, target: Path) -> str:
+    """Runs ``notebooks/<name>.ipynb`` with the name of a profile. What it prints goes to the terminal at once, indented.
+
+    **Returns** the reason of a failure in one line, or nothing. ``target`` appears when the run ends, however it ends.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_suffix(".running.ipynb")
+    try:
+        for start in range(1, STARTS + 1):
+            reason = _run(name, profile, part)
+            if "died before replying" not in reason:
+                break
+            print(f"      start {start} of {STARTS}: {reason}", flush=True)
+    finally:
+        if part.exists():
+            os.replace(part, target)
+    return reason
+
+
+def _run(name: str, profile: str, target: Path) -> str:
+    with tempfile.TemporaryDirectory(prefix="lottery-") as sockets:
+        # TCP ports are raced for when several kernels start on one machine; a socket of its own is not.
+        kernel = Config({"KernelManager": {"transport": "ipc", "ip": str(Path(sockets) / "kernel")}})
+        try:
+            papermill.execute_notebook(
+                str(project_root() / "notebooks" / f"{name}.ipynb"), str(target), {"profile": profile},
+                progress_bar=False, stdout_file=_Indented(), start_timeout=START_SECONDS, config=kernel, cwd=str(project_root()),
+            )  # fmt: skip
+        except PapermillExecutionError as error:
+            return f"{error.ename}: {error.evalue}".splitlines()[0]
+        except Exception as error:  # a kernel that died: whatever papermill and nbclient raise then
+            return f"{type(error).__name__}: {error}".splitlines()[0]
+    return ""
+
+
+class _Indented:
+    """A stream that writes each line below its step."""
+
+    def write(self, text: str) -> None:
+        for line in text.splitlines():
+            print("      " + line, flush=True)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
