@@ -1,13 +1,14 @@
 PROFILE ?= demo
 PYTHON ?= python3
-BIN := .venv/bin
+BIN ?= .venv/bin
+READY ?= .venv/ready
 
-.PHONY: report test test-tasks lint lab fetch bench stand-ins picture
-report: .venv/ready
+.PHONY: report test test-tasks lint lab fetch submit status bench stand-ins picture
+report: $(READY)
 	@$(BIN)/python -m lottery.run $(PROFILE)
 
 test: .venv/ready
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-tasks: .venv/tasks
 	@$(BIN)/python -m pytest -m tasks
@@ -22,8 +23,14 @@ lab: .venv/ready
 	@$(BIN)/python -m ipykernel install --sys-prefix --name lottery --display-name lottery
 	@$(BIN)/jupyter lab --notebook-dir=notebooks
 
-fetch: .venv/ready
+fetch: $(READY)
 	@$(BIN)/python -m lottery.fetch $(PROFILE)
+
+submit: $(READY)
+	@$(BIN)/python -m lottery.slurm submit $(PROFILE) --partition=$(PARTITION) $(if $(DRY),--dry) --set $(SET)
+
+status: $(READY)
+	@$(BIN)/python -m lottery.slurm status $(PROFILE)
 
 stand-ins: .venv/ready
 	@$(BIN)/python -m lottery.standins.train

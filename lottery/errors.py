@@ -17,5 +17,9 @@ class NotFetchedError(LotteryError, FileNotFoundError):
     """A checkpoint or a text of the hub that is not on this machine yet."""
 
 
+class StoppedError(LotteryError):
+    """The study was asked to stop, and did so between two trials."""
+
+
 class NotFiniteError(LotteryError, ArithmeticError):
     """The dense model itself gives infinity or no number: its dtype overflows, or the checkpoint is damaged."""

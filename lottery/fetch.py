@@ -114,8 +114,14 @@ def _existing(path: str) -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Fetch what a profile needs from the hub.")
     parser.add_argument("profile", help="the name of a file in params/")
+    parser.add_argument("--check", action="store_true", help="only say what is missing")
+    given = parser.parse_args()
     try:
-        profile = load_profile(parser.parse_args().profile)
+        profile = load_profile(given.profile)
+        if given.check:
+            for download in downloads(profile):
+                download.cached()
+            return 0
         fetch_missing(profile)
         if profile.tasks:
             knowledge.fetch(profile.tasks)

@@ -1,6 +1,5 @@
 """Where a record comes from: commit, versions, machine."""
 
-import os
 import platform
 import subprocess
 from datetime import datetime
@@ -11,7 +10,7 @@ import torch
 from lottery.errors import LotteryError
 from lottery.loading import Plan, describe
 from lottery.paths import project_root
-from lottery.records import Provenance
+from lottery.records import Provenance, slurm_job
 
 _PACKAGES = ("lottery", "torch", "transformers", "tokenizers", "safetensors", "numpy")
 
@@ -35,7 +34,7 @@ def provenance(plan: Plan, started: datetime) -> Provenance:
         threads=torch.get_num_threads(),
         started=started,
         finished=datetime.now().astimezone(),
-        slurm_job=os.environ.get("SLURM_JOB_ID"),
+        slurm_job=slurm_job(),
     )
 
 

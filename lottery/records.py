@@ -178,9 +178,10 @@ class Steadiness(BaseModel):
 class State(BaseModel):
     """How far the study of one model is: what the run itself wrote last."""
 
-    state: Literal["running", "finished", "failed"]
+    state: Literal["running", "finished", "stopped", "failed"]
     at: datetime
     reason: str = ""
+    job: str | None = None  # of Slurm
 
 
 def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: str | None = None) -> list[Request]:
@@ -250,8 +251,14 @@ def read_record(folder: Path, request: Request) -> Record | None:
     return record if record.request == request else None
 
 
+def slurm_job() -> str | None:
+    """The id of the Slurm job that this runs in, as its commands take it: ``12``, or ``12_3`` in an array."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
 def write_state(folder: Path, state: str, reason: str = "") -> None:
-    value = State(state=state, at=datetime.now().astimezone(), reason=" ".join(reason.split())[:500])
+    value = State(state=state, at=datetime.now().astimezone(), reason=" ".join(reason.split())[:500], job=slurm_job())
     write_whole(folder / "state.json", value.model_dump_json(indent=1) + "\n")
 
 

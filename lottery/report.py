@@ -274,6 +274,8 @@ def _problem(folder: Path, records: list[Record], wanted: list[Request]) -> str:
         return "it has not run."
     if state.state == "failed":
         return f"{count}; it failed: {inline(state.reason)}"
+    if state.state == "stopped":
+        return f"{count}; it was stopped between trials at {state.at:%Y-%m-%d %H:%M} and goes on when it is run again."
     if state.state == "running":
         return f"{count}; it started at {state.at:%Y-%m-%d %H:%M} and is still running or was killed."
     return f"{count} under the present profile; the profile changed since it ran."

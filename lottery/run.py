@@ -36,33 +36,33 @@ def run(profile: Profile) -> int:
 
     A model that fails does not stop the others, and the report is written with its gap named.
     """
-    started, folder = time.monotonic(), outputs(profile.profile)
-    steps = len(profile.checkpoints) + 1
+    started, steps = time.monotonic(), len(profile.checkpoints) + 1
     _check_anything_is_here(profile)
-    failed = []
-    for number, name in enumerate(profile.checkpoints, 1):
-        if _complete(profile, name):
-            say(f"[{number}/{steps}] {name}: all trials are recorded, nothing to do")
-            continue
-        say(f"[{number}/{steps}] {name}: running notebooks/{name}.ipynb")
-        began = datetime.now().astimezone()
-        reason = execute(name, profile.profile, folder / name / f"{name}.ipynb")
-        state = read_state(folder / name)
-        if reason or state is None or state.state != "finished":
-            reason = reason or "it did not finish"
-            failed.append(name)
-            say(f"[{number}/{steps}] {name}: failed: {reason}")
-            if state is None or state.state != "failed" or state.at < began:
-                # The study could not say why itself: its kernel died, or a cell around it failed.
-                write_state(folder / name, "failed", reason)
-            continue
-        write_whole(folder / name / "stamp", _stamp(profile, name))
-        say(f"[{number}/{steps}] {name}: done in {(datetime.now().astimezone() - began).total_seconds():.0f} s")
-    paths = _report(profile, folder, f"[{steps}/{steps}]")
-    for path in paths:
-        say(f"      {path}")
+    failed = [name for number, name in enumerate(profile.checkpoints, 1) if not measure(profile, name, f"[{number}/{steps}]")]
+    paths = write_report(profile, f"[{steps}/{steps}]")
     say(f"done in {time.monotonic() - started:.0f} s" + (f"; failed: {', '.join(failed)}" if failed else ""))
     return 1 if failed or not paths else 0
+
+
+def measure(profile: Profile, name: str, step: str) -> bool:
+    """Runs a model's notebook unless it is complete. **Returns** whether it is then; if not, its state on disk says why."""
+    if complete(profile, name):
+        say(f"{step} {name}: all trials are recorded, nothing to do")
+        return True
+    folder, began = outputs(profile.profile) / name, datetime.now().astimezone()
+    say(f"{step} {name}: running notebooks/{name}.ipynb")
+    reason = execute(name, profile.profile, folder / f"{name}.ipynb")
+    state = read_state(folder)
+    if reason or state is None or state.state != "finished":
+        reason = reason or "it did not finish"
+        say(f"{step} {name}: failed: {reason}")
+        if state is None or state.state not in ("failed", "stopped") or state.at < began:
+            # The study could not say why itself: its kernel died, or a cell around it failed.
+            write_state(folder, "failed", reason)
+        return False
+    write_whole(folder / "stamp", _stamp(profile, name))
+    say(f"{step} {name}: done in {(datetime.now().astimezone() - began).total_seconds():.0f} s")
+    return True
 
 
 def _check_anything_is_here(profile: Profile) -> None:
@@ -84,7 +84,7 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def _complete(profile: Profile, name: str) -> bool:
+def complete(profile: Profile, name: str) -> bool:
     """Whether a model's notebook would have nothing to do: every trial recorded, and executed from just these sources."""
     folder = outputs(profile.profile) / name
     if Report(profile.model_copy(update={"checkpoints": {name: profile.checkpoints[name]}})).models[0].problem:
@@ -103,14 +103,15 @@ def _stamp(profile: Profile, name: str, *inputs: Path) -> str:
     return total.hexdigest() + "\n"
 
 
-def _report(profile: Profile, folder: Path, step: str) -> list[Path]:
-    """Runs the report notebook and renders it, unless nothing changed. Returns the files that are there."""
+def write_report(profile: Profile, step: str) -> list[Path]:
+    """Runs the report notebook and renders it, unless nothing changed. **Returns** the files that are there, and names them."""
+    folder = outputs(profile.profile)
     html, pdf, stamp = folder / "report.html", folder / "report.pdf", folder / "report.stamp"
     inputs = sorted([*folder.glob("*/records/*.json"), *folder.glob("*/state.json")])
     wanted = _stamp(profile, "report", *inputs)
     if html.exists() and pdf.exists() and stamp.exists() and stamp.read_text() == wanted:
         say(f"{step} report: nothing changed")
-        return [html, pdf]
+        return _named([html, pdf])
     say(f"{step} report: running notebooks/report.ipynb")
     executed = folder / "report.ipynb"
     if reason := execute("report", profile.profile, executed):
@@ -122,9 +123,15 @@ def _report(profile: Profile, folder: Path, step: str) -> list[Path]:
     except Exception as error:  # whatever pandoc, Typst or a font objects to: the HTML is there all the same
         pdf.unlink(missing_ok=True)
         say(f"{step} report: no PDF: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
-        return [html]
+        return _named([html])
     write_whole(stamp, wanted)
-    return [html, pdf]
+    return _named([html, pdf])
+
+
+def _named(paths: list[Path]) -> list[Path]:
+    for path in paths:
+        say(f"      {path}")
+    return paths
 
 
 def render(notebook: Path, exporter: str, target: Path) -> None:

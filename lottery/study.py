@@ -9,7 +9,7 @@ from lottery import knowledge, loading, tables
 from lottery.calibration import calibration
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus, corpus_identity, prompts, windows
-from lottery.errors import LotteryError
+from lottery.errors import LotteryError, StoppedError
 from lottery.figures import curve
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
@@ -113,12 +113,20 @@ class Study:
         with self._failures_recorded():
             write_state(self.folder, "running")
             for request in todo:
+                self._check_stop()
                 label = f"trial {self.requests.index(request) + 1} of {len(self.requests)}, {tables.variant(request)}"
                 record = self.trials.run(request, todo, label)
                 write_record(self.folder, record)
                 result = record.result
                 speed = tables.median(result.speed.tokens_per_second)
                 self.say(f"{label}: perplexity {tables.number(result.perplexity)}, {tables.number(speed)} tokens/s, recorded")
+
+    def _check_stop(self) -> None:
+        """A file named ``stop`` in the model's folder stops the study here: a warning from Slurm is made into one."""
+        stop = self.folder / "stop"
+        if stop.exists():
+            stop.unlink()
+            raise StoppedError(f"stopped between trials, {len(self.records)} of {len(self.requests)} are recorded; run again to go on")
 
     def _calibration(self) -> torch.Tensor | None:
         """Calibration samples, where a trial that is still to be measured needs them."""
@@ -155,5 +163,6 @@ class Study:
             yield
         except BaseException as error:
             with suppress(LotteryError):  # on a full disk not even the reason can be written, and the reason itself must get through
-                write_state(self.folder, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
+                stopped = isinstance(error, StoppedError)
+                write_state(self.folder, "stopped" if stopped else "failed", f"{type(error).__name__}: {error}".splitlines()[0])
             raise

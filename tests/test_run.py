@@ -95,7 +95,7 @@ def test_if_the_pdf_fails_the_html_is_there_and_the_reason_is_one_line(toy_proje
 
     monkeypatch.setattr(module, "render", render)
     profile = load_profile("toy")
-    paths = module._report(profile, toy_project / "outputs" / "toy", "[3/3]")
+    paths = module.write_report(profile, "[3/3]")
     assert [path.name for path in paths] == ["report.html"]
     assert "[3/3] report: no PDF: TypstError: no such font second line" in capsys.readouterr().out
 

@@ -1,0 +1,86 @@
+"""One job of a study on a cluster, a model or the report: ``python -m lottery.task PROFILE NAME``, called by ``slurm/*.sh``."""
+
+import argparse
+import os
+import signal
+import sys
+
+from lottery.errors import LotteryError
+from lottery.params import Profile, load_profile
+from lottery.paths import outputs
+from lottery.records import read_state, write_state
+from lottery.report import Report
+from lottery.run import measure, write_report
+from lottery.slurm import settle
+
+STOPPED = 75  # sysexits' EX_TEMPFAIL: not done, try again
+LAST_SECONDS = 20  # before the time limit: what is left of the trial at work is given up, so that the job can be requeued
+
+
+class _Late(BaseException):
+    """The time limit is near and the trial at work is not done."""
+
+
+def model(profile: Profile, name: str) -> int:
+    """Measures a model. When warned by SIGUSR1 it stops between trials, or at the latest just before the time limit.
+
+    **Returns** 0 when all is recorded; 75 when it was stopped and has got on, so that it should go on later; 1 when it failed, also
+    when not one trial was finished: the next time would end the same way.
+    """
+    folder = outputs(profile.profile) / name
+    (folder / "stop").unlink(missing_ok=True)
+    before = _recorded(profile, name)
+
+    def warned(*_):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "stop").touch()
+        print("      warned of the time limit: stopping after this trial", flush=True)
+        signal.alarm(max(1, int(os.environ.get("LOTTERY_WARNING", "60")) - LAST_SECONDS))
+
+    def late(*_):
+        raise _Late
+
+    signal.signal(signal.SIGUSR1, warned)
+    signal.signal(signal.SIGALRM, late)
+    try:
+        if measure(profile, name, name):
+            return 0
+    except _Late:
+        write_state(folder, "stopped", "stopped in the middle of a trial, just before the time limit")
+    finally:
+        signal.alarm(0)
+        (folder / "stop").unlink(missing_ok=True)
+    state = read_state(folder)
+    if state is None or state.state != "stopped":
+        return 1
+    if _recorded(profile, name) == before:
+        write_state(folder, "failed", "not one trial was finished within the time limit; give more time, or a smaller batch_size or window")
+        return 1
+    return STOPPED
+
+
+def report(profile: Profile) -> int:
+    """Writes the report with whatever is there, its gaps named, also those of tasks that were killed before they could say why."""
+    settle(profile)
+    return 0 if write_report(profile, "report") else 1
+
+
+def _recorded(profile: Profile, name: str) -> int:
+    return len(Report(profile.model_copy(update={"checkpoints": {name: profile.checkpoints[name]}})).models[0].records)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure one model of a profile, or write its report.")
+    parser.add_argument("profile", help="the name of a file in params/")
+    parser.add_argument("name", help="a model of the profile, or report")
+    given = parser.parse_args()
+    try:
+        profile = load_profile(given.profile)
+        return report(profile) if given.name == "report" else model(profile, given.name)
+    except LotteryError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,279 @@
+"""The study on a real Slurm, whose nodes pose as ROSIE's. Where there is none the lines are tested, and the rest is skipped."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from lottery import slurm, task
+from lottery.errors import ParamsError
+from lottery.params import load_profile
+from lottery.records import read_state, write_state
+from tests.conftest import ROOT, TOY, need
+from tests.slurm.cluster import Cluster
+
+MODELS = ["mistral-7b", "qwen2.5-7b", "smollm2-1.7b", "phi-2", "qwen2.5-0.5b"]
+HANG = "study.measure_dense(); import time; time.sleep(600)"
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    need(not Cluster.missing(), Cluster.missing())
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
+        running = Cluster(Path(folder))
+        try:
+            running.start()
+            yield running
+        finally:
+            running.stop()
+
+
+@pytest.fixture
+def toy_project(project):
+    """A project with a profile of five toy models."""
+    shutil.copytree(ROOT / "slurm", project / "slurm")
+    values = {key: value for key, value in TOY.items() if key != "model"} | {"checkpoints": {name: f"stand-in:{name}" for name in MODELS}}
+    (project / "params" / "toy.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    return project
+
+
+def make(project, target, environment, **variables) -> subprocess.CompletedProcess:
+    """A target of the Makefile, as a user of a ready environment calls it."""
+    given = {"BIN": Path(sys.executable).parent, "READY": "", "PROFILE": "toy", **variables}
+    line = ["make", "-s", "-f", str(ROOT / "Makefile"), target, *(f"{name}={value}" for name, value in given.items())]
+    return subprocess.run(line, cwd=project, env=environment, capture_output=True, text=True)
+
+
+def submitted(project, cluster, **variables) -> str:
+    secret = {**cluster.environment, "HF_TOKEN": "hf_not_for_the_log"}
+    done = make(project, "submit", secret, **{"PARTITION": "dgx", "SET": "memory=4G cpus=2 concurrency=5", **variables})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def records(project) -> dict[str, int]:
+    """Every record with the time when it was written."""
+    return {str(path.relative_to(project)): path.stat().st_mtime_ns for path in project.glob("outputs/toy/*/records/[!.]*.json")}
+
+
+def states(cluster) -> dict[str, str]:
+    return dict(row.split() for row in cluster.run("squeue", "--noheader", "--array", "--format=%i %T").splitlines())
+
+
+def edit(project, model, before, after) -> None:
+    path = project / "notebooks" / f"{model}.ipynb"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+@pytest.mark.xdist_group("slurm")
+def test_from_one_command_to_the_report_five_tasks_at_a_time_on_one_node(toy_project, cluster):
+    said = submitted(toy_project, cluster)
+    assert f"{', '.join(MODELS)}; logs in {toy_project}/outputs/toy/logs" in said
+    most = []
+    cluster.wait(lambda: most.append(list(states(cluster).values()).count("RUNNING")) or not states(cluster), 400)
+    assert max(most) == 5
+    status = make(toy_project, "status", cluster.environment).stdout
+    assert re.findall(r"^(\S+) +3 of 3 +done$", status, re.MULTILINE) == MODELS
+    html = (toy_project / "outputs" / "toy" / "report.html").read_text()
+    assert "Incomplete" not in html
+    assert (toy_project / "outputs" / "toy" / "report.pdf").exists()
+    logs = {path.name: path.read_text() for path in (toy_project / "outputs" / "toy" / "logs").iterdir()}
+    assert len(logs) == 6
+    job = re.search(r"job (\d+): mistral", said)[1]
+    first = logs[f"lottery-toy-{job}_0.log"]
+    assert re.match(rf"--- job {job}_0 on dgx01, start 1, .*\n--- profile toy, model mistral-7b, commit \w+\n--- GPU: ", first)
+    assert re.search(r"\n--- exit 0, .*\n$", first)
+    record = json.loads(next((toy_project / "outputs" / "toy" / "mistral-7b" / "records").glob("*.json")).read_text())
+    assert record["provenance"]["slurm_job"] == f"{job}_0"
+    for path in (toy_project / "outputs").rglob("*"):
+        assert path.is_dir() or b"hf_not_for_the_log" not in path.read_bytes(), path
+
+    before = records(toy_project)
+    assert "all trials are recorded" in submitted(toy_project, cluster)
+    cluster.wait(lambda: not states(cluster), 100)
+    assert records(toy_project) == before
+
+
+@pytest.mark.xdist_group("slurm")
+def test_killed_out_of_memory_cancelled_and_a_node_down_then_only_the_rest_runs(toy_project, cluster):
+    """Four models hang after their first trial: one is killed, one takes too much memory, one is cancelled, and of one the node fails."""
+    killed, greedy, cancelled, orphaned = MODELS[:4]
+    profile = toy_project / "params" / "toy.yaml"
+    values = yaml.safe_load(profile.read_text())
+    del values["checkpoints"][MODELS[4]]
+    profile.write_text(yaml.safe_dump(values, sort_keys=False))
+    for model in MODELS[:4]:
+        edit(toy_project, model, "study.sweep()", HANG if model != greedy else f"hog = b'x' * (5 << 30); {HANG}")
+    job, report = re.search(r"job (\d+): mistral(?s:.*)job (\d+): the report", submitted(toy_project, cluster)).groups()
+    cluster.wait(lambda: len(records(toy_project)) == 4, 240)
+    first = records(toy_project)
+    status = make(toy_project, "status", cluster.environment).stdout
+    assert f"{killed:24}   1 of 3   running dgx01, job {job}_0" in status
+
+    victim = next(p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-3:] == ["lottery.task", "toy", killed])
+    for process in [*victim.children(recursive=True), victim]:
+        process.kill()
+    cluster.run("scancel", f"{job}_2")
+    cluster.wait(lambda: set(states(cluster)) == {f"{job}_3", report}, 60)
+    assert "nothing to submit: all that is missing is in the queue" not in (again := submitted(toy_project, cluster, DRY=1))
+    assert f"study.sh toy {killed} {greedy} {cancelled}\n" in again
+    for model in MODELS[:4]:  # run again, they do what they always did
+        shutil.copy(ROOT / "notebooks" / f"{model}.ipynb", toy_project / "notebooks")
+    cluster.run("scontrol", "update", "NodeName=dgx01", "State=DOWN", "Reason=test")
+    cluster.wait(lambda: cluster.job(f"{job}_3")["JobState"] == "PENDING", 60)
+    cluster.resume("dgx01")
+    cluster.wait(lambda: not states(cluster), 300)
+    log = (toy_project / "outputs" / "toy" / "logs" / f"lottery-toy-{job}_3.log").read_text()
+    assert "start 2" in log
+    assert "phi-2: dense: recorded already" in log
+
+    html = (toy_project / "outputs" / "toy" / "report.html").read_text()
+    assert f"1 of 3 trials are recorded; it failed: <code>job {job}_0: FAILED, killed by signal 9, as happens when memory runs out" in html
+    assert re.search(rf"it failed: <code>job {job}_1: (FAILED|OUT_OF_MEMORY), killed by signal 9, as happens when memory runs out", html)
+    assert f"it failed: <code>job {job}_2: CANCELLED, " in html
+    status = make(toy_project, "status", cluster.environment).stdout
+    assert re.search(rf"^{greedy} +1 of 3 +failed: job {job}_1: ", status, re.MULTILINE)
+    assert re.search(rf"^{orphaned} +3 of 3 +done$", status, re.MULTILINE)
+
+    said = submitted(toy_project, cluster)
+    assert f": {killed}, {greedy}, {cancelled}; logs in" in said
+    cluster.wait(lambda: not states(cluster), 300)
+    assert "Incomplete" not in (toy_project / "outputs" / "toy" / "report.html").read_text()
+    assert first.items() <= records(toy_project).items()  # no trial was run twice
+
+
+@pytest.mark.xdist_group("slurm")
+def test_a_task_near_its_time_limit_stops_between_trials_and_goes_on_from_there(toy_project, cluster):
+    profile = toy_project / "params" / "toy.yaml"
+    values = yaml.safe_load(profile.read_text()) | {"checkpoints": {"phi-2": "stand-in:phi-2"}}
+    values["sparsities"] = [round(0.02 * step, 2) for step in range(1, 41)]
+    profile.write_text(yaml.safe_dump(values, sort_keys=False))
+    job = re.search(r"job (\d+): phi-2", submitted(toy_project, cluster, SET="memory=4G cpus=2 warning=30"))[1]
+    cluster.wait(lambda: len(records(toy_project)) >= 2, 120)
+    cluster.run("scontrol", "update", f"JobId={job}_0", "EndTime=now+35")
+    log = toy_project / "outputs" / "toy" / "logs" / f"lottery-toy-{job}_0.log"
+    cluster.wait(lambda: "start 2" in log.read_text(), 120)
+    between = log.read_text()
+    first = records(toy_project)
+    assert 2 <= len(first) < 41
+    assert "warned of the time limit: stopping after this trial" in between
+    assert "--- exit 75, " in between
+    cluster.run("scontrol", "update", f"JobId={job}_0", "TimeLimit=1:00:00")
+    cluster.wait(lambda: not states(cluster), 300)
+    assert first.items() <= records(toy_project).items()
+    assert len(records(toy_project)) == 41
+    assert "Incomplete" not in (toy_project / "outputs" / "toy" / "report.html").read_text()
+
+
+@pytest.mark.xdist_group("slurm")
+@pytest.mark.parametrize("partition", ["teaching", "dgx", "dgxh100"])
+def test_slurm_takes_the_lines_of_every_preset(toy_project, cluster, partition):
+    said = submitted(toy_project, cluster, PARTITION=partition, DRY=1, SET="")
+    lines = [shlex.split(line) for line in said.splitlines() if line.startswith("sbatch ")]
+    assert len(lines) == 2
+    for line in lines:
+        ready = [word.replace("afterany:JOB", "afterany:1") for word in line if word != "--parsable"]
+        tested = subprocess.run([ready[0], "--test-only", *ready[1:]], env=cluster.environment, capture_output=True, text=True)
+        assert tested.returncode == 0, tested.stderr
+        assert f"in partition {partition}" in tested.stderr
+
+
+@pytest.mark.xdist_group("slurm")
+def test_a_bad_profile_is_refused_before_anything_is_submitted(toy_project, cluster):
+    with (toy_project / "params" / "toy.yaml").open("a") as file:
+        file.write("sparsties: [0.5]\n")
+    done = make(toy_project, "submit", cluster.environment, PARTITION="dgx")
+    assert done.returncode != 0
+    assert "ParamsError: unknown key 'sparsties' (given [0.5]), did you mean 'sparsities'?" in done.stderr
+    assert not states(cluster)
+    assert not (toy_project / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("partition", "changes", "message"),
+    [
+        ("dgxx", [], "PARTITION: given 'dgxx'; allowed: teaching, dgx, dgxh100; slurm/sites.yaml says what they are"),
+        (None, [], "PARTITION: given None; allowed: teaching, dgx, dgxh100; "),
+        ("dgx", ["cpus=no"], "slurm/sites.yaml or SET, cpus: given 'no'; allowed: a whole number of cores a task, at least 1"),
+        ("dgx", ["time"], "SET: given 'time'; allowed: key=value with a key of partition, gres, "),
+        ("dgx", ["mem=4G"], "SET: given 'mem=4G'; allowed: key=value with a key of partition, gres, "),
+        ("dgx", ["memory=much"], "slurm/sites.yaml or SET, memory: given 'much'; allowed: main memory a task, such as 64G"),
+    ],
+)
+def test_a_site_that_makes_no_sense_is_one_line(partition, changes, message):
+    with pytest.raises(ParamsError) as caught:
+        slurm.site(partition, changes)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_value_for_one_time_wins_over_the_preset_and_that_over_the_defaults():
+    found = slurm.site("dgx", ["account=csc4611", "time=0-04:00:00", "concurrency=2", "gres=gpu:v100:2"])
+    assert (found.account, found.time, found.concurrency, found.gres, found.cpus) == ("csc4611", "0-04:00:00", 2, "gpu:v100:2", 8)
+    line = slurm.study_line(load_profile("demo"), ["phi-2"], found)
+    assert {"--account=csc4611", "--time=0-04:00:00", "--array=0-0%2", "--gres=gpu:v100:2", "--signal=B:USR1@900"} <= set(line)
+    assert slurm.site("teaching", []).gres == "gpu:t4:1"
+
+
+def test_without_slurm_submitting_says_what_to_do_and_the_status_still_tells(toy_project, monkeypatch, capsys):
+    profile = load_profile("toy")
+    monkeypatch.setattr(slurm.shutil, "which", lambda _: None)
+    write_state(toy_project / "outputs" / "toy" / "phi-2", "failed", "a reason")
+    assert slurm.status(profile) == 0
+    assert re.search(r"^phi-2 +0 of 3 +failed: a reason$", capsys.readouterr().out, re.MULTILINE)
+    with pytest.raises(slurm.LotteryError, match=r"^sbatch is not on this machine: submit from a node of the cluster, or use make report$"):
+        slurm.submit(profile, slurm.site("dgx", []), dry=False)
+
+
+def test_a_python_that_is_not_there_is_found_before_the_jobs_find_out(toy_project, monkeypatch):
+    monkeypatch.setattr(slurm, "queue", lambda _: {})
+    with pytest.raises(ParamsError, match=r"python: given '/nowhere/python', which cannot be run: No such file or directory"):
+        slurm.submit(load_profile("toy"), slurm.site("dgx", ["python=/nowhere/python"]), dry=False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("JobId=7 JobState=RUNNING ExitCode=0:0", ""),
+        ("JobId=7 JobState=TIMEOUT Reason=TimeLimit ExitCode=0:15", "job 7: TIMEOUT, ended by signal 15"),
+        ("JobId=7 JobState=FAILED ExitCode=137:0", "job 7: FAILED, killed by signal 9, as happens when memory runs out"),
+        ("JobId=7 JobState=FAILED ExitCode=3:0", "job 7: FAILED, exit status 3"),
+        ("slurm_load_jobs error: Invalid job id specified", ""),
+    ],
+)
+def test_what_became_of_a_job_is_said_in_a_few_words(monkeypatch, tmp_path, answer, said):
+    program = tmp_path / "scontrol"
+    program.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert slurm.fate("7") == said
+
+
+def test_a_warning_that_comes_too_late_gives_up_the_trial_but_not_the_study(toy_project, monkeypatch):
+    """The trial at work does not end in time; one was recorded before, so the task asks to be run again. With none it would be no use."""
+    profile = load_profile("toy")
+    folder = toy_project / "outputs" / "toy" / "phi-2"
+    monkeypatch.setenv("LOTTERY_WARNING", str(task.LAST_SECONDS + 1))
+    counts = iter([0, 1, 1, 1])
+    monkeypatch.setattr(task, "_recorded", lambda *_: next(counts))
+
+    def slow(*_):
+        os.kill(os.getpid(), task.signal.SIGUSR1)
+        assert (folder / "stop").exists()
+        task.signal.pause()
+
+    monkeypatch.setattr(task, "measure", slow)
+    assert task.model(profile, "phi-2") == task.STOPPED
+    assert (read_state(folder).state, (folder / "stop").exists()) == ("stopped", False)
+    assert task.model(profile, "phi-2") == 1
+    assert read_state(folder).reason.startswith("not one trial was finished within the time limit; give more time")
