@@ -13,7 +13,9 @@ import pytest
 
 from lottery import notebooks
 
-RUN = "import sys; from pathlib import Path; from lottery.notebooks import execute; sys.exit(execute('one', 'demo', Path(sys.argv[1])) or 0)"
+RUN = (
+    "import sys; from pathlib import Path; from lottery.notebooks import execute; sys.exit(execute('one', 'demo', Path(sys.argv[1])) or 0)"
+)
 
 
 @pytest.fixture

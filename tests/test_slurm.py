@@ -81,7 +81,7 @@ def test_from_one_command_to_the_report_five_tasks_at_a_time_on_one_node(toy_pro
     said = submitted(toy_project, cluster)
     assert f"{', '.join(MODELS)}; logs in {toy_project}/outputs/toy/logs" in said
     most = []
-    cluster.wait(lambda: most.append(list(states(cluster).values()).count("RUNNING")) or not states(cluster), 400)
+    cluster.wait(lambda: most.append(list(states(cluster).values()).count("RUNNING")) or not states(cluster), 500)
     assert max(most) == 5
     status = make(toy_project, "status", cluster.environment).stdout
     assert re.findall(r"^(\S+) +3 of 3 +done$", status, re.MULTILINE) == MODELS
@@ -133,7 +133,7 @@ def test_killed_out_of_memory_cancelled_and_a_node_down_then_only_the_rest_runs(
     cluster.run("scontrol", "update", "NodeName=dgx01", "State=DOWN", "Reason=test")
     cluster.wait(lambda: cluster.job(f"{job}_3")["JobState"] == "PENDING", 60)
     cluster.resume("dgx01")
-    cluster.wait(lambda: not states(cluster), 300)
+    cluster.wait(lambda: not states(cluster), 500)
     log = (toy_project / "outputs" / "toy" / "logs" / f"lottery-toy-{job}_3.log").read_text()
     assert "start 2" in log
     assert "phi-2: dense: recorded already" in log
@@ -148,7 +148,7 @@ def test_killed_out_of_memory_cancelled_and_a_node_down_then_only_the_rest_runs(
 
     said = submitted(toy_project, cluster)
     assert f": {killed}, {greedy}, {cancelled}; logs in" in said
-    cluster.wait(lambda: not states(cluster), 300)
+    cluster.wait(lambda: not states(cluster), 500)
     assert "Incomplete" not in (toy_project / "outputs" / "toy" / "report.html").read_text()
     assert first.items() <= records(toy_project).items()  # no trial was run twice
 
@@ -157,7 +157,7 @@ def test_killed_out_of_memory_cancelled_and_a_node_down_then_only_the_rest_runs(
 def test_a_task_near_its_time_limit_stops_between_trials_and_goes_on_from_there(toy_project, cluster):
     profile = toy_project / "params" / "toy.yaml"
     values = yaml.safe_load(profile.read_text()) | {"checkpoints": {"phi-2": "stand-in:phi-2"}}
-    values["sparsities"] = [round(0.02 * step, 2) for step in range(1, 41)]
+    values["sparsities"] = [round(0.04 * step, 2) for step in range(1, 21)]
     profile.write_text(yaml.safe_dump(values, sort_keys=False))
     job = re.search(r"job (\d+): phi-2", submitted(toy_project, cluster, SET="memory=4G cpus=2 warning=30"))[1]
     cluster.wait(lambda: len(records(toy_project)) >= 2, 120)
@@ -166,13 +166,13 @@ def test_a_task_near_its_time_limit_stops_between_trials_and_goes_on_from_there(
     cluster.wait(lambda: "start 2" in log.read_text(), 120)
     between = log.read_text()
     first = records(toy_project)
-    assert 2 <= len(first) < 41
+    assert 2 <= len(first) < 21
     assert "warned of the time limit: stopping after this trial" in between
     assert "--- exit 75, " in between
     cluster.run("scontrol", "update", f"JobId={job}_0", "TimeLimit=1:00:00")
-    cluster.wait(lambda: not states(cluster), 300)
+    cluster.wait(lambda: not states(cluster), 500)
     assert first.items() <= records(toy_project).items()
-    assert len(records(toy_project)) == 41
+    assert len(records(toy_project)) == 21
     assert "Incomplete" not in (toy_project / "outputs" / "toy" / "report.html").read_text()
 
 
