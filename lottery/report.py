@@ -195,13 +195,16 @@ class Report:
                 rows.append({"Model": model.name, "Trials": count, **dict(where)})
         versions = "; or ".join(dict.fromkeys(", ".join(f"{k} {v}" for k, v in r.provenance.versions.items()) for r in self.records))
         reason = "; ".join(dict.fromkeys(f"{r.provenance.dtype}: {r.provenance.dtype_reason}" for r in self.records))
-        plans = "; ".join(f"{m.name}: {why}" for m in self.models for why in dict.fromkeys(r.provenance.memory_reason for r in m.records))
         texts = ", ".join(sorted({r.request.text_sha256[:16] for r in self.records}))
         return prose(
             table(rows, right="Trials"),
             f"Versions: {versions}. Dtype: {reason}. SHA-256 of the text begins with {texts}.",
-            f"A model is resident where it fits in memory with its work, and else streamed block by block. {plans}.",
+            self._memory_plans(),
         )
+
+    def _memory_plans(self) -> str:
+        plans = dict.fromkeys(f"{r.model}: {r.provenance.memory_reason}" for r in self.records if r.provenance.memory_plan == "streamed")
+        return f"Streamed block by block: {'; '.join(plans)}." if plans else "Every model was in memory as a whole."
 
     def reproduce(self) -> Markdown:
         commits = sorted({r.provenance.commit for r in self.records})

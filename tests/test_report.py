@@ -149,6 +149,15 @@ def test_several_devices_are_named_on_the_first_screen(profile):
     assert "Not one measurement" in Report(profile).answer().data
 
 
+def test_a_model_that_was_streamed_is_named_with_the_reason(profile):
+    asked = fill(profile, "phi-2", [10, 12, 18, 500])
+    assert "Every model was in memory as a whole." in Report(profile).machines().data
+    dense = sweep_of("phi-2", [10])[0]
+    dense.provenance.memory_plan, dense.provenance.memory_reason = "streamed", "it does not fit"
+    write_record(outputs("toy") / "phi-2", dense.model_copy(update={"request": asked[0]}))
+    assert "Streamed block by block: phi-2: it does not fit." in Report(profile).machines().data
+
+
 def test_the_report_never_loads_a_model():
     """It imports neither the study nor what loads models."""
     import subprocess
