@@ -243,12 +243,8 @@ def write_record(folder: Path, record: Record) -> Path:
 
 def read_record(folder: Path, request: Request) -> Record | None:
     """The record of a request, or ``None`` where there is none that can be read and is of just this request."""
-    path = folder / "records" / request.file_name
-    try:
-        record = Record.model_validate_json(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
-        return None
-    return record if record.request == request else None
+    record = _read(Record, folder / "records" / request.file_name)
+    return record if record and record.request == request else None
 
 
 def slurm_job() -> str | None:
@@ -263,10 +259,7 @@ def write_state(folder: Path, state: str, reason: str = "") -> None:
 
 
 def read_state(folder: Path) -> State | None:
-    try:
-        return State.model_validate_json((folder / "state.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
-        return None
+    return _read(State, folder / "state.json")
 
 
 def write_steadiness(folder: Path, value: Steadiness) -> None:
@@ -274,7 +267,12 @@ def write_steadiness(folder: Path, value: Steadiness) -> None:
 
 
 def read_steadiness(folder: Path) -> Steadiness | None:
+    return _read(Steadiness, folder / "steadiness.json")
+
+
+def _read(kind: type[BaseModel], path: Path):
+    """What a file holds, or ``None`` where there is none that can be read."""
     try:
-        return Steadiness.model_validate_json((folder / "steadiness.json").read_text(encoding="utf-8"))
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValidationError, UnicodeDecodeError):
         return None

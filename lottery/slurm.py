@@ -119,9 +119,8 @@ def submit(profile: Profile, where: Site, dry: bool) -> int:
         _logs(profile).mkdir(parents=True, exist_ok=True)  # Slurm does not make it, and a job without it dies without a word
     after = sorted({job.id.split("_")[0] for job in queued.values()})
     if missing:
-        jobs = [_say_or_do(study_line(profile, missing, where), dry)]
-        after += jobs
-        print(f"job {jobs[0]}: {', '.join(missing)}; logs in {_logs(profile)}")
+        after.append(_say_or_do(study_line(profile, missing, where), dry))
+        print(f"job {after[-1]}: {', '.join(missing)}; logs in {_logs(profile)}")
     else:
         print("all trials are recorded")
     job = _say_or_do(report_line(profile, after, where), dry)

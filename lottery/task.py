@@ -9,8 +9,7 @@ from lottery.errors import LotteryError
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs
 from lottery.records import read_state, write_state
-from lottery.report import Report
-from lottery.run import measure, write_report
+from lottery.run import measure, on_disk, write_report
 from lottery.slurm import settle
 
 STOPPED = 75  # sysexits' EX_TEMPFAIL: not done, try again
@@ -66,7 +65,7 @@ def report(profile: Profile) -> int:
 
 
 def _recorded(profile: Profile, name: str) -> int:
-    return len(Report(profile.model_copy(update={"checkpoints": {name: profile.checkpoints[name]}})).models[0].records)
+    return len(on_disk(profile, name).records)
 
 
 def main() -> int:
