@@ -114,15 +114,15 @@ def _existing(path: str) -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Fetch what a profile needs from the hub.")
     parser.add_argument("profile", help="the name of a file in params/")
-    parser.add_argument("--check", action="store_true", help="only say what is missing")
+    parser.add_argument("--check", action="store_true", help="only say what is missing; with HF_HUB_OFFLINE=1, as a job has it")
     given = parser.parse_args()
     try:
         profile = load_profile(given.profile)
         if given.check:
             for download in downloads(profile):
                 download.cached()
-            return 0
-        fetch_missing(profile)
+        else:
+            fetch_missing(profile)
         if profile.tasks:
             knowledge.fetch(profile.tasks)
     except LotteryError as error:

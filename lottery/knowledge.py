@@ -56,7 +56,9 @@ def fetch(tasks: list[str]) -> None:
             _manager().load([_spec(task)])
         except Exception as error:  # whatever a task's own code and the hub's client let through
             reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-            raise NotFetchedError(f"the data of task {task} cannot be fetched: {reason}") from None
+            raise NotFetchedError(
+                f"the data of task {task} is not here and cannot be fetched ({reason}); where there is a network, run: make fetch PROFILE=…"
+            ) from None
 
 
 def scores(model, tokenizer, tasks: list[str], batch_size: int = 1) -> dict[str, dict[str, float]]:

@@ -55,7 +55,7 @@ def measure(profile: Profile, name: str, step: str) -> bool:
     state = read_state(folder)
     if reason or state is None or state.state != "finished":
         reason = reason or "it did not finish"
-        say(f"{step} {name}: failed: {reason}")
+        say(f"{step} {name}: {state.reason}" if state and state.state == "stopped" else f"{step} {name}: failed: {reason}")
         if state is None or state.state not in ("failed", "stopped") or state.at < began:
             # The study could not say why itself: its kernel died, or a cell around it failed.
             write_state(folder, "failed", reason)

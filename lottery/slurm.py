@@ -172,6 +172,14 @@ def queue(profile: Profile) -> dict[str, Job]:
     return found
 
 
+def _queue_if_slurm_answers(profile: Profile) -> dict[str, Job]:
+    try:
+        return queue(profile)
+    except LotteryError as error:  # what is recorded can be told all the same
+        print(f"Slurm does not answer: {error}")
+        return {}
+
+
 def fate(job: str) -> str:
     """How a job ended, in a few words; empty where it has not ended, or nobody knows any more."""
     for line, pattern in _RECALL:
@@ -197,8 +205,8 @@ _RECALL = [
 
 
 def settle(profile: Profile) -> None:
-    """Gives each model whose task was killed before it could say why the reason that Slurm knows."""
-    queued = queue(profile)
+    """Gives each model whose task was killed before it could say why the reason that Slurm knows, if it answers."""
+    queued = _queue_if_slurm_answers(profile)
     for name in profile.checkpoints:
         state = read_state(outputs(profile.profile) / name)
         if state and state.state in ("running", "stopped") and state.job and name not in queued and (ended := fate(state.job)):
@@ -207,11 +215,7 @@ def settle(profile: Profile) -> None:
 
 def status(profile: Profile) -> int:
     """Prints for each model how much is recorded, and whether it is done, running, waiting, failed or missing."""
-    report, queued = Report(profile), {}
-    try:
-        queued = queue(profile)
-    except LotteryError as error:  # what is recorded can be told all the same
-        print(f"Slurm does not answer: {error}")
+    report, queued = Report(profile), _queue_if_slurm_answers(profile)
     for model in report.models:
         state, job = read_state(report.folder / model.name), queued.get(model.name)
         if job:

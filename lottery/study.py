@@ -163,6 +163,8 @@ class Study:
             yield
         except BaseException as error:
             with suppress(LotteryError):  # on a full disk not even the reason can be written, and the reason itself must get through
-                stopped = isinstance(error, StoppedError)
-                write_state(self.folder, "stopped" if stopped else "failed", f"{type(error).__name__}: {error}".splitlines()[0])
+                if isinstance(error, StoppedError):
+                    write_state(self.folder, "stopped", str(error))
+                else:
+                    write_state(self.folder, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
             raise

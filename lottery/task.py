@@ -33,7 +33,7 @@ def model(profile: Profile, name: str) -> int:
     def warned(*_):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "stop").touch()
-        print("      warned of the time limit: stopping after this trial", flush=True)
+        print("      warned, as before a time limit: stopping after this trial", flush=True)
         signal.alarm(max(1, int(os.environ.get("LOTTERY_WARNING", "60")) - LAST_SECONDS))
 
     def late(*_):

@@ -16,7 +16,7 @@ echo "--- GPU: $(nvidia-smi --query-gpu=name,memory.total --format=csv,noheader 
 "$LOTTERY_PYTHON" -m lottery.task "$profile" "$model" &
 task=$!
 
-# Slurm warns this script some time before the limit; the task then stops between trials.
+# Slurm warns this script some time before the limit, and before it is preempted; the task then stops between trials.
 warned=
 trap 'warned=yes; kill -USR1 $task' USR1
 trap 'kill -TERM $task' TERM
@@ -26,7 +26,7 @@ status=$?
 
 echo "--- exit $status, $(date -Is)"
 if [ -n "$warned" ] && [ $status = 75 ]; then
-  echo "--- stopped before the time limit with trials left; back into the queue"
+  echo "--- stopped with trials left; back into the queue"
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit $status

@@ -121,3 +121,12 @@ def test_calibration_text_is_fetched_only_where_a_variant_needs_it():
     wanted = {d.repository: d for d in fetch.downloads(calibrated)}
     assert wanted["allenai/c4"].patterns == ["en/c4-train.00000-of-01024.json.gz"]
     assert set(wanted) == {d.repository for d in fetch.downloads(plain)} | {"allenai/c4"}
+
+
+def test_a_check_looks_for_the_data_of_tasks_too(monkeypatch, capsys):
+    monkeypatch.setattr(fetch, "load_profile", lambda _: load_profile("demo").model_copy(update={"tasks": ["arc_easy"]}))
+    asked = []
+    monkeypatch.setattr(fetch.knowledge, "fetch", asked.append)
+    monkeypatch.setattr(sys, "argv", ["fetch", "demo", "--check"])
+    assert fetch.main() == 0
+    assert asked == [["arc_easy"]]

@@ -154,7 +154,7 @@ def test_killed_out_of_memory_cancelled_and_a_node_down_then_only_the_rest_runs(
 
 
 @pytest.mark.xdist_group("slurm")
-def test_a_task_near_its_time_limit_stops_between_trials_and_goes_on_from_there(toy_project, cluster):
+def test_a_task_near_its_time_limit_or_preempted_stops_between_trials_and_goes_on_from_there(toy_project, cluster):
     profile = toy_project / "params" / "toy.yaml"
     values = yaml.safe_load(profile.read_text()) | {"checkpoints": {"phi-2": "stand-in:phi-2"}}
     values["sparsities"] = [round(0.04 * step, 2) for step in range(1, 21)]
@@ -167,11 +167,19 @@ def test_a_task_near_its_time_limit_stops_between_trials_and_goes_on_from_there(
     between = log.read_text()
     first = records(toy_project)
     assert 2 <= len(first) < 21
-    assert "warned of the time limit: stopping after this trial" in between
+    assert "warned, as before a time limit: stopping after this trial" in between
+    assert re.search(r"phi-2: stopped between trials, \d+ of 21 are recorded; run again to go on\n", between)
     assert "--- exit 75, " in between
     cluster.run("scontrol", "update", f"JobId={job}_0", "TimeLimit=1:00:00")
+
+    cluster.wait(lambda: len(records(toy_project)) > len(first), 120)
+    cluster.run("sbatch", "--partition=urgent", "--gres=gpu:v100:8", "--output=/dev/null", "--wrap=sleep 3")
+    cluster.wait(lambda: "start 3" in log.read_text(), 120)
+    assert log.read_text().count("warned, as before a time limit: stopping after this trial") == 2
+    second = records(toy_project)
+    assert len(first) < len(second) < 21
     cluster.wait(lambda: not states(cluster), 500)
-    assert first.items() <= records(toy_project).items()
+    assert first.items() <= second.items() <= records(toy_project).items()
     assert len(records(toy_project)) == 21
     assert "Incomplete" not in (toy_project / "outputs" / "toy" / "report.html").read_text()
 
@@ -277,3 +285,14 @@ def test_a_warning_that_comes_too_late_gives_up_the_trial_but_not_the_study(toy_
     assert (read_state(folder).state, (folder / "stop").exists()) == ("stopped", False)
     assert task.model(profile, "phi-2") == 1
     assert read_state(folder).reason.startswith("not one trial was finished within the time limit; give more time")
+
+
+def test_the_report_is_written_where_slurm_does_not_answer(toy_project, monkeypatch, tmp_path, capsys):
+    program = tmp_path / "squeue"
+    program.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    write_state(toy_project / "outputs" / "toy" / "phi-2", "running")
+    monkeypatch.setattr(task, "write_report", lambda *_: ["report.html"])
+    assert task.report(load_profile("toy")) == 0
+    assert "Slurm does not answer: squeue: slurm_load_jobs error: Unable to contact slurm controller" in capsys.readouterr().out

@@ -48,6 +48,11 @@ JobAcctGatherFrequency=2
 JobAcctGatherParams=OverMemoryKill
 KillWait=5
 MinJobAge=3600
+# A job of the partition urgent takes the place of one on dgx, which is warned as it is of its time limit, and requeued.
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+PartitionName=urgent Nodes=dgx01 PriorityTier=10
 """
 
 
@@ -136,7 +141,7 @@ class Cluster:
             text += (
                 f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + number} CPUs=64 RealMemory=400000"
                 f" Gres=gpu:{card}:{count} State=UNKNOWN\n"
-                f"PartitionName={partition} Nodes={node} MaxTime=21-00:00:00 State=UP{' Default=YES' if number == 1 else ''}\n"
+                f"PartitionName={partition} Nodes={node} MaxTime=21-00:00:00 GraceTime=60 State=UP{' Default=YES' if number == 1 else ''}\n"
             )
             for index in range(count):
                 link = self.folder / f"{node}-nvidia{index}"
