@@ -1,41 +1,25 @@
 """The report: what the records of a profile say. It reads files only; it never loads a model."""
 
 from collections import Counter
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import pandas as pd
 from IPython.display import Markdown
-from pydantic import ValidationError
 
 from lottery import figures, findings, speed, tables
-from lottery.checkpoints import checkpoint
-from lottery.corpus import corpus, corpus_identity
-from lottery.errors import LotteryError
+from lottery.collection import Model, collect
 from lottery.methods import ALLOCATIONS, METHODS
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
-from lottery.records import Record, Request, read_record, read_state, read_steadiness, requests
-from lottery.show import Picture, inline, prose, table
-from lottery.ticket import with_bisections
-
-
-@dataclass(frozen=True)
-class Model:
-    """One model of the report: its records under the profile, how many there should be, and what is wrong, if anything."""
-
-    name: str
-    records: list[Record]
-    wanted: int
-    problem: str
+from lottery.records import Record, read_steadiness
+from lottery.show import Picture, prose, table
 
 
 class Report:
     def __init__(self, profile: Profile):
         self.profile = profile
         self.folder = outputs(profile.profile)
-        self.models = [self._model(name) for name in profile.checkpoints]
+        self.models = [collect(profile, name) for name in profile.checkpoints]
 
     @classmethod
     def from_notebook(cls) -> "Report":
@@ -228,60 +212,6 @@ class Report:
     def _gaps(self) -> str:
         named = [f"- {model.name}: {model.problem}" for model in self.models if model.problem]
         return "**Incomplete.**\n\n" + "\n".join(named) if named else ""
-
-    def _model(self, name: str) -> Model:
-        folder = self.folder / name
-        try:
-            wanted = self._requests(name, folder)
-        except LotteryError as error:
-            return Model(name, [], 0, inline(str(error)))
-        records = [record for request in wanted if (record := read_record(folder, request))]
-        return Model(name, records, len(wanted), _problem(folder, records, wanted))
-
-    def _requests(self, name: str, folder: Path) -> list[Request]:
-        """What should be recorded of a model. Where its text or its folder is gone, its newest record says what it was made with."""
-        profile = self.profile.model_copy(update={"model": name})
-        recorded = _recorded(folder)
-        try:
-            identity, text_sha256 = checkpoint(profile).identity, corpus(profile.text).sha256
-            calibration = corpus_identity(profile.calibration_text, "calibration_text") if profile.calibrated else None
-        except LotteryError:
-            if not recorded:
-                raise
-            identity, text_sha256 = recorded[-1].request.checkpoint, recorded[-1].request.text_sha256
-            calibration = next((r.request.calibration for r in reversed(recorded) if r.request.calibration), None)
-        named = requests(profile, identity, text_sha256, calibration)
-        return with_bisections(named, lambda request: read_record(folder, request)) if profile.cliff else named
-
-
-def _recorded(folder: Path) -> list[Record]:
-    """All records of a model that can be read, whatever they were asked for, the newest last."""
-    found = []
-    for path in (folder / "records").glob("*.json"):
-        try:
-            found.append(Record.model_validate_json(path.read_text(encoding="utf-8")))
-        except (ValidationError, UnicodeDecodeError):
-            continue
-    return sorted(found, key=lambda record: record.provenance.finished)
-
-
-def _problem(folder: Path, records: list[Record], wanted: list[Request]) -> str:
-    """Why a model is not complete, in one sentence; empty where it is."""
-    if len(records) == len(wanted):
-        return ""
-    state, count = read_state(folder), f"{len(records)} of {len(wanted)} trials are recorded"
-    broken = [r.file_name for r in wanted if (folder / "records" / r.file_name).exists() and read_record(folder, r) is None]
-    if broken:
-        return f"{count}; {', '.join(broken)} cannot be read and will be measured again."
-    if state is None:
-        return "it has not run."
-    if state.state == "failed":
-        return f"{count}; it failed: {inline(state.reason)}"
-    if state.state == "stopped":
-        return f"{count}; it was stopped between trials at {state.at:%Y-%m-%d %H:%M} and goes on when it is run again."
-    if state.state == "running":
-        return f"{count}; it started at {state.at:%Y-%m-%d %H:%M} and is still running or was killed."
-    return f"{count} under the present profile; the profile changed since it ran."
 
 
 def _source(record: Record) -> str:

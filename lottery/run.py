@@ -12,13 +12,13 @@ import nbformat
 from nbconvert.exporters import get_exporter
 
 from lottery.checkpoints import checkpoint
+from lottery.collection import collect
 from lottery.corpus import corpus
 from lottery.errors import LotteryError, NotFetchedError
 from lottery.notebooks import execute
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs, project_root
 from lottery.records import read_state, write_state, write_whole
-from lottery.report import Model, Report
 
 
 def main() -> int:
@@ -87,15 +87,10 @@ def say(line: str) -> None:
 def complete(profile: Profile, name: str) -> bool:
     """Whether a model's notebook would have nothing to do: every trial recorded, and executed from just these sources."""
     folder = outputs(profile.profile) / name
-    if on_disk(profile, name).problem:
+    if collect(profile, name).problem:
         return False
     stamp = folder / "stamp"
     return (folder / f"{name}.ipynb").exists() and stamp.exists() and stamp.read_text() == _stamp(profile, name)
-
-
-def on_disk(profile: Profile, name: str) -> Model:
-    """What is recorded of one model of a profile."""
-    return Report(profile.model_copy(update={"checkpoints": {name: profile.checkpoints[name]}})).models[0]
 
 
 def _stamp(profile: Profile, name: str, *inputs: Path) -> str:

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lottery.collection import collect
 from lottery.errors import LotteryError, ParamsError
 from lottery.params import Profile, load_profile, read_yaml
 from lottery.paths import outputs, project_root
 from lottery.records import read_state, write_state
-from lottery.report import Report
 from lottery.run import complete
 
 ACTIVE = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
@@ -215,9 +215,9 @@ def settle(profile: Profile) -> None:
 
 def status(profile: Profile) -> int:
     """Prints for each model how much is recorded, and whether it is done, running, waiting, failed or missing."""
-    report, queued = Report(profile), _queue_if_slurm_answers(profile)
-    for model in report.models:
-        state, job = read_state(report.folder / model.name), queued.get(model.name)
+    queued, folder = _queue_if_slurm_answers(profile), outputs(profile.profile)
+    for model in (collect(profile, name) for name in profile.checkpoints):
+        state, job = read_state(folder / model.name), queued.get(model.name)
         if job:
             how = f"{job.state.lower()} {job.where}, job {job.id}"
         elif not model.problem:
@@ -232,7 +232,7 @@ def status(profile: Profile) -> int:
             ended = fate(state.job) if state.job else ""
             how = f"failed: {ended}" if ended else f"{state.state} since {state.at:%Y-%m-%d %H:%M}"
         print(f"{model.name:24}{len(model.records):4} of {model.wanted:<4}{how}")
-    html = report.folder / "report.html"
+    html = folder / "report.html"
     print(f"{'report':24}{'':12}{html if html.exists() else 'not written'}")
     return 0
 

@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 
+from lottery.collection import collect
 from lottery.errors import LotteryError
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs
 from lottery.records import read_state, write_state
-from lottery.run import measure, on_disk, write_report
+from lottery.run import measure, write_report
 from lottery.slurm import settle
 
 STOPPED = 75  # sysexits' EX_TEMPFAIL: not done, try again
@@ -65,7 +66,7 @@ def report(profile: Profile) -> int:
 
 
 def _recorded(profile: Profile, name: str) -> int:
-    return len(on_disk(profile, name).records)
+    return len(collect(profile, name).records)
 
 
 def main() -> int:

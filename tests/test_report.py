@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -88,6 +89,20 @@ def test_a_corrupt_record_is_named_and_the_rest_appears(profile):
     report = Report(profile)
     assert f"3 of 4 trials are recorded; {asked[2].file_name} cannot be read and will be measured again." in report.answer().data
     assert len(report.data) == 3
+    assert report.figure()
+
+
+def test_records_of_an_older_version_are_named_and_measured_again(profile):
+    asked = fill(profile, "phi-2", [10, 12, 18, 500])
+    path = outputs("toy") / "phi-2" / "records" / asked[3].file_name
+    older = json.loads(path.read_text())
+    older["request"]["measurement"] -= 1
+    del older["result"]["kl"]
+    path.write_text(json.dumps(older))
+    path.rename(path.with_name("magnitude-0.9-0123456789ab.json"))
+    write_state(outputs("toy") / "phi-2", "finished")
+    report = Report(profile)
+    assert "3 of 4 trials are recorded; the others are of an older version, which measured otherwise, and" in report.answer().data
     assert report.figure()
 
 

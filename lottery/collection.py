@@ -1,0 +1,95 @@
+"""What lies on disk of a profile: the records of each model, and what is missing of it and why. No model is ever loaded."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lottery.checkpoints import checkpoint
+from lottery.corpus import corpus, corpus_identity
+from lottery.errors import LotteryError
+from lottery.params import Profile
+from lottery.paths import outputs
+from lottery.records import MEASUREMENT, Record, Request, read_record, read_state, requests
+from lottery.show import inline
+from lottery.ticket import with_bisections
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of a profile: its records, how many there should be, and what is wrong, if anything."""
+
+    name: str
+    records: list[Record]
+    wanted: int
+    problem: str
+
+
+def collect(profile: Profile, name: str) -> Model:
+    """The records of one model under a profile, in the order of its trials."""
+    folder = outputs(profile.profile) / name
+    try:
+        wanted = _requests(profile.model_copy(update={"model": name}), folder)
+    except LotteryError as error:
+        return Model(name, [], 0, inline(str(error)))
+    records = [record for request in wanted if (record := read_record(folder, request))]
+    return Model(name, records, len(wanted), _problem(folder, records, wanted))
+
+
+def _requests(profile: Profile, folder: Path) -> list[Request]:
+    """What should be recorded of a model. Where its text or its folder is gone, its newest record says what it was made with."""
+    recorded = _recorded(folder)
+    try:
+        identity, text_sha256 = checkpoint(profile).identity, corpus(profile.text).sha256
+        calibration = corpus_identity(profile.calibration_text, "calibration_text") if profile.calibrated else None
+    except LotteryError:
+        if not recorded:
+            raise
+        identity, text_sha256 = recorded[-1].request.checkpoint, recorded[-1].request.text_sha256
+        calibration = next((r.request.calibration for r in reversed(recorded) if r.request.calibration), None)
+    named = requests(profile, identity, text_sha256, calibration)
+    return with_bisections(named, lambda request: read_record(folder, request)) if profile.cliff else named
+
+
+def _recorded(folder: Path) -> list[Record]:
+    """All records of a model that can be read, whatever they were asked for, the newest last."""
+    found = []
+    for path in (folder / "records").glob("*.json"):
+        try:
+            found.append(Record.model_validate_json(path.read_text(encoding="utf-8")))
+        except (ValidationError, UnicodeDecodeError):
+            continue
+    return sorted(found, key=lambda record: record.provenance.finished)
+
+
+def _problem(folder: Path, records: list[Record], wanted: list[Request]) -> str:
+    """Why a model is not complete, in one sentence; empty where it is."""
+    if len(records) == len(wanted):
+        return ""
+    state, count = read_state(folder), f"{len(records)} of {len(wanted)} trials are recorded"
+    broken = [r.file_name for r in wanted if (folder / "records" / r.file_name).exists() and read_record(folder, r) is None]
+    if broken:
+        return f"{count}; {', '.join(broken)} cannot be read and will be measured again."
+    if state is None:
+        return "it has not run."
+    if state.state == "failed":
+        return f"{count}; it failed: {inline(state.reason)}"
+    if state.state == "stopped":
+        return f"{count}; it was stopped between trials at {state.at:%Y-%m-%d %H:%M} and goes on when it is run again."
+    if state.state == "running":
+        return f"{count}; it started at {state.at:%Y-%m-%d %H:%M} and is still running or was killed."
+    if _older(folder):
+        return f"{count}; the others are of an older version, which measured otherwise, and will be measured again."
+    return f"{count} under the present profile; the profile changed since it ran."
+
+
+def _older(folder: Path) -> bool:
+    """Whether there are records in which a number meant something else than it does now."""
+    for path in (folder / "records").glob("*.json"):
+        try:
+            if json.loads(path.read_bytes())["request"]["measurement"] < MEASUREMENT:
+                return True
+        except (ValueError, KeyError, TypeError):
+            continue
+    return False
