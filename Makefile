@@ -3,9 +3,12 @@ PYTHON ?= python3
 BIN ?= .venv/bin
 READY ?= .venv/ready
 
-.PHONY: report test test-tasks lint lab fetch submit status bench stand-ins picture
+.PHONY: report verify test test-tasks lint lab fetch submit status bench stand-ins pictures
 report: $(READY)
 	@$(BIN)/python -m lottery.run $(PROFILE)
+
+verify: $(READY)
+	@$(BIN)/python -m lottery.verify $(PROFILE) $(if $(TRIALS),--trials=$(TRIALS)) $(if $(SEED),--seed=$(SEED))
 
 test: .venv/ready
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -35,8 +38,9 @@ status: $(READY)
 stand-ins: .venv/ready
 	@$(BIN)/python -m lottery.standins.train
 
-picture: report
-	@mkdir -p docs && pdftoppm -r 75 -f 1 -l 1 -png -singlefile outputs/$(PROFILE)/report.pdf docs/report
+pictures: report
+	@mkdir -p docs && cp outputs/$(PROFILE)/figures/perplexity-over-sparsity.svg docs/figure.svg
+	@pdftoppm -r 75 -f 1 -l 1 -png -singlefile outputs/$(PROFILE)/report.pdf docs/report
 
 .venv/ready: requirements.lock pyproject.toml
 	@echo "[install] creating .venv with $$($(PYTHON) --version)" && $(PYTHON) -m venv .venv

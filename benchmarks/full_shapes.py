@@ -17,9 +17,9 @@ import torch
 
 from benchmarks.alternate import publish
 from benchmarks.shapes import SHAPES, write
+from lottery.frame import median
 from lottery.params import validated
 from lottery.study import Study
-from lottery.tables import median
 
 WINDOWS, SPARSITIES = 2, [0.5, 0.9]
 

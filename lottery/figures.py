@@ -3,20 +3,16 @@
 import itertools
 import math
 
-import matplotlib
 import pandas as pd
 import seaborn as sns
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from lottery import style
+from lottery.frame import frame
 from lottery.records import Record
 from lottery.show import Picture
-from lottery.tables import frame, number, percent
+from lottery.tables import number, percent
 
 CLIFF = 2.0  # a step in which perplexity more than doubles
-
-matplotlib.rcParams["svg.hashsalt"] = "lottery"  # the same figure is the same file
-_MARKERS = "osD^vP*XhpH8"
 
 
 def curve(records: list[Record]) -> Picture | None:
@@ -32,42 +28,43 @@ def perplexity_over_sparsity(data: pd.DataFrame) -> Picture:
 
     A perplexity that is not finite is drawn at the upper edge with the sign for infinity.
     """
-    sns.set_theme(style="whitegrid", rc={"axes.edgecolor": ".6", "grid.color": ".92", "font.size": 10})
-    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    figure = style.new_figure()
     axes = figure.subplots()
     finite = data["perplexity"][data["perplexity"].map(math.isfinite)]
     low, high = (finite.min(), finite.max()) if len(finite) else (1.0, 10.0)
     top = high * (high / low) ** 0.12 + 0.5 * high
     series = list(lines(data).items())
-    colours = sns.color_palette("colorblind", max(len(series), 1))
+    colours = style.colours(len(series))
     ends = []
     for index, (label, points) in enumerate(series):
         x = points["sparsity"].to_numpy()
         y = [value if math.isfinite(value) else top for value in points["perplexity"]]
-        colour, marker = colours[index], _MARKERS[index % len(_MARKERS)]
+        colour, marker = colours[index], style.MARKERS[index % len(style.MARKERS)]
         broken = cliff(points)
         for i in range(len(x) - 1):
             axes.plot(x[i : i + 2], y[i : i + 2], color=colour, linewidth=1.8, linestyle="--" if broken == i else "-", zorder=2)
         axes.plot(x, y, color=colour, marker=marker, markersize=7, linestyle="none", markeredgecolor="white", zorder=3)
+        axes.vlines(
+            x, points["perplexity_low"].clip(upper=top), points["perplexity_high"].clip(upper=top), color=colour, linewidth=1.2, zorder=4
+        )
         for xi, value in zip(x, points["perplexity"], strict=True):
             if not math.isfinite(value):
-                axes.annotate("∞", (xi, top), textcoords="offset points", xytext=(0, 6), ha="center", color=colour)
+                axes.annotate("∞", (xi, top), textcoords="offset points", xytext=(0, 6), ha="center", color=style.ink(colour))
         ends.append((y[-1], x[-1], label, colour))
     axes.set_yscale("log")
     axes.set_ylim(low / 1.25, top * 1.25)
-    _label_ends(axes, ends)
+    style.label_ends(axes, ends)
     ticks = _apart(data["sparsity"].unique())
     axes.set_xticks(ticks, [percent(t) if t else "dense" for t in ticks])
     axes.set_xlim(-0.03, max([*data["sparsity"], 0.5]) + 0.02)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    style.logarithmic(axes.yaxis)
     axes.grid(axis="x", visible=False)
     axes.set_xlabel("sparsity of the linear layers inside the blocks")
     axes.set_ylabel("perplexity, log scale (lower is better)")
     sns.despine(figure)
     caption = (
-        "Perplexity over sparsity. Dashed: the cliff, the first step between two measured sparsities in which perplexity more than doubles."
+        "Perplexity over sparsity; bars, where they are longer than a mark: 95% intervals."
+        " Dashed: the cliff, the first step between two measured sparsities in which perplexity more than doubles."
         " Compare the shapes, not the heights: perplexity per token does not compare across tokenizers."
     )
     alt = "Line chart of perplexity over sparsity. " + " ".join(
@@ -84,15 +81,14 @@ def methods_compared(data: pd.DataFrame) -> Picture:
 
     Other allocations than the uniform one are left to the tables: three lines a method are more than an eye can follow.
     """
-    sns.set_theme(style="whitegrid", rc={"axes.edgecolor": ".6", "grid.color": ".92", "font.size": 10})
     shown = data[(data["allocation"] == "uniform") & (data["method"] != "dense")]
     models, methods = list(data["model"].unique()), list(shown["base_method"].unique())
     columns = min(3, len(models))
     rows = math.ceil(len(models) / columns)
-    figure = Figure(figsize=(8, 2.6 * rows + 0.9), layout="constrained")
+    figure = style.new_figure(height=2.6 * rows + 0.9)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
-    colours = dict(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True))
-    markers = dict(zip(methods, itertools.cycle(_MARKERS), strict=False))
+    colours = dict(zip(methods, style.colours(len(methods)), strict=True))
+    markers = dict(zip(methods, itertools.cycle(style.MARKERS), strict=False))
     drawn_here = data[data["perplexity"].map(math.isfinite) & (data["allocation"] == "uniform")]
     judged = drawn_here.loc[drawn_here["base_method"] != "random", "perplexity"]  # the control lies so high that it would flatten all else
     low, top = (judged.min() / 1.3, judged.max() * 1.6) if len(judged) else (1.0, 10.0)
@@ -117,9 +113,7 @@ def methods_compared(data: pd.DataFrame) -> Picture:
         panel.grid(axis="x", visible=False)
     panels[0].set_yscale("log")
     panels[0].set_ylim(low, top)
-    panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if top < 200 * low else (1,)))
-    panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    panels[0].yaxis.set_minor_formatter(NullFormatter())
+    style.logarithmic(panels[0].yaxis, decades_only=top >= 200 * low)
     for panel in panels[len(models) :]:
         panel.set_visible(False)
     figure.supxlabel("sparsity of the linear layers inside the blocks", fontsize=10)
@@ -172,25 +166,3 @@ def cliff(points: pd.DataFrame) -> int | None:
         if math.isfinite(values[i]) and values[i + 1] > CLIFF * values[i]:
             return i
     return None
-
-
-def _label_ends(axes, ends: list[tuple]) -> None:
-    """Names at the right end of each line, pushed apart so that none covers another."""
-    figure_height = axes.figure.get_size_inches()[1] * 72 * 0.8
-    low, high = (math.log(limit) for limit in axes.get_ylim())
-    least = 13 / figure_height  # points of a line of text, as a share of the axis
-    placed = -1.0
-    for y, x, label, colour in sorted(ends, key=lambda end: end[0]):
-        share = (math.log(y) - low) / (high - low)
-        placed = max(share, placed + least)
-        shift = (placed - share) * figure_height
-        axes.annotate(
-            label,
-            (x, y),
-            textcoords="offset points",
-            xytext=(10, shift),
-            va="center",
-            color=colour,
-            fontweight="bold",
-            annotation_clip=False,
-        )

@@ -1,4 +1,4 @@
-"""Numbers to sentences. Each takes the data frame of ``tables.frame`` and says what it carries, or that it carries nothing."""
+"""Numbers to sentences. Each takes the data frame of ``frame.frame`` and says what it carries, or that it carries nothing."""
 
 import itertools
 import math
@@ -246,5 +246,8 @@ def do_methods_agree(data: pd.DataFrame, records: list[Record]) -> str:
     if len(set(best.values())) == 1:
         return f"All {len(best)} ways of pruning find the best ticket in the same model, {next(iter(best.values()))}."
     groups = {model: [method for method, found in best.items() if found == model] for model in dict.fromkeys(best.values())}
-    said = "; ".join(f"{model} by {', '.join(found)}" for model, found in groups.items())
+    few = 4  # more names than that nobody reads
+    said = "; ".join(
+        f"{model} by {', '.join(found) if len(found) <= few else f'{len(found)} of {len(best)} ways'}" for model, found in groups.items()
+    )
     return f"The best ticket depends on how it is looked for: {said}."

@@ -19,7 +19,7 @@ def provenance(plan: Plan, started: datetime) -> Provenance:
     """The provenance of a trial that began at ``started`` and ends now. No host, user, path or environment is recorded."""
     versions = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
     if plan.device.type == "cuda":
-        versions["cuda"] = torch.version.cuda
+        versions |= {"cuda": torch.version.cuda, "driver": _driver()}
     commit, dirty = commit_now()
     return Provenance(
         commit=commit,
@@ -36,6 +36,15 @@ def provenance(plan: Plan, started: datetime) -> Provenance:
         finished=datetime.now().astimezone(),
         slurm_job=slurm_job(),
     )
+
+
+def _driver() -> str:
+    """The version of the GPU's driver; 'unknown' where nobody tells."""
+    try:
+        line = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        return subprocess.run(line, capture_output=True, text=True, check=True, timeout=20).stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return "unknown"
 
 
 def commit_now() -> tuple[str, bool]:

@@ -1,11 +1,9 @@
 """One trial on disk: what was asked, what was measured, and where it came from. Written once, whole, or not at all."""
 
-import errno
 import hashlib
 import json
 import os
 import re
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -13,12 +11,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lottery import knowledge
-from lottery.errors import LotteryError
+from lottery.files import write_whole
 from lottery.methods import Variant
 from lottery.params import Profile
 
-# Raised whenever the meaning of a measured number changes: older records are then measured again.
-MEASUREMENT = 2
+# Raised whenever the meaning of a measured number changes, or one is added: older records are then measured again.
+MEASUREMENT = 3
 
 
 class Request(BaseModel):
@@ -128,6 +126,7 @@ class Result(BaseModel):
     sparsity_prunable: float
     sparsity_model: float
     sparsity_layers: dict[str, float]
+    layer_weights: dict[str, int]
     pruning_seconds: float
     bandwidth: float  # bytes per second of a plain copy on the device that generated
     decode_bytes: int  # bytes of weights that are read for each token
@@ -205,34 +204,6 @@ def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: s
             Request(measurement=MEASUREMENT, checkpoint=checkpoint, text_sha256=text_sha256, **variant._asdict(), **calibrated, **shared)
         )
     return found
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all: a temporary file beside it, flushed to disk, then renamed over it.
-
-    **Raises** ``LotteryError`` where the disk is full.
-    """
-    try:
-        _write_and_rename(path, text)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise LotteryError(f"no room left on the disk for {path}; make some and run again, what is recorded stays") from error
-        raise
-
-
-def _write_and_rename(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
 
 
 def write_record(folder: Path, record: Record) -> Path:

@@ -6,13 +6,15 @@ from functools import cached_property
 import pandas as pd
 from IPython.display import Markdown
 
-from lottery import figures, findings, speed, tables
+from lottery import figures, findings, layers, pareto, published, speed, tables
 from lottery.collection import Model, collect
+from lottery.files import write_whole
+from lottery.frame import frame
 from lottery.methods import ALLOCATIONS, METHODS
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
 from lottery.records import Record, read_steadiness
-from lottery.show import Picture, prose, table
+from lottery.show import Picture, inline, prose, table
 
 
 class Report:
@@ -32,7 +34,7 @@ class Report:
 
     @cached_property
     def data(self) -> pd.DataFrame:
-        return tables.frame(self.records)
+        return frame(self.records)
 
     @cached_property
     def main(self) -> pd.DataFrame:
@@ -63,28 +65,57 @@ class Report:
     def figure(self) -> Picture | Markdown:
         if not self.records:
             return prose("*There is nothing to draw: no trial is recorded under this profile.*")
-        return figures.perplexity_over_sparsity(self.main)
+        self._keep_table("trials", self.data)
+        return self._keep_figure("perplexity-over-sparsity", figures.perplexity_over_sparsity(self.main))
 
     def methods(self) -> Markdown:
         """The ways of pruning beside each other, where there are several."""
         if not self._several:
             return prose("Only one way of pruning was asked for. `make report PROFILE=methods` compares all of them.")
         data = self.data
-        parts = [f"{findings.which_method_keeps_most(data)} {findings.do_methods_agree(data, self.records)}"]
-        for model, rows in data.groupby("model", sort=False):
-            dense = rows.loc[rows["method"] == "dense", "perplexity"]
-            parts += [
-                f"### {model}: perplexity by method",
-                f"Dense: {tables.number(dense.iloc[0])}." if len(dense) else "",
-                tables.by_method(rows),
-            ]
+        said = f"{findings.which_method_keeps_most(data)} {findings.do_methods_agree(data, self.records)}"
+        parts = [f"### Perplexity by method at {tables.percent(s)}\n\n{tables.by_method(data, s)}" for s in findings.levels(data)]
         return prose(
+            said,
             *parts,
-            "Bold: the lowest of each sparsity. Pruning: median seconds for the whole model, passes over the calibration data included.",
+            "Bold: the lowest of each model. Pruning: seconds for a whole model, passes over the calibration data included, median of the"
+            " models.",
         )
 
     def methods_figure(self) -> Picture | None:
-        return figures.methods_compared(self.data) if self._several else None
+        return self._keep_figure("methods", figures.methods_compared(self.data)) if self._several else None
+
+    def size_figure(self) -> Picture | None:
+        return self._keep_figure("bits-over-weights", pareto.picture(self.main))
+
+    def size(self) -> Markdown:
+        """Who is best at a number of weights that are not zero."""
+        self._keep_table("bits-over-weights", pareto.sizes(self.main)[pareto.COLUMNS])
+        return prose(pareto.who_is_best_at_a_size(self.main))
+
+    def zeros(self) -> Markdown:
+        """Where the zeros are."""
+        if not self.records:
+            return prose("*No trial is recorded.*")
+        self._keep_table("zeros-by-layer", layers.zeros(self.records))
+        judged = [record for record in self.records if record.request.key in set(self.main["key"])]
+        return prose(layers.share_table(judged), layers.where_they_are(self.records))
+
+    def zeros_figure(self) -> Picture | None:
+        return self._keep_figure("zeros-by-layer", layers.picture(self.records))
+
+    def published(self) -> Markdown:
+        """Published figures beside those measured here."""
+        self._keep_table("published", published.beside(self.records, self.profile.text))
+        return prose(published.told(self.records, self.profile.text))
+
+    def _keep_figure(self, name: str, picture: Picture | None) -> Picture | None:
+        if picture:
+            picture.save(self.folder / "figures", name)
+        return picture
+
+    def _keep_table(self, name: str, data: pd.DataFrame) -> None:
+        write_whole(self.folder / "tables" / f"{name}.csv", data.to_csv(index=False))
 
     def tables(self) -> Markdown:
         """For each model its five columns, or why there are none."""
@@ -93,11 +124,11 @@ class Report:
             parts.append(f"### {model.name}")
             if records := self._main_records(model):
                 first = records[0]
-                parts.append(f"{_source(first)}, {first.architecture}, {first.result.parameters:,} parameters.")
-                parts.append(tables.trials(records).data)
-                zeros = {tables.percent(r.request.sparsity): tables.percent(r.result.sparsity_model) for r in records if r.request.sparsity}
-                if zeros:
-                    parts.append("Zeros over the whole model: " + ", ".join(f"{z} at {s}" for s, z in zeros.items()) + ".")
+                parts.append(
+                    f"{_source(first)}, {first.architecture}, {first.result.parameters:,} parameters;"
+                    f" [executed notebook]({model.name}/{model.name}.ipynb)."
+                )
+                parts.append(tables.trials(records, f"{model.name}/records").data)
             if model.problem:
                 parts.append(f"**Incomplete:** {model.problem}")
         return prose(*parts)
@@ -130,8 +161,9 @@ class Report:
         return prose(*said)
 
     def samples(self) -> Markdown:
-        """The first sample of every variant of every model."""
-        parts = [f"### {model.name}\n\n{tables.samples(self._main_records(model), 1).data}" for model in self.models if model.records]
+        """The first sample of every variant of every model, a table a model."""
+        shown = {model.name: records for model in self.models if (records := self._main_records(model))}
+        parts = [f"### {name}: texts\n\n{tables.side_by_side(records)}" for name, records in shown.items()]
         return prose(*parts) if parts else prose("*No text is recorded.*")
 
     def details(self) -> Markdown:
@@ -141,7 +173,7 @@ class Report:
         parts = []
         for model, rows in self.data.groupby("model", sort=False):
             records = [record for record in self.records if record.model == model]
-            parts += [f"### {model}: all figures", tables.quality(rows), tables.cost(records)]
+            parts += [f"### {model}: all figures", tables.quality(rows), tables.cost(records, f"{model}/records")]
         return prose(*parts)
 
     def protocol(self) -> Markdown:
@@ -176,14 +208,18 @@ class Report:
         rows = []
         for model in self.models:
             for where, count in Counter(_where(record) for record in model.records).items():
-                rows.append({"Model": model.name, "Trials": count, **dict(where)})
+                own = [record.provenance for record in model.records if _where(record) == where]
+                between = f"{min(p.started for p in own):%Y-%m-%d %H:%M} to {max(p.finished for p in own):%H:%M}"
+                rows.append({"Model": model.name, "Trials": count, "When": between, **dict(where)})
         versions = "; or ".join(dict.fromkeys(", ".join(f"{k} {v}" for k, v in r.provenance.versions.items()) for r in self.records))
         reason = "; ".join(dict.fromkeys(f"{r.provenance.dtype}: {r.provenance.dtype_reason}" for r in self.records))
         texts = ", ".join(sorted({r.request.text_sha256[:16] for r in self.records}))
         return prose(
             table(rows, right="Trials"),
-            f"Versions: {versions}. Dtype: {reason}. SHA-256 of the text begins with {texts}.",
+            f"Versions: {versions}. Dtype: {reason}. Seed: {self.profile.seed}. SHA-256 of the text begins with {texts}.",
             self._memory_plans(),
+            "`tables/trials.csv` beside this report holds the figures of all trials, and each record the whole of one trial with all of"
+            " this. `make verify` measures a random sample of them again and compares.",
         )
 
     def _memory_plans(self) -> str:
@@ -223,4 +259,5 @@ def _where(record: Record) -> tuple:
     commit = p.commit[:10] + (" with changes" if p.dirty else "")
     where = {"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Memory": p.memory_plan, "Commit": commit}
     where["Slurm job"] = p.slurm_job or "none"
+    where["Checkpoint"] = inline(record.request.checkpoint[:60])
     return tuple(where.items())

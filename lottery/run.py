@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import os
 import sys
 import time
 from datetime import datetime
@@ -15,10 +14,11 @@ from lottery.checkpoints import checkpoint
 from lottery.collection import collect
 from lottery.corpus import corpus
 from lottery.errors import LotteryError, NotFetchedError
+from lottery.files import write_whole
 from lottery.notebooks import execute
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs, project_root
-from lottery.records import read_state, write_state, write_whole
+from lottery.records import read_state, write_state
 
 
 def main() -> int:
@@ -139,9 +139,7 @@ def render(notebook: Path, exporter: str, target: Path) -> None:
     node = nbformat.read(notebook, as_version=4)
     title = next((c.source.lstrip("# ").splitlines()[0] for c in node.cells if c.source.startswith("# ")), notebook.stem)
     body, _ = get_exporter(exporter)().from_notebook_node(node, resources={"metadata": {"name": notebook.stem, "title": title}})
-    part = target.with_name(f".{target.name}.part")
-    part.write_bytes(body if isinstance(body, bytes) else body.encode())
-    os.replace(part, target)
+    write_whole(target, body)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,15 @@
 
 import io
 import re
+import string
 import unicodedata
+from pathlib import Path
 
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 from tabulate import tabulate
+
+from lottery.files import write_whole
 
 # Control, format (also the bidirectional overrides), surrogate, private use, unassigned: never shown raw.
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
@@ -42,6 +46,15 @@ def verbatim(text: str) -> str:
     return f"{fence}text\n{short}\n{fence}"
 
 
+def plain(text: str) -> str:
+    """Text from elsewhere as running text, in a table say: every sign that Markdown or TeX could take for its own is written as its
+    number, and a newline as ↵."""
+    return "".join(f"&#{ord(c)};" if c in _SIGNS else c for c in " ↵ ".join(visible(text).strip().split("\n")))
+
+
+_SIGNS = set(string.punctuation) - set(",.;?!")
+
+
 def inline(text: str) -> str:
     """A Markdown code span that holds a line from elsewhere, an error message say, as it is."""
     line = " ".join(visible(text).split())
@@ -55,7 +68,14 @@ class Picture:
     def __init__(self, figure: Figure, caption: str, alt: str):
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-        self.svg, self.caption, self.alt = buffer.getvalue(), caption, alt
+        self.figure, self.svg, self.caption, self.alt = figure, buffer.getvalue(), caption, alt
+
+    def save(self, folder: Path, name: str) -> None:
+        """Writes the figure as ``name.svg``, and as ``name.png`` with 200 dots an inch."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+        write_whole(folder / f"{name}.svg", self.svg)
+        write_whole(folder / f"{name}.png", buffer.getvalue())
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         return {"image/svg+xml": self.svg, "text/plain": self.alt}, {"caption": self.caption, "alt": self.alt}

@@ -11,6 +11,7 @@ from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus, corpus_identity, prompts, windows
 from lottery.errors import LotteryError, StoppedError
 from lottery.figures import curve
+from lottery.frame import median
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
 from lottery.pruning import check_pattern
@@ -42,7 +43,8 @@ class Study:
             self._check_context()
             self._check_vocabulary()
             self.windows = windows(self.tokenizer, self.text, profile.window, profile.max_windows)
-            self.calibration = self._calibration()
+            if any(request.calibration and read_record(self.folder, request) is None for request in self.requests):
+                self.calibration  # noqa: B018 - so that a text that does not do fails now and not after hours
 
     @classmethod
     def from_notebook(cls) -> "Study":
@@ -118,7 +120,7 @@ class Study:
                 record = self.trials.run(request, todo, label)
                 write_record(self.folder, record)
                 result = record.result
-                speed = tables.median(result.speed.tokens_per_second)
+                speed = median(result.speed.tokens_per_second)
                 self.say(f"{label}: perplexity {tables.number(result.perplexity)}, {tables.number(speed)} tokens/s, recorded")
 
     def _check_stop(self) -> None:
@@ -128,10 +130,11 @@ class Study:
             stop.unlink()
             raise StoppedError(f"stopped between trials, {len(self.records)} of {len(self.requests)} are recorded; run again to go on")
 
-    def _calibration(self) -> torch.Tensor | None:
-        """Calibration samples, where a trial that is still to be measured needs them."""
+    @cached_property
+    def calibration(self) -> torch.Tensor | None:
+        """Calibration samples, where a way of pruning needs them."""
         profile = self.profile
-        if not any(request.calibration and read_record(self.folder, request) is None for request in self.requests):
+        if not profile.calibrated:
             return None
         text = corpus(profile.calibration_text, "calibration_text")
         return calibration(self.tokenizer, text, profile.calibration_samples, profile.calibration_tokens, profile.seed)

@@ -9,9 +9,10 @@ import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-from lottery import coherence, generation, knowledge, loading, memory, perplexity, tables
+from lottery import coherence, generation, knowledge, loading, memory, perplexity
 from lottery.errors import LotteryError, NotFiniteError
 from lottery.evaluation import evaluate
+from lottery.frame import quantiles
 from lottery.likelihood import Likelihoods
 from lottery.methods import DENSE, can_stream
 from lottery.provenance import provenance
@@ -52,8 +53,8 @@ class Trials:
         """Times the dense model again. The machine was steady if both medians lie within the quartiles of the other, or within 3%."""
         first = next(r for r in self.study.records if r.request.method == "dense").result.speed
         last = self._timed(self._dense())
-        low, middle, high = tables.quantiles(last.tokens_per_second)
-        before = tables.quantiles(first.tokens_per_second)
+        low, middle, high = quantiles(last.tokens_per_second)
+        before = quantiles(first.tokens_per_second)
         apart = abs(middle / before[1] - 1)
         steady = apart <= 0.03 or (low <= before[1] <= high and before[0] <= middle <= before[2])
         same = first.device == last.device
@@ -111,6 +112,7 @@ class Trials:
                 sparsity_prunable=sparsity.prunable,
                 sparsity_model=sparsity.model,
                 sparsity_layers=sparsity.layers,
+                layer_weights=sparsity.layer_weights,
                 pruning_seconds=seconds,
                 bandwidth=self._bandwidth,
                 decode_bytes=decode_bytes,

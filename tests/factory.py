@@ -4,12 +4,13 @@ from datetime import UTC, datetime
 
 from lottery.records import Coherence, Memory, Provenance, Record, Request, Result, Sample, Speed
 
+_LAYERS = [f"model.layers.{block}.{kind}" for block in range(2) for kind in ("self_attn.q_proj", "mlp.up_proj")]
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def record_of(
     model, method, sparsity, perplexity=10.0, *, bits_per_byte=1.0, verdict="coherent", speed=100.0, text="Once more.", device="a CPU", parameters=1000, window_nll=None, windows=1,
-    allocation="uniform", pattern="unstructured"
+    allocation="uniform", pattern="unstructured", layers=None
 ) -> Record:  # fmt: skip
     return Record(
         model=model,
@@ -25,7 +26,7 @@ def record_of(
             perplexity=perplexity, first_window_perplexity=perplexity, word_perplexity=perplexity**1.3, bits_per_byte=bits_per_byte, kl=0.5, agreement=0.75,
             window_nll=window_nll or [bits_per_byte] * windows, window_kl=[3.5] * windows, window_agreed=[5.0] * windows, window_bytes=[20] * windows,
             window_words=[4] * windows, scored_tokens=7 * windows, parameters=parameters, prunable_parameters=parameters // 2,
-            sparsity_prunable=sparsity, sparsity_model=sparsity / 2, sparsity_layers={"block.0": sparsity}, pruning_seconds=0.1,
+            sparsity_prunable=sparsity, sparsity_model=sparsity / 2, sparsity_layers=layers or dict.fromkeys(_LAYERS, sparsity), layer_weights=dict.fromkeys(_LAYERS, parameters // 8), pruning_seconds=0.1,
             bandwidth=1e9, decode_bytes=4 * parameters,
             speed=Speed(
                 new_tokens=4, tokens_per_second=[speed, speed * 1.01, speed * 0.99], prefill_tokens_per_second=[speed * 10] * 3,

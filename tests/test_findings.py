@@ -3,9 +3,10 @@ import math
 import pytest
 
 from lottery import findings, speed
+from lottery.frame import frame
 from lottery.records import Steadiness
 from lottery.render.pdf import legible
-from lottery.tables import by_method, cost, frame, number, percent, quality, samples, size, tickets, trials
+from lottery.tables import by_method, cost, number, percent, quality, samples, size, tickets, trials
 from tests.factory import record_of, sweep_of
 
 
@@ -254,13 +255,15 @@ def test_whether_the_best_ticket_depends_on_the_way_of_looking():
     assert said(GOOD, BAD) == ""
 
 
-def test_the_table_of_methods_marks_the_lowest_of_each_sparsity():
+def test_the_table_of_methods_marks_the_lowest_of_each_model():
     records = [*ways("a", magnitude=(1.5, 4.0), wanda=(1.4, 5.0)), record_of("a", "wanda", 0.5, 20.0, pattern="2:4")]
-    lines = by_method(frame(records)).splitlines()
+    records += ways("b", magnitude=(1.5, 4.0), wanda=(1.6, 5.0))
+    lines = by_method(frame(records), 0.5).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0] == ["Method", "50%", "70%", "Pruning"]
+    assert cells[0] == ["Method", "a", "b", "Pruning"]
     assert cells[2:] == [
-        ["magnitude", "15.0", "**40.0**", "0.10 s"],
-        ["wanda", "**14.0**", "50.0", "0.10 s"],
+        ["dense", "10.0", "10.0", ""],
+        ["magnitude", "15.0", "**15.0**", "0.10 s"],
+        ["wanda", "**14.0**", "16.0", "0.10 s"],
         ["wanda\u00a02:4", "20.0", "", "0.10 s"],
     ]

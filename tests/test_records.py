@@ -8,8 +8,9 @@ from lottery import records
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus
 from lottery.errors import LotteryError
+from lottery.files import write_whole
 from lottery.params import validated
-from lottery.records import read_record, read_state, requests, write_record, write_state, write_whole
+from lottery.records import read_record, read_state, requests, write_record, write_state
 from tests.conftest import TOY
 from tests.factory import record_of
 

@@ -157,7 +157,7 @@ def test_killed_out_of_memory_cancelled_and_a_node_down_then_only_the_rest_runs(
 def test_a_task_near_its_time_limit_or_preempted_stops_between_trials_and_goes_on_from_there(toy_project, cluster):
     profile = toy_project / "params" / "toy.yaml"
     values = yaml.safe_load(profile.read_text()) | {"checkpoints": {"phi-2": "stand-in:phi-2"}}
-    values["sparsities"] = [round(0.04 * step, 2) for step in range(1, 21)]
+    values["sparsities"] = [round(0.02 * step, 2) for step in range(1, 41)]
     profile.write_text(yaml.safe_dump(values, sort_keys=False))
     job = re.search(r"job (\d+): phi-2", submitted(toy_project, cluster, SET="memory=4G cpus=2 warning=30"))[1]
     cluster.wait(lambda: len(records(toy_project)) >= 2, 120)
@@ -166,9 +166,9 @@ def test_a_task_near_its_time_limit_or_preempted_stops_between_trials_and_goes_o
     cluster.wait(lambda: "start 2" in log.read_text(), 120)
     between = log.read_text()
     first = records(toy_project)
-    assert 2 <= len(first) < 21
+    assert 2 <= len(first) < 41
     assert "warned, as before a time limit: stopping after this trial" in between
-    assert re.search(r"phi-2: stopped between trials, \d+ of 21 are recorded; run again to go on\n", between)
+    assert re.search(r"phi-2: stopped between trials, \d+ of 41 are recorded; run again to go on\n", between)
     assert "--- exit 75, " in between
     cluster.run("scontrol", "update", f"JobId={job}_0", "TimeLimit=1:00:00")
 
@@ -177,10 +177,10 @@ def test_a_task_near_its_time_limit_or_preempted_stops_between_trials_and_goes_o
     cluster.wait(lambda: "start 3" in log.read_text(), 120)
     assert log.read_text().count("warned, as before a time limit: stopping after this trial") == 2
     second = records(toy_project)
-    assert len(first) < len(second) < 21
+    assert len(first) < len(second) < 41
     cluster.wait(lambda: not states(cluster), 500)
     assert first.items() <= second.items() <= records(toy_project).items()
-    assert len(records(toy_project)) == 21
+    assert len(records(toy_project)) == 41
     assert "Incomplete" not in (toy_project / "outputs" / "toy" / "report.html").read_text()
 
 

@@ -9,13 +9,15 @@ from lottery.errors import LotteryError
 
 
 class Sparsity(NamedTuple):
-    """Zeros over the pruned layers, over the whole model, and of each layer; a parameter counts once however often it is shared."""
+    """Shares of zeros over the pruned layers, over the whole model, and of each layer, and the weights of each layer; a parameter
+    counts once however often it is shared."""
 
     parameters: int
     prunable_parameters: int
     prunable: float
     model: float
     layers: dict[str, float]
+    layer_weights: dict[str, int]
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
@@ -60,7 +62,9 @@ def count_zeros(model: nn.Module) -> Sparsity:
     layers = {name: _zeros([layer.weight]) for name, layer in prunable(model).items()}
     gone_prunable, size_prunable = (sum(counts) for counts in zip(*layers.values(), strict=True))
     gone, size = _zeros(list(model.parameters()))  # parameters() names a shared tensor once
-    return Sparsity(size, size_prunable, gone_prunable / size_prunable, gone / size, {name: z / n for name, (z, n) in layers.items()})
+    shares = {name: zeros / weights for name, (zeros, weights) in layers.items()}
+    sizes = {name: weights for name, (_, weights) in layers.items()}
+    return Sparsity(size, size_prunable, gone_prunable / size_prunable, gone / size, shares, sizes)
 
 
 def _zeros(tensors: list[torch.Tensor]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bs4 import BeautifulSoup
 from nbconvert.exporters import HTMLExporter
 from traitlets import default
 
@@ -29,6 +30,50 @@ class LotteryHTMLExporter(HTMLExporter):
     def _no_output_prompt(self):
         return True
 
+    def from_notebook_node(self, nb, resources=None, **kwargs):
+        html, resources = super().from_notebook_node(nb, resources, **kwargs)
+        return finished(html), resources
+
     def default_filters(self):
         yield from super().default_filters()
         yield "markdown2html", to_html
+
+
+def finished(html: str) -> str:
+    """A page with what needs all of it: headings that can be linked to, contents, and tables that a keyboard and a screen reader can
+    follow."""
+    page = BeautifulSoup(html, "html.parser")
+    _name_headings(page)
+    for table in page.find_all("table"):
+        _make_accessible(page, table)
+    for place in page.find_all("nav"):
+        place.find("ol").extend(_entry(page, heading) for heading in page.find_all("h2"))
+    return str(page)
+
+
+def _name_headings(page: BeautifulSoup) -> None:
+    """Every heading gets a name of its own: pandoc, which sees a cell at a time, gives some twice."""
+    taken: dict[str, int] = {}
+    for heading in page.find_all(["h1", "h2", "h3", "h4"]):
+        name = heading.get("id") or "section"
+        taken[name] = taken.get(name, 0) + 1
+        heading["id"] = name if taken[name] == 1 else f"{name}-{taken[name]}"
+
+
+def _entry(page: BeautifulSoup, heading):
+    entry, link = page.new_tag("li"), page.new_tag("a", href=f"#{heading['id']}")
+    link.string = heading.get_text()
+    entry.append(link)
+    return entry
+
+
+def _make_accessible(page: BeautifulSoup, table) -> None:
+    """Headers say what they head; a table that is wider than the screen scrolls by itself, with the keyboard too."""
+    for header in table.select("thead th"):
+        header["scope"] = "col"
+    for row in table.select("tbody tr"):
+        if first := row.find("td"):
+            first.name, first["scope"] = "th", "row"
+    above = table.find_previous(["h2", "h3"])
+    name = f"Table: {above.get_text()}" if above else "Table"
+    table.wrap(page.new_tag("div", attrs={"class": "wide", "role": "region", "tabindex": "0", "aria-label": name}))

@@ -13,10 +13,12 @@ def to_html(markdown: str) -> str:
     )
 
 
-def to_typst(markdown: str, title: str, header: str) -> str:
-    """A whole Typst document with a title block."""
+def to_typst(markdown: str, title: str, subtitle: str, header: str) -> str:
+    """A whole Typst document with a title block and contents; the document's second headings become its first."""
     arguments = [
         "--standalone", "--wrap=none", "--columns=10000", "--syntax-highlighting=none",
-        "-V", "papersize=a4", "-V", "fontsize=10pt", "-V", f"header-includes={header}", "-M", f"title={title}", "-M", "lang=en",
+        "--shift-heading-level-by=-1", "--table-of-contents", "--toc-depth=1",
+        "-V", "papersize=a4", "-V", "fontsize=10pt", "-V", f"header-includes={header}",
+        "-M", f"title={title}", "-M", f"subtitle={subtitle}", "-M", "lang=en",
     ]  # fmt: skip
     return pypandoc.convert_text(markdown, "typst", format=MARKDOWN, extra_args=arguments)

@@ -32,9 +32,9 @@ class LotteryPDFExporter(Exporter):
         notebook, resources = super().from_notebook_node(nb, resources, **kwargs)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            title, markdown = to_markdown(notebook, folder)
+            title, subtitle, markdown = to_markdown(notebook, folder)
             source = folder / "report.typ"
-            source.write_text(to_typst(legible(markdown), title, _HEADER.read_text(encoding="utf-8")), encoding="utf-8")
+            source.write_text(to_typst(legible(markdown), title, subtitle, _HEADER.read_text(encoding="utf-8")), encoding="utf-8")
             pdf = typst.compile(str(source), root=str(folder), font_paths=[str(_FONTS)])
         return pdf, resources
 
@@ -42,18 +42,20 @@ class LotteryPDFExporter(Exporter):
 _HEADER = Path(__file__).parent / "templates" / "header.typ"
 
 
-def to_markdown(notebook, folder: Path) -> tuple[str, str]:
-    """A notebook as its title and one Markdown text; its pictures are written into ``folder``."""
-    parts, title = [], "Notebook"
+def to_markdown(notebook, folder: Path) -> tuple[str, str, str]:
+    """A notebook as its title, the sentence below that, and one Markdown text; its pictures are written into ``folder``."""
+    parts, title, subtitle = [], "Notebook", ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             source = cell.source
             if match := re.match(r"# (.+)\n?", source):
-                title, source = match[1], source[match.end() :]
+                title, source = match[1], source[match.end() :].strip()
+                if "\n" not in source:
+                    subtitle, source = source, ""
             parts.append(source)
         elif cell.cell_type == "code" and "remove-output" not in cell.metadata.get("tags", []):
             parts += [_output(output, folder, len(parts)) for output in cell.outputs]
-    return title, "\n\n".join(part for part in parts if part.strip())
+    return title, subtitle, "\n\n".join(part for part in parts if part.strip())
 
 
 def _output(output, folder: Path, number: int) -> str:

@@ -1,0 +1,103 @@
+"""Quality against effective size: what a model predicts with the weights that are left in it, and who is best at each size."""
+
+import math
+
+import pandas as pd
+import seaborn as sns
+
+from lottery import style
+from lottery.show import Picture
+from lottery.tables import label, number, percent
+
+COLUMNS = ["model", "method", "sparsity", "nonzero", "bits_per_byte", "front"]
+
+
+def sizes(data: pd.DataFrame) -> pd.DataFrame:
+    """A row a variant: the weights of the whole model that are not zero, bits per byte, and whether it lies on the Pareto front.
+
+    Bits per byte and not perplexity, so that models with different tokenizers compare. A variant is on the front if no other with at
+    most as many non-zero weights predicts the text as well or better.
+    """
+    found = data[data["bits_per_byte"].map(math.isfinite)].copy()
+    found["nonzero"] = ((1 - found["sparsity_model"]) * found["parameters"]).round().astype(int)
+    found = found.sort_values(["nonzero", "bits_per_byte"], ignore_index=True)
+    best = found["bits_per_byte"].cummin()
+    found["front"] = (found["bits_per_byte"] == best) & ~found["bits_per_byte"].duplicated() & (best.shift(fill_value=math.inf) > best)
+    return found
+
+
+def picture(data: pd.DataFrame) -> Picture | None:
+    """Bits per byte over non-zero weights, both logarithmic, a line a model from its dense self down; the front drawn in grey.
+
+    ``None`` where nothing finite was measured.
+    """
+    found = sizes(data)
+    if found.empty:
+        return None
+    figure = style.new_figure()
+    axes = figure.subplots()
+    front = found[found["front"]]
+    axes.step(front["nonzero"], front["bits_per_byte"], where="post", color=".8", linewidth=7, solid_capstyle="round", zorder=1)
+    models = list(data["model"].unique())
+    for model, colour, marker in zip(models, style.colours(len(models)), style.MARKERS * len(models), strict=False):
+        points = found[found["model"] == model].sort_values("sparsity")
+        if points.empty:
+            continue
+        axes.plot(points["nonzero"], points["bits_per_byte"], color=colour, marker=marker, markersize=7, markeredgecolor="white", zorder=3)
+        dense = points.iloc[0]
+        at = (dense["nonzero"], dense["bits_per_byte"])
+        axes.annotate(model, at, textcoords="offset points", xytext=(0, -13), ha="center", color=style.ink(colour), **style.BOLD_TEXT)
+        for _, point in points[points["sparsity"] > 0].iterrows():
+            axes.annotate(
+                percent(point["sparsity"]), (point["nonzero"], point["bits_per_byte"]), textcoords="offset points", xytext=(7, 4),
+                fontsize=8, color=style.ink(colour),
+            )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    low, high = found["bits_per_byte"].min(), found["bits_per_byte"].max()
+    axes.set_ylim(low / (high / low) ** 0.12 / 1.1, high * 1.15)
+    axes.margins(x=0.12)
+    style.logarithmic(axes.xaxis)
+    style.logarithmic(axes.yaxis)
+    axes.set_xlabel("weights that are not zero, in the whole model, log scale")
+    axes.set_ylabel("bits per byte, log scale (lower is better)")
+    sns.despine(figure)
+    caption = (
+        "Bits per byte over the weights that are left, each line from the dense model on the right to its sparsest ticket on the left."
+        " Grey: the front, what no variant with as few or fewer weights betters. Compares across tokenizers."
+    )
+    alt = "Line chart of bits per byte over non-zero weights. " + " ".join(
+        f"{model}: " + ", ".join(f"{label(p)} {p['nonzero']:,} weights {number(p['bits_per_byte'])}" for _, p in points.iterrows()) + "."
+        for model, points in found.sort_values("sparsity").groupby("model", sort=False)
+    )
+    return Picture(figure, caption, alt)
+
+
+def who_is_best_at_a_size(data: pd.DataFrame) -> str:
+    """The Pareto front in a sentence, and whether any pruned variant is on it: the smaller dense model is what a ticket must beat."""
+    found = sizes(data)
+    dense = found[found["method"] == "dense"]
+    if dense["model"].nunique() < 2:
+        return "Fewer than two dense models are measured, so nothing can be said of who is best at a size."
+    front = found[found["front"]]
+    said = ", ".join(f"{_named(row)} ({row['nonzero']:,})" for _, row in front.iterrows())
+    text = f"From the fewest non-zero weights up, the best at its size is: {said}."
+    beating = []
+    for _, row in front[front["method"] != "dense"].iterrows():
+        beaten = dense[
+            (dense["nonzero"] >= row["nonzero"]) & (dense["model"] != row["model"]) & (dense["bits_per_byte"] > row["bits_per_byte"])
+        ]
+        if len(beaten):
+            beating.append(f"{_named(row)} has fewer weights left than the dense {_listed(beaten['model'])} and predicts the text better")
+    if beating:
+        return f"{text} So pruning can pay: {'; '.join(beating)}."
+    return f"{text} No pruned variant predicts the text better than the dense self of another model that has as many weights or more."
+
+
+def _named(row: pd.Series) -> str:
+    return f"{row['model']} {label(row)}"
+
+
+def _listed(names) -> str:
+    names = list(dict.fromkeys(names))
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

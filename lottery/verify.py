@@ -1,0 +1,91 @@
+"""Measures a random sample of recorded trials again and compares: ``python -m lottery.verify PROFILE``. No record is touched."""
+
+import argparse
+import math
+import random
+import sys
+
+from lottery.collection import collect
+from lottery.errors import LotteryError
+from lottery.params import Profile, load_profile
+from lottery.paths import outputs
+from lottery.provenance import commit_now
+from lottery.records import Record
+from lottery.tables import number, variant
+
+TOLERANCE = 1e-4  # relative, of bits per byte: on the machine of the record figures are equal, on another they differ by rounding
+
+
+def verify(profile: Profile, count: int, seed: int) -> int:
+    """Measures ``count`` recorded trials again, drawn with ``seed``, and prints how they compare. **Returns** how many differ.
+
+    A trial is the same where bits per byte and zeros of every layer agree to ``TOLERANCE``; whether the texts are the same too is said.
+
+    **Raises** ``LotteryError`` where nothing is recorded.
+    """
+    found = [record for name in profile.checkpoints for record in collect(profile, name).records]
+    if not found:
+        raise LotteryError(f"nothing is recorded under {outputs(profile.profile)}; make report PROFILE={profile.profile} measures")
+    drawn = random.Random(seed).sample(found, min(count, len(found)))
+    drawn.sort(key=found.index)  # trials of one model behind each other
+    print(f"measuring {len(drawn)} of {len(found)} recorded trials again, drawn with seed {seed}", flush=True)
+    different, study = 0, None
+    for record in drawn:
+        if study is None or study.profile.model_name != record.model:
+            study = _study(profile, record.model)
+        label = f"{record.model}, {variant(record.request)}"
+        again = study.trials.run(record.request, [record.request], f"again, {variant(record.request)}")
+        said, same = compared(record, again)
+        different += not same
+        print(f"{'same' if same else 'DIFFERENT'}: {label}: {said}", flush=True)
+    print(f"{len(drawn) - different} of {len(drawn)} trials are the same" + (_why() if different else ""), flush=True)
+    return different
+
+
+def compared(record: Record, again: Record) -> tuple[str, bool]:
+    """How two measurements of one trial compare, in words, and whether they are the same."""
+    was, now = record.result, again.result
+    close = math.isclose(was.bits_per_byte, now.bits_per_byte, rel_tol=TOLERANCE)
+    zeros = was.sparsity_layers == now.sparsity_layers
+    texts = [sample.text for sample in was.samples] == [sample.text for sample in now.samples]
+    said = "perplexity " + (f"{number(was.perplexity)} again" if was.perplexity == now.perplexity else _changed(was, now))
+    said += ", texts the same" if texts else ", other texts"
+    if not zeros:
+        said += ", zeros in other layers"
+    here, there = (f"{r.provenance.device}, {r.provenance.dtype}" for r in (again, record))
+    return said + (f" (recorded on {there}; now {here})" if here != there else ""), close and zeros
+
+
+def _changed(was, now) -> str:
+    change = f"by {now.perplexity / was.perplexity - 1:+.1e} of it" if math.isfinite(was.perplexity) else "once infinite"
+    return f"{number(was.perplexity)} recorded, {number(now.perplexity)} now, {change}"
+
+
+def _why() -> str:
+    commit, dirty = commit_now()
+    return f"; now at commit {commit[:10]}{' with changes' if dirty else ''}, the records say at which commit and on what they were made"
+
+
+def _study(profile: Profile, model: str):
+    from lottery.study import Study  # torch takes seconds, which a wrong argument should not cost
+
+    return Study(profile.model_copy(update={"model": model}))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure a random sample of recorded trials again and compare.")
+    parser.add_argument("profile", help="the name of a file in params/")
+    parser.add_argument("--trials", type=int, default=3, help="how many, 3 unless given")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw, 0 unless given")
+    given = parser.parse_args()
+    try:
+        if given.trials < 1:
+            raise LotteryError(f"--trials: given {given.trials}; allowed: a whole number of trials, at least 1")
+        return 1 if verify(load_profile(given.profile), given.trials, given.seed) else 0
+    except LotteryError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
