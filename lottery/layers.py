@@ -113,6 +113,9 @@ def where_they_are(records: list[Record]) -> str:
     return " ".join(said)
 
 
+_CAPTION = "How much of each model lies where, and how much of the whole is gone at each sparsity of the pruned layers."
+
+
 def share_table(records: list[Record]) -> str:
     """For each model the parts that are pruned, the rest, and the share of zeros over the whole model at each sparsity."""
     rows = []
@@ -133,7 +136,7 @@ def share_table(records: list[Record]) -> str:
             }
         )
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    return table([{name: row.get(name, "") for name in columns} for row in rows], right="|".join(columns[1:]))
+    return table([{name: row.get(name, "") for name in columns} for row in rows], "|".join(columns[1:]), _CAPTION)
 
 
 def _is_uneven(rows: pd.DataFrame) -> bool:

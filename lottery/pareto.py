@@ -43,10 +43,10 @@ def picture(data: pd.DataFrame) -> Picture | None:
         points = found[found["model"] == model].sort_values("sparsity")
         if points.empty:
             continue
-        axes.plot(points["nonzero"], points["bits_per_byte"], color=colour, marker=marker, markersize=7, markeredgecolor="white", zorder=3)
-        dense = points.iloc[0]
-        at = (dense["nonzero"], dense["bits_per_byte"])
-        axes.annotate(model, at, textcoords="offset points", xytext=(0, -13), ha="center", color=style.ink(colour), **style.BOLD_TEXT)
+        axes.plot(
+            points["nonzero"], points["bits_per_byte"], color=colour, marker=marker, markersize=7, markeredgecolor="white", label=model,
+            zorder=3,
+        )  # fmt: skip
         for _, point in points[points["sparsity"] > 0].iterrows():
             axes.annotate(
                 percent(point["sparsity"]), (point["nonzero"], point["bits_per_byte"]), textcoords="offset points", xytext=(7, 4),
@@ -55,7 +55,11 @@ def picture(data: pd.DataFrame) -> Picture | None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     low, high = found["bits_per_byte"].min(), found["bits_per_byte"].max()
-    axes.set_ylim(low / (high / low) ** 0.12 / 1.1, high * 1.15)
+    axes.set_ylim(low / 1.15, high * 1.2)
+    # Names at the lines would cover each other where the dense models are much alike; that corner, above them, is free.
+    legend = axes.legend(loc="upper right", frameon=False)
+    for name, line in zip(legend.get_texts(), legend.legend_handles, strict=True):
+        name.set(color=style.ink(line.get_color()), fontweight="bold")
     axes.margins(x=0.12)
     style.logarithmic(axes.xaxis)
     style.logarithmic(axes.yaxis)
@@ -74,14 +78,15 @@ def picture(data: pd.DataFrame) -> Picture | None:
 
 
 def who_is_best_at_a_size(data: pd.DataFrame) -> str:
-    """The Pareto front in a sentence, and whether any pruned variant is on it: the smaller dense model is what a ticket must beat."""
-    found = sizes(data)
+    """The Pareto front of the variants whose texts are coherent, and whether a pruned one betters another model that is dense: that is
+    what a ticket must beat."""
+    found = sizes(data[(data["method"] == "dense") | data["coherent"].astype(bool)])
     dense = found[found["method"] == "dense"]
     if dense["model"].nunique() < 2:
         return "Fewer than two dense models are measured, so nothing can be said of who is best at a size."
     front = found[found["front"]]
     said = ", ".join(f"{_named(row)} ({row['nonzero']:,})" for _, row in front.iterrows())
-    text = f"From the fewest non-zero weights up, the best at its size is: {said}."
+    text = f"Of those whose texts are coherent, from the fewest non-zero weights up, the best at its size is: {said}."
     beating = []
     for _, row in front[front["method"] != "dense"].iterrows():
         beaten = dense[

@@ -74,22 +74,23 @@ class Report:
             return prose("Only one way of pruning was asked for. `make report PROFILE=methods` compares all of them.")
         data = self.data
         said = f"{findings.which_method_keeps_most(data)} {findings.do_methods_agree(data, self.records)}"
-        parts = [f"### Perplexity by method at {tables.percent(s)}\n\n{tables.by_method(data, s)}" for s in findings.levels(data)]
+        parts = [tables.by_method(data, level) for level in findings.levels(data)]
         return prose(
             said,
             *parts,
-            "Bold: the lowest of each model. Pruning: seconds for a whole model, passes over the calibration data included, median of the"
-            " models.",
+            "The seconds of pruning are those of a whole model, passes over the calibration data included; the median of the models.",
         )
 
     def methods_figure(self) -> Picture | None:
         return self._keep_figure("methods", figures.methods_compared(self.data)) if self._several else None
 
     def size_figure(self) -> Picture | None:
-        return self._keep_figure("bits-over-weights", pareto.picture(self.main))
+        return self._keep_figure("bits-over-weights", pareto.picture(self.main)) if self.records else None
 
     def size(self) -> Markdown:
         """Who is best at a number of weights that are not zero."""
+        if not self.records:
+            return prose("*No trial is recorded.*")
         self._keep_table("bits-over-weights", pareto.sizes(self.main)[pareto.COLUMNS])
         return prose(pareto.who_is_best_at_a_size(self.main))
 
@@ -124,11 +125,11 @@ class Report:
             parts.append(f"### {model.name}")
             if records := self._main_records(model):
                 first = records[0]
-                parts.append(
-                    f"{_source(first)}, {first.architecture}, {first.result.parameters:,} parameters;"
-                    f" [executed notebook]({model.name}/{model.name}.ipynb)."
+                caption = (
+                    f"{_source(first)}, {first.architecture}, {first.result.parameters:,} parameters"
+                    f" ([executed notebook]({model.name}/{model.name}.ipynb))."
                 )
-                parts.append(tables.trials(records, f"{model.name}/records").data)
+                parts.append(tables.trials(records, f"{model.name}/records", caption).data)
             if model.problem:
                 parts.append(f"**Incomplete:** {model.problem}")
         return prose(*parts)
@@ -163,7 +164,7 @@ class Report:
     def samples(self) -> Markdown:
         """The first sample of every variant of every model, a table a model."""
         shown = {model.name: records for model in self.models if (records := self._main_records(model))}
-        parts = [f"### {name}: texts\n\n{tables.side_by_side(records)}" for name, records in shown.items()]
+        parts = [tables.side_by_side(records) for records in shown.values()]
         return prose(*parts) if parts else prose("*No text is recorded.*")
 
     def details(self) -> Markdown:
@@ -215,7 +216,8 @@ class Report:
         reason = "; ".join(dict.fromkeys(f"{r.provenance.dtype}: {r.provenance.dtype_reason}" for r in self.records))
         texts = ", ".join(sorted({r.request.text_sha256[:16] for r in self.records}))
         return prose(
-            table(rows, right="Trials"),
+            table(rows, "Trials", "Where and when the trials ran."),
+            "Checkpoints: " + ", ".join(dict.fromkeys(inline(r.request.checkpoint) for r in self.records)) + ".",
             f"Versions: {versions}. Dtype: {reason}. Seed: {self.profile.seed}. SHA-256 of the text begins with {texts}.",
             self._memory_plans(),
             "`tables/trials.csv` beside this report holds the figures of all trials, and each record the whole of one trial with all of"
@@ -259,5 +261,4 @@ def _where(record: Record) -> tuple:
     commit = p.commit[:10] + (" with changes" if p.dirty else "")
     where = {"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Memory": p.memory_plan, "Commit": commit}
     where["Slurm job"] = p.slurm_job or "none"
-    where["Checkpoint"] = inline(record.request.checkpoint[:60])
     return tuple(where.items())

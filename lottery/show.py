@@ -20,13 +20,15 @@ def prose(*paragraphs: str) -> Markdown:
     return Markdown("\n\n".join(paragraph for paragraph in paragraphs if paragraph))
 
 
-def table(rows: list[dict], right: str = "") -> str:
-    """A Markdown table of dictionaries with the same keys; columns named in ``right`` (joined by '|') are aligned to the right."""
+def table(rows: list[dict], right: str = "", caption: str = "") -> str:
+    """A Markdown table of dictionaries with the same keys; columns named in ``right`` (joined by '|') are aligned to the right. A
+    caption becomes one in HTML and PDF, and a line below the table in a notebook."""
     if not rows:
         return "*Nothing to show.*"
     align = ["right" if name in right.split("|") else "left" for name in rows[0]]
     cells = [[str(value).replace("|", "\\|") for value in row.values()] for row in rows]
-    return tabulate(cells, headers=list(rows[0]), tablefmt="pipe", colalign=align, disable_numparse=True)
+    drawn = tabulate(cells, headers=list(rows[0]), tablefmt="pipe", colalign=align, disable_numparse=True)
+    return f"{drawn}\n\nTable: {caption}" if caption else drawn
 
 
 def visible(text: str) -> str:
@@ -49,7 +51,8 @@ def verbatim(text: str) -> str:
 def plain(text: str) -> str:
     """Text from elsewhere as running text, in a table say: every sign that Markdown or TeX could take for its own is written as its
     number, and a newline as ↵."""
-    return "".join(f"&#{ord(c)};" if c in _SIGNS else c for c in " ↵ ".join(visible(text).strip().split("\n")))
+    line = re.sub(r"\n+", lambda run: f" {'↵' * len(run[0]) if len(run[0]) < 3 else f'↵×{len(run[0])}'} ", visible(text).strip())
+    return "".join(f"&#{ord(c)};" if c in _SIGNS else c for c in line)
 
 
 _SIGNS = set(string.punctuation) - set(",.;?!")

@@ -62,9 +62,9 @@ def description(study) -> Markdown:
     )
 
 
-def trials(records: list[Record], folder: str = "records") -> Markdown:
+def trials(records: list[Record], folder: str = "records", caption: str = "") -> Markdown:
     """The five columns: Sparsity, which leads to the record in ``folder``, Perplexity, Tokens/sec, Memory, Coherent? Below them what the
-    variants know, where that was asked."""
+    variants know, where that was asked. ``caption``: what the caption says before it says what memory is."""
     rows = [
         {
             "Sparsity": linked(record, folder),
@@ -76,8 +76,8 @@ def trials(records: list[Record], folder: str = "records") -> Markdown:
         for record in records
     ]
     kinds = " and ".join(dict.fromkeys(record.result.memory.kind for record in records))
-    said = f"Memory: peak {kinds} during generation." if kinds else ""
-    return prose(table(rows, right="Perplexity|Tokens/sec|Memory"), said, knowledge(records))
+    caption = f"{caption} Memory: peak {kinds} during generation.".strip() if kinds else caption
+    return prose(table(rows, "Perplexity|Tokens/sec|Memory", caption), knowledge(records))
 
 
 def knowledge(records: list[Record]) -> str:
@@ -92,7 +92,7 @@ def knowledge(records: list[Record]) -> str:
                     scores[f"{task}: {name}"] = number(value) + (f"{NBSP}±{NBSP}{number(error)}" if error is not None else "")
         if scores:
             rows.append({"Sparsity": variant(record.request), **scores})
-    return table(rows, right="|".join(list(rows[0])[1:])) if rows else ""
+    return table(rows, "|".join(list(rows[0])[1:]), "What the variants know, with standard errors.") if rows else ""
 
 
 _SAID = {"coherent": "yes", "degraded": "degraded", "broken": "no"}
@@ -118,7 +118,8 @@ def quality(data: pd.DataFrame) -> str:
         }
         for _, row in data.iterrows()
     ]
-    return table(rows, right="|".join(list(rows[0])[1:]) if rows else "")
+    columns = "|".join(list(rows[0])[1:]) if rows else ""
+    return table(rows, columns, "How well the text is predicted, with 95% intervals.")
 
 
 def cost(records: list[Record], folder: str) -> str:
@@ -141,7 +142,7 @@ def cost(records: list[Record], folder: str) -> str:
                 "Others": size(result.memory.others),
             }
         )
-    return table(rows, right="|".join(list(rows[0])[1:]) if rows else "")
+    return table(rows, "|".join(list(rows[0])[1:]) if rows else "", "What it costs: speed in tokens per second, and memory.")
 
 
 def label(row: pd.Series) -> str:
@@ -169,7 +170,7 @@ def tickets(found: dict[str, dict[str, Crossing]]) -> str:
             between = f"{percent(c.after) if c.after else 'dense'} and {percent(c.before)}"
             row |= {f"Bits {name}": f"{percent(c.at)}{span}", f"Measured at ({name})": between}
         rows.append(row)
-    return table(rows)
+    return table(rows, caption="Ticket scores: the sparsity at which bits per byte pass each level, and what it was interpolated between.")
 
 
 def by_method(data: pd.DataFrame, level: float) -> str:
@@ -184,7 +185,8 @@ def by_method(data: pd.DataFrame, level: float) -> str:
         cells = {model: number(values[model]) if model in values else "" for model in models}
         bold = {model: f"**{text}**" if text and values[model] == best[model] else text for model, text in cells.items()}
         rows.append({"Method": str(method).replace(" ", NBSP), **bold, "Pruning": f"{points['pruning_seconds'].median():.2f} s"})
-    return table(rows, right="|".join([*models, "Pruning"]))
+    caption = f"Perplexity by method at {percent(level)}. Bold: the lowest of each model. Pruning: seconds for a whole model, median."
+    return table(rows, "|".join([*models, "Pruning"]), caption)
 
 
 def samples(records: list[Record]) -> Markdown:
@@ -213,4 +215,4 @@ def side_by_side(records: list[Record]) -> str:
         }
         for record in records
     ]
-    return prose(f"Beginning: {plain(beginning)} …", table(rows)).data
+    return table(rows, caption=f"How {records[0].model} and its tickets continue: {plain(beginning)} …")

@@ -6,7 +6,7 @@ from lottery import findings, speed
 from lottery.frame import frame
 from lottery.records import Steadiness
 from lottery.render.pdf import legible
-from lottery.tables import by_method, cost, number, percent, quality, samples, size, tickets, trials
+from lottery.tables import by_method, cost, number, percent, quality, samples, side_by_side, size, tickets, trials
 from tests.factory import record_of, sweep_of
 
 
@@ -174,15 +174,15 @@ def test_one_step_behind_come_quality_and_cost():
     assert "Times dense" in shown[0]
     assert "0.500" in shown[3]  # KL
     assert "75%" in shown[3]  # top-1
-    cells = [cell.strip() for cell in cost(GOOD).splitlines()[3].strip("|").split("|")]
+    cells = [cell.strip() for cell in cost(GOOD, "m/records").splitlines()[3].strip("|").split("|")]
     assert cells[1:4] == ["99.5–100", "1,000", "100"]
-    assert cells[-1] == f"`{GOOD[1].request.key}`"
+    assert cells[0] == f"[magnitude\u00a050%](m/records/{GOOD[1].request.file_name})"
 
 
 def test_no_table_holds_a_character_that_paper_cannot_show():
     infinite = sweep_of("over", [5.25, 1e9, math.inf, math.inf], bits=[1, 3, math.inf, math.inf], windows=20)
     scores = tickets(findings.scores([*GOOD, *BAD], "magnitude"))
-    for text in (quality(data(GOOD, BAD)), quality(data(infinite)), cost(GOOD), scores, trials(infinite).data):
+    for text in (quality(data(GOOD, BAD)), quality(data(infinite)), cost(GOOD, "m"), scores, trials(infinite).data):
         assert legible(text) == text
 
 
@@ -200,17 +200,23 @@ def test_shares_and_sizes():
 
 
 def test_the_table_has_the_five_columns():
-    head, _, dense, half, *_ = trials(sweep_of("a", [5.25, math.inf, 7, 8])).data.splitlines()
+    records = sweep_of("a", [5.25, math.inf, 7, 8])
+    head, _, dense, half, *_, caption = trials(records, caption="A model.").data.splitlines()
     assert [cell.strip() for cell in head.strip("|").split("|")] == ["Sparsity", "Perplexity", "Tokens/sec", "Memory", "Coherent?"]
-    assert [cell.strip() for cell in dense.strip("|").split("|")] == ["dense", "5.25", "100", "1.00 GiB", "yes; because"]
+    assert [cell.strip() for cell in dense.strip("|").split("|")] == [
+        f"[dense](records/{records[0].request.file_name})", "5.25", "100", "1.00 GiB", "yes; because"
+    ]  # fmt: skip
     assert "∞" in half
+    assert caption == "Table: A model. Memory: peak resident memory during generation."
 
 
 def test_samples_stand_beside_their_verdict():
     shown = samples(sweep_of("a", [1, 2, 3, 4], verdicts=["coherent", "coherent", "degraded", "broken"], text="A <b>text</b>.")).data
     assert shown.count("A <b>text</b>.") == 8
     assert "70%, greedy: degraded" in shown
-    assert samples(GOOD, 1).data.count("Once more.") == 4, "one beginning, drawn texts only"
+    beside = side_by_side(GOOD)
+    assert beside.count("Once more.") == 4, "one beginning, drawn texts only"
+    assert "How good and its tickets continue: Once upon a time …" in beside
 
 
 def ways(model, **of_methods):
@@ -258,7 +264,7 @@ def test_whether_the_best_ticket_depends_on_the_way_of_looking():
 def test_the_table_of_methods_marks_the_lowest_of_each_model():
     records = [*ways("a", magnitude=(1.5, 4.0), wanda=(1.4, 5.0)), record_of("a", "wanda", 0.5, 20.0, pattern="2:4")]
     records += ways("b", magnitude=(1.5, 4.0), wanda=(1.6, 5.0))
-    lines = by_method(frame(records), 0.5).splitlines()
+    lines = by_method(frame(records), 0.5).split("\n\n")[0].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0] == ["Method", "a", "b", "Pruning"]
     assert cells[2:] == [

@@ -95,7 +95,7 @@ def test_what_a_variant_knows_stands_below_its_five_columns():
         "gsm8k": {"exact_match,strict-match": 0.5, "exact_match_stderr,strict-match": 0.25},
     }
     assert "arc_easy: acc" in tables.trials([record]).data
-    cells = tables.trials([record]).data.splitlines()[-1].split("|")
+    cells = tables.trials([record]).data.split("\n\n")[-2].splitlines()[-1].split("|")
     assert [cell.strip() for cell in cells[1:4]] == ["dense", "0.613\u00a0±\u00a00.0123", "0.500\u00a0±\u00a00.250"]
 
 

@@ -46,6 +46,8 @@ def finished(html: str) -> str:
     _name_headings(page)
     for table in page.find_all("table"):
         _make_accessible(page, table)
+    for formula in page.find_all("math", display="block"):
+        formula["tabindex"] = "0"  # it may be wider than the screen
     for place in page.find_all("nav"):
         place.find("ol").extend(_entry(page, heading) for heading in page.find_all("h2"))
     return str(page)
