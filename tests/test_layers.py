@@ -1,0 +1,56 @@
+from lottery import layers
+from tests.factory import record_of, sweep_of
+
+EVEN = sweep_of("a", [10, 12, 40, 90])
+UNEVEN = {
+    "model.layers.0.self_attn.q_proj": 0.9, "model.layers.0.mlp.up_proj": 0.5,
+    "model.layers.1.self_attn.q_proj": 0.5, "model.layers.1.mlp.up_proj": 0.1,
+}  # fmt: skip
+
+
+def whole(model="a"):
+    return [record_of(model, "magnitude-global", level, layers=UNEVEN) for level in (0.4, 0.5, 0.6)]
+
+
+def test_each_layer_of_each_pruned_variant_is_a_row():
+    found = layers.zeros(EVEN)
+    assert len(found) == 3 * 4
+    assert set(found["kind"]) == {"self_attn.q_proj", "mlp.up_proj"}
+    assert set(found["block"]) == {0, 1}
+    assert layers.zeros(EVEN[:1]).empty
+
+
+def test_even_and_uneven_ways_are_told_apart():
+    assert layers.uneven(layers.zeros(EVEN)) == {}
+    found = layers.uneven(layers.zeros([*EVEN, *whole()]))
+    assert list(found) == ["magnitude-global"]
+    assert set(found["magnitude-global"]["sparsity"]) == {0.5}, "the middle one"
+    said = layers.where_they_are([*EVEN, *whole()])
+    assert said.startswith("By magnitude every layer loses the same share. magnitude-global at 50% takes, over all models, least from")
+    assert "mlp.up_proj (30%) and most from self_attn.q_proj (70%)" in said
+    assert "least from number 1 (30%) and most from number 0 (70%)" in said
+
+
+def test_several_ways_with_one_way_of_spreading_are_one_map():
+    owl = [record_of("a", method, 0.5, layers=UNEVEN, allocation="owl") for method in ("wanda", "magnitude")]
+    assert list(layers.uneven(layers.zeros(owl))) == ["wanda + owl"]
+
+
+def test_maps_are_drawn_where_there_is_something_to_see_and_told_in_words():
+    assert layers.picture(EVEN) is None
+    picture = layers.picture([*EVEN, *whole(), *whole("b")])
+    assert "a, magnitude-global: from 10% in block 1 mlp.up_proj to 90% in block 0 self_attn.q_proj." in picture.alt
+    assert "b, magnitude-global" in picture.alt
+    assert ">q_proj<" in picture.svg or "q_proj" in picture.svg
+
+
+def test_a_table_says_how_much_of_each_model_lies_where():
+    lines = layers.share_table(EVEN).splitlines()
+    assert [cell.strip() for cell in lines[0].strip("|").split("|")] == [
+        "Model", "Weights", "In self_attn", "In mlp", "Never pruned", "Zeros at 50%", "Zeros at 70%", "Zeros at 90%"
+    ]  # fmt: skip
+    assert [cell.strip() for cell in lines[2].strip("|").split("|")] == ["a", "1,000", "25%", "25%", "50%", "25%", "35%", "45%"]
+
+
+def test_without_pruned_variants_there_are_no_zeros_to_look_for():
+    assert layers.where_they_are(EVEN[:1]).startswith("No pruned variant is recorded")

@@ -1,0 +1,55 @@
+import math
+
+from lottery import pareto
+from lottery.frame import frame
+from tests.factory import sweep_of
+
+
+def data(*sweeps):
+    return frame([record for sweep in sweeps for record in sweep])
+
+
+SMALL = sweep_of("small", [10, 12, 40, 90], bits=[1.0, 1.1, 2.0, 4.0], parameters=1000)
+LARGE = sweep_of("large", [10, 12, 40, 90], bits=[0.8, 0.9, 1.5, 3.0], parameters=1600)  # 50% of half of it: 1,200 are left
+
+
+def test_weights_that_are_left_and_the_front():
+    found = pareto.sizes(data(SMALL, LARGE))
+    left = {(row.model, row.sparsity): row.nonzero for row in found.itertuples()}
+    assert (left["small", 0], left["small", 0.5], left["large", 0.9]) == (1000, 750, 880)
+    front = [(row.model, row.sparsity) for row in found[found["front"]].itertuples()]
+    assert front == [("small", 0.9), ("small", 0.7), ("small", 0.5), ("small", 0), ("large", 0.5), ("large", 0)]
+
+
+def test_a_variant_as_good_but_larger_is_not_on_the_front():
+    twin = sweep_of("twin", [10], bits=[1.0], parameters=2000)
+    assert not pareto.sizes(data(SMALL, twin)).set_index(["model", "sparsity"]).loc[("twin", 0), "front"]
+
+
+def test_a_ticket_that_beats_a_dense_model_is_named_and_only_where_it_does():
+    assert pareto.who_is_best_at_a_size(data(SMALL, LARGE)).endswith(
+        "No pruned variant predicts the text better than the dense self of another model that has as many weights or more."
+    )
+    bad = sweep_of("bad", [10], bits=[1.4], parameters=1300)
+    said = pareto.who_is_best_at_a_size(data(SMALL, LARGE, bad))
+    assert "large magnitude\u00a050% has fewer weights left than the dense bad and predicts the text better" in said
+    assert "small magnitude\u00a050% has fewer weights left than the dense bad" in said
+
+
+def test_broken_texts_are_best_at_nothing():
+    verdicts = ["coherent", "coherent", "degraded", "broken"]
+    told = pareto.who_is_best_at_a_size(data(sweep_of("a", [1, 2, 3, 4], verdicts=verdicts), LARGE))
+    assert "a magnitude\u00a050% (750)" in told
+    assert "a magnitude\u00a070%" not in told
+
+
+def test_with_one_dense_model_or_nothing_finite_it_says_so():
+    assert "Fewer than two dense models" in pareto.who_is_best_at_a_size(data(SMALL))
+    infinite = sweep_of("over", [math.inf] * 4, bits=[math.inf] * 4)
+    assert pareto.picture(data(infinite)) is None
+
+
+def test_the_picture_says_in_words_what_it_shows():
+    picture = pareto.picture(data(SMALL, LARGE))
+    assert "small: dense 1,000 weights 1.00, magnitude\u00a050% 750 weights 1.10" in picture.alt
+    assert picture.svg.count("small") >= 1

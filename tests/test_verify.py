@@ -1,0 +1,77 @@
+import json
+import os
+
+import pytest
+
+from lottery import verify
+from lottery.errors import LotteryError
+from lottery.params import validated
+from lottery.paths import outputs
+from lottery.study import Study
+from tests.conftest import TOY
+from tests.factory import record_of
+
+
+@pytest.fixture
+def study(project):
+    profile = validated(
+        {
+            **TOY,
+            "methods": ["magnitude", "wanda"],
+            "calibration_text": "training-stories",
+            "calibration_samples": 2,
+            "calibration_tokens": 32,
+        }
+    )
+    done = Study(profile)
+    done.measure_dense()
+    done.sweep()
+    return done
+
+
+def test_recorded_trials_come_out_the_same_and_a_changed_one_does_not(study, capsys):
+    """All of them, calibrated ones too; then one record says less than was measured."""
+    profile = study.profile
+    before = {path: path.read_bytes() for path in study.folder.rglob("*.json")}
+    assert verify.verify(profile, 99, 0) == 0
+    out = capsys.readouterr().out
+    assert "measuring 5 of 5 recorded trials again, drawn with seed 0" in out
+    assert out.count("\nsame: ") == 5
+    assert "again, texts the same" in out
+    assert out.endswith("5 of 5 trials are the same\n")
+    assert before == {path: path.read_bytes() for path in study.folder.rglob("*.json")}, "no record is touched"
+
+    path = study.folder / "records" / study.requests[1].file_name
+    record = json.loads(path.read_text())
+    record["result"]["bits_per_byte"] *= 1.001
+    path.write_text(json.dumps(record))
+    assert verify.verify(profile, 99, 0) == 1
+    assert "DIFFERENT: qwen2.5-0.5b, magnitude\u00a050%: perplexity " in capsys.readouterr().out
+
+
+def test_the_draw_is_of_its_seed(study, capsys):
+    verify.verify(study.profile, 1, 3)
+    first = capsys.readouterr().out
+    verify.verify(study.profile, 1, 3)
+    assert capsys.readouterr().out == first
+    assert first.startswith("measuring 1 of 5 recorded trials again, drawn with seed 3")
+
+
+def test_with_nothing_recorded_or_nothing_asked_there_is_one_line(project, monkeypatch, capsys):
+    with pytest.raises(LotteryError, match=r"nothing is recorded under .*toy; make report PROFILE=toy measures"):
+        verify.verify(validated({**TOY}), 3, 0)
+    monkeypatch.setattr("sys.argv", ["verify", "demo", "--trials", "0"])
+    assert verify.main() == 1
+    assert "--trials: given 0; allowed: a whole number of trials, at least 1" in capsys.readouterr().err
+    assert not os.path.exists(outputs("toy"))
+
+
+def test_what_differs_is_said():
+    was = record_of("m", "magnitude", 0.5, 10.0)
+    now = record_of("m", "magnitude", 0.5, 10.5, bits_per_byte=1.1, text="Other.", device="another", layers={"model.layers.0.x": 0.1})
+    said, same = verify.compared(was, now)
+    assert not same
+    assert said == (
+        "perplexity 10.0 recorded, 10.5 now, by +5.0e-02 of it, other texts, zeros in other layers"
+        " (recorded on a CPU, float32; now another, float32)"
+    )
