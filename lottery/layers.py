@@ -58,6 +58,8 @@ def picture(records: list[Record]) -> Picture | None:
     models = list(dict.fromkeys(record.model for record in records))
     figure = style.new_figure(height=0.7 + 1.75 * len(models))
     panels = figure.subplots(len(models), len(found), squeeze=False)
+    shown = 100 * pd.concat([rows["zeros"] for rows in found.values()])
+    low, high = 5 * (shown.min() // 5), min(100, 5 * (shown.max() // 5 + 1))
     bar = None
     for row, model in enumerate(models):
         for column, (method, rows) in enumerate(found.items()):
@@ -68,7 +70,7 @@ def picture(records: list[Record]) -> Picture | None:
             grid = own.pivot(index="kind", columns="block", values="zeros").reindex(own["kind"].unique())
             few = grid.shape[1] <= 6
             sns.heatmap(
-                100 * grid, ax=panel, vmin=0, vmax=100, cmap="cividis", cbar=False, annot=few, fmt=".0f", annot_kws={"fontsize": 7},
+                100 * grid, ax=panel, vmin=low, vmax=high, cmap="cividis", cbar=False, annot=few, fmt=".0f", annot_kws={"fontsize": 7},
                 linewidths=0.4 if few else 0,
             )  # fmt: skip
             bar = panel.collections[0]
@@ -82,7 +84,7 @@ def picture(records: list[Record]) -> Picture | None:
     figure.colorbar(bar, ax=panels, label="zeros in the layer, per cent", fraction=0.03)
     caption = (
         "Share of zeros in each layer, a row of maps a model, a column a way of spreading them: across a map the blocks from first to last,"
-        " down it the kinds of layers. All maps of a column have the same sparsity in the mean; light layers gave most."
+        " down it the kinds of layers. Every model of a column has the same sparsity as a whole."
     )
     alt = "Maps of the share of zeros by layer. " + " ".join(
         f"{model}, {method}: from {percent(own['zeros'].min())} in {_where(own, own['zeros'].idxmin())}"
@@ -102,15 +104,21 @@ def where_they_are(records: list[Record]) -> str:
     even = [str(method) for method in data["method"].unique() if not _is_uneven(data[data["method"] == method])]
     said = [f"By {', '.join(even)} every layer loses the same share."] if even else []
     for method, rows in found.items():
-        by_kind = rows.assign(lost=rows["zeros"] * rows["weights"]).groupby("kind")[["lost", "weights"]].sum()
-        shares = (by_kind["lost"] / by_kind["weights"]).sort_values()
-        by_block = rows.groupby("block")["zeros"].mean()
-        said.append(
-            f"{method} at {percent(rows['sparsity'].iloc[0])} takes, over all models, least from {shares.index[0]}"
-            f" ({percent(shares.iloc[0])}) and most from {shares.index[-1]} ({percent(shares.iloc[-1])}); of the blocks, least from"
-            f" number {by_block.idxmin()} ({percent(by_block.min())}) and most from number {by_block.idxmax()} ({percent(by_block.max())})."
-        )
+        lost = rows.assign(lost=rows["zeros"] * rows["weights"])
+        parts = [_extremes(lost, "kind", ""), _extremes(lost, "block", "block ")]
+        told = "; ".join(part for part in parts if part) or "takes alike from all kinds and blocks, over all models"
+        said.append(f"{method} at {percent(rows['sparsity'].iloc[0])} {told}.")
     return " ".join(said)
+
+
+def _extremes(lost: pd.DataFrame, column: str, called: str) -> str:
+    """From which kind or block least and most was taken over all models; empty where that is hardly a difference."""
+    sums = lost.groupby(column)[["lost", "weights"]].sum()
+    shares = (sums["lost"] / sums["weights"]).sort_values()
+    if shares.iloc[-1] - shares.iloc[0] <= UNEVEN:
+        return ""
+    (least, low), (most, high) = [(shares.index[i], percent(shares.iloc[i])) for i in (0, -1)]
+    return f"takes least from {called}{least} ({low}) and most from {called}{most} ({high})"
 
 
 _CAPTION = "How much of each model lies where, and how much of the whole is gone at each sparsity of the pruned layers."

@@ -26,9 +26,14 @@ def test_even_and_uneven_ways_are_told_apart():
     assert list(found) == ["magnitude-global"]
     assert set(found["magnitude-global"]["sparsity"]) == {0.5}, "the middle one"
     said = layers.where_they_are([*EVEN, *whole()])
-    assert said.startswith("By magnitude every layer loses the same share. magnitude-global at 50% takes, over all models, least from")
-    assert "mlp.up_proj (30%) and most from self_attn.q_proj (70%)" in said
-    assert "least from number 1 (30%) and most from number 0 (70%)" in said
+    assert said.startswith("By magnitude every layer loses the same share. magnitude-global at 50% takes least from mlp.up_proj (30%)")
+    assert "and most from self_attn.q_proj (70%); takes least from block 1 (30%) and most from block 0 (70%)." in said
+
+
+def test_a_kind_or_a_block_is_named_only_where_it_differs():
+    by_block = {name: 0.4 + 0.2 * int(".1." in name) for name in UNEVEN}
+    said = layers.where_they_are([record_of("a", "wanda", 0.5, layers=by_block, allocation="owl")])
+    assert said == "wanda + owl at 50% takes least from block 0 (40%) and most from block 1 (60%)."
 
 
 def test_several_ways_with_one_way_of_spreading_are_one_map():
