@@ -124,6 +124,8 @@ def likelihoods(head: Head, variants: list[list[torch.Tensor]], batches: list[to
     """
     device = batches[0].device
     targets = torch.cat([batch[:, 1:].reshape(-1) for batch in batches])
+    if head.vocabulary <= _STRETCH.get(device.type, _STRETCH["cpu"]):
+        return _of_whole_rows(head, variants, batches, targets)
     running = [_Running(len(targets), device, compared=len(variants) > 1) for _ in variants]
     stretch = min(head.vocabulary, _STRETCH.get(device.type, _STRETCH["cpu"]))
     step = max(1, _LOGITS.get(device.type, _LOGITS["cpu"]) // stretch)
@@ -146,6 +148,32 @@ def likelihoods(head: Head, variants: list[list[torch.Tensor]], batches: list[to
         kl = torch.zeros_like(nll) if kept is dense else kept.drift / dense.total - dense.log_total + kept.log_total
         found.append(Likelihoods(*(_by_window(values, batches) for values in (nll, kl, (kept.likeliest == dense.likeliest).float()))))
     return found
+
+
+def _of_whole_rows(head: Head, variants: list[list[torch.Tensor]], batches: list[torch.Tensor], targets: torch.Tensor) -> list[Likelihoods]:
+    """The same where the vocabulary is one stretch: nothing has to be kept from one to the next, and torch's own softmax is quicker."""
+    device = targets.device
+    nll = torch.zeros(len(variants), len(targets), device=device)
+    kl, agreed = torch.zeros_like(nll), torch.ones_like(nll)
+    step = max(1, _LOGITS.get(device.type, _LOGITS["cpu"]) // head.vocabulary)
+    for _, logits in head.stretches(device):
+        first = 0
+        for states in zip(*variants, strict=True):
+            flat = [state[:, :-1].reshape(-1, state.shape[-1]) for state in states]
+            for low in range(0, len(flat[0]), step):
+                at = slice(first + low, first + min(low + step, len(flat[0])))
+                logs = (logits(hidden[low : low + step].to(device)).log_softmax(-1) for hidden in flat)
+                dense = next(logs)
+                nll[0, at] = -dense.gather(-1, targets[at, None]).squeeze(-1)
+                if len(variants) == 1:
+                    continue
+                shares, likeliest = dense.exp(), dense.argmax(-1)
+                for index, own in enumerate(logs, 1):
+                    nll[index, at] = -own.gather(-1, targets[at, None]).squeeze(-1)
+                    kl[index, at] = (dense - own).mul_(shares).sum(-1)
+                    agreed[index, at] = (own.argmax(-1) == likeliest).float()
+            first += len(flat[0])
+    return [Likelihoods(*(_by_window(values[index], batches) for values in (nll, kl, agreed))) for index in range(len(variants))]
 
 
 def _by_window(values: torch.Tensor, batches: list[torch.Tensor]) -> torch.Tensor:
