@@ -49,6 +49,7 @@ def frame(records: list[Record]) -> pd.DataFrame:
                 "device": record.provenance.device,
                 "dtype": record.provenance.dtype,
                 "key": request.key,
+                "record": f"{record.model}/records/{request.file_name}",
             }
         )
     columns = ["model", "kind", "method", "base_method", "sparsity", "perplexity", "bits_per_byte", "parameters", "factor", "lost_bits"]

@@ -107,7 +107,7 @@ def quality(data: pd.DataFrame) -> str:
     """One step behind the five columns: how well the variants of one model predict the text, with 95% intervals."""
     rows = [
         {
-            "Variant": label(row),
+            "Variant": f"[{label(row)}]({row['record']})",
             "Perplexity": within(row, "perplexity"),
             "Times dense": "" if row["method"] == "dense" else within(row, "factor"),
             "Per word": number(row["word_perplexity"]),
@@ -208,7 +208,7 @@ def side_by_side(records: list[Record]) -> str:
     beginning = records[0].result.samples[0].prompt
     rows = [
         {
-            "Sparsity": variant(record.request),
+            "Sparsity": linked(record, f"{record.model}/records"),
             "Verdict": record.result.coherence.verdict,
             "Continuation": plain(next(s.text for s in record.result.samples if s.prompt == beginning and s.how == "sampled"))
             or "(nothing)",

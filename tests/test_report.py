@@ -118,6 +118,44 @@ def test_infinity_everywhere_is_drawn_and_said(profile):
     assert everything(report)
 
 
+def test_one_model_alone_is_told_without_a_comparison(profile):
+    alone = profile.model_copy(update={"checkpoints": {"phi-2": "stand-in:phi-2"}})
+    fill(alone, "phi-2", [10, 12, 18, 500])
+    report = Report(alone)
+    said = everything(report)
+    assert "Only **phi-2** can be judged so far" in said
+    assert "Fewer than three models can be compared at any sparsity" in said
+    assert "Fewer than two dense models are measured" in said
+    assert "Incomplete" not in said
+    assert report.figure()
+    assert report.size_figure()
+
+
+def test_all_models_failed_and_each_reason_is_told(profile):
+    for name in NAMES:
+        write_state(outputs("toy") / name, "failed", f"LotteryError: {name} broke")
+    report = Report(profile)
+    said = everything(report)
+    for name in NAMES:
+        assert f"- {name}: 0 of 4 trials are recorded; it failed: `LotteryError: {name} broke`" in said
+    assert "nothing to draw" in report.figure().data
+    assert report.size_figure() is None
+    assert report.zeros_figure() is None
+
+
+def test_a_sparsity_that_only_one_model_has_compares_nothing_and_is_shown(profile):
+    """The other stopped after 50%: the models are ranked by nobody's guess, and both curves are drawn as far as they go."""
+    fill(profile, "mistral-7b", [10, 12, 18, 500])
+    fill(profile, "phi-2", [10, 12])
+    write_state(outputs("toy") / "phi-2", "stopped")
+    report = Report(profile)
+    said = everything(report)
+    assert "Only **mistral-7b** can be judged so far" in said
+    assert "Not compared, because a measurement is missing: phi-2." in said
+    assert "2 of 4 trials are recorded; it was stopped between trials" in said
+    assert "phi-2: dense 10.0, 50% 12.0." in report.figure().alt
+
+
 def test_a_model_that_is_no_longer_there_is_named(profile):
     broken = profile.model_copy(update={"checkpoints": {**profile.checkpoints, "gone": "stand-in:gone"}})
     assert "- gone: `checkpoints['gone']: given 'stand-in:gone'; allowed stand-ins: " in Report(broken).answer().data
