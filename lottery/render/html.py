@@ -44,8 +44,8 @@ def finished(html: str) -> str:
     follow."""
     page = BeautifulSoup(html, "html.parser")
     _name_headings(page)
-    for table in page.find_all("table"):
-        _make_accessible(page, table)
+    for number, table in enumerate(page.find_all("table"), 1):
+        _make_accessible(page, table, number)
     for formula in page.find_all("math", display="block"):
         formula["tabindex"] = "0"  # it may be wider than the screen
     for place in page.find_all("nav"):
@@ -69,13 +69,17 @@ def _entry(page: BeautifulSoup, heading):
     return entry
 
 
-def _make_accessible(page: BeautifulSoup, table) -> None:
-    """Headers say what they head; a table that is wider than the screen scrolls by itself, with the keyboard too."""
+def _make_accessible(page: BeautifulSoup, table, number: int) -> None:
+    """Headers say what they head; a table that is wider than the screen scrolls by itself, with the keyboard too, below its caption."""
     for header in table.select("thead th"):
         header["scope"] = "col"
     for row in table.select("tbody tr"):
         if first := row.find("td"):
             first.name, first["scope"] = "th", "row"
-    above = table.find_previous(["h2", "h3"])
-    name = f"Table: {above.get_text()}" if above else "Table"
-    table.wrap(page.new_tag("div", attrs={"class": "wide", "role": "region", "tabindex": "0", "aria-label": name}))
+    figure = table.wrap(page.new_tag("figure", attrs={"class": "table"}))
+    scrolled = table.wrap(page.new_tag("div", attrs={"class": "wide", "role": "region", "tabindex": "0", "aria-label": f"Table {number}"}))
+    if table.caption:
+        caption = table.caption.extract()
+        caption.name, caption["id"] = "figcaption", f"table-{number}"
+        scrolled["aria-labelledby"] = table["aria-labelledby"] = caption["id"]
+        figure.insert(0, caption)
