@@ -14,7 +14,6 @@ import shutil
 import time
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -23,23 +22,16 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from lottery.standins.architectures import ARCHITECTURES, CONTEXT
 from lottery.standins.lexicon import BOYS, GIRLS
 from lottery.standins.storyworld import stories
+from lottery.training import Schedule, held_out_loss
+from lottery.training import train as run
 
 TRAIN_SEED, TEST_SEED, WEIGHT_SEED = 1, 2, 3
-WARM_UP = 100  # steps
 TOKENIZER_STORIES = 4000
 TEST_WINDOWS = 64
 JUDGED_STORIES, BEGINNING, CONTINUATION = 60, 120, 120  # stories, tokens, tokens
 
 
-class Schedule(NamedTuple):
-    """How long, on how many windows a step, and how fast at most: the smaller the model, the longer and the faster."""
-
-    steps: int
-    batch: int
-    peak_rate: float
-
-
-SCHEDULES = {
+SCHEDULES = {  # the smaller the model, the longer and the faster
     "mistral-7b": Schedule(2000, 8, 3e-3),
     "qwen2.5-7b": Schedule(2000, 8, 3e-3),
     "smollm2-1.7b": Schedule(7000, 4, 5e-3),
@@ -73,23 +65,6 @@ def windows(tokenizer, seed: int, *, test: bool):
         while len(tokens) >= CONTEXT:
             yield tokens[:CONTEXT]
             tokens = tokens[CONTEXT:]
-
-
-def rate(step: int, schedule: Schedule) -> float:
-    """Learning rate: linear warm-up, then half a cosine down to nought."""
-    warm_up = min(WARM_UP, schedule.steps // 10 + 1)
-    if step < warm_up:
-        return schedule.peak_rate * (step + 1) / warm_up
-    return schedule.peak_rate * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (schedule.steps - warm_up)))
-
-
-@torch.no_grad()
-def test_loss(model, batches: torch.Tensor) -> float:
-    """Mean nats a token over the test windows."""
-    model.eval()
-    losses = [model(input_ids=b, labels=b, use_cache=False).loss.item() for b in batches.split(8)]
-    model.train()
-    return sum(losses) / len(losses)
 
 
 @torch.no_grad()
@@ -132,28 +107,18 @@ def train(name: str, folder: Path, steps: int | None = None) -> None:
     config = copy.deepcopy(ARCHITECTURES[name])  # saving a model writes its dtype into its configuration
     tokenizer = train_tokenizer(config.vocab_size)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").float()
-    # No decay on norms and biases, as usual: they are not what overfits.
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.95), fused=True
-    )
     test = torch.tensor(list(islice(windows(tokenizer, TEST_SEED, test=True), TEST_WINDOWS)))
     stream = windows(tokenizer, TRAIN_SEED, test=False)
+    batches = (torch.tensor(list(islice(stream, schedule.batch))) for _ in range(schedule.steps))
     curve, started = [], time.monotonic()
-    for step in range(schedule.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, schedule)
-        batch = torch.tensor(list(islice(stream, schedule.batch)))
-        loss = model(input_ids=batch, labels=batch, use_cache=False).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if (step + 1) % max(1, schedule.steps // 25) == 0 or step + 1 == schedule.steps:
-            reached, taken = math.exp(test_loss(model, test)), time.monotonic() - started
-            curve.append({"step": step + 1, "test_perplexity": round(reached, 4)})
-            print(f"{name}: step {step + 1}/{schedule.steps}, test perplexity {reached:.3f}, {taken:.0f} s", flush=True)
+
+    def observe(done: int) -> None:
+        if done % max(1, schedule.steps // 25) == 0 or done == schedule.steps:
+            reached, taken = math.exp(held_out_loss(model, test)), time.monotonic() - started
+            curve.append({"step": done, "test_perplexity": round(reached, 4)})
+            print(f"{name}: step {done}/{schedule.steps}, test perplexity {reached:.3f}, {taken:.0f} s", flush=True)
+
+    run(model, batches, schedule, observe=observe)
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     model.half().save_pretrained(part)

@@ -1,0 +1,106 @@
+"""The lottery ticket procedure: train, prune, rewind, train again, and the controls that make it a test.
+
+Frankle and Carbin (arXiv 1803.03635) claim that a dense network contains a sparse one which, trained alone from its own
+initialisation, does as well. Rewinding to an early step instead of to the initialisation is arXiv 1912.05671; that a random mask with
+the same share of weights in each layer must do worse before anything can be said of the winning one is arXiv 2009.08576.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from lottery.errors import LotteryError
+from lottery.methods import Variant
+from lottery.pruning import prunable, prune
+from lottery.training import Masks
+
+SCOPES = {"layer": "magnitude", "global": "magnitude-global"}
+
+
+class Start(NamedTuple):
+    """Where an arm's training starts from: which mask, and whether from the rewound weights or from new ones."""
+
+    mask: Callable[["Found", int], Masks]
+    new_weights: bool
+    says: str
+
+
+class Found(NamedTuple):
+    """What one level offers its arms: the masks of the iterative procedure and of one shot."""
+
+    iterative: Masks
+    one_shot: Masks
+
+
+def sparsity_of(level: int, share: float) -> float:
+    """The sparsity after ``level`` rounds that each take ``share`` of what is left."""
+    return 1 - (1 - share) ** level
+
+
+@torch.no_grad()
+def mask_of(model: nn.Module, sparsity: float, scope: str) -> Masks:
+    """Which weights are kept when a trained model is pruned by magnitude, by layer or over the whole model; the model is left as it is.
+
+    What is nought already goes first, so the masks of rising sparsity are nested.
+
+    **Raises** ``LotteryError`` where a layer would keep nothing.
+    """
+    layers = prunable(model)
+    before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    try:
+        prune(model, Variant(SCOPES[scope], "uniform", "unstructured", sparsity))
+        masks = {name: layer.weight != 0 for name, layer in layers.items()}
+    finally:
+        for name, layer in layers.items():
+            layer.weight.copy_(before[name])
+    empty = [name for name, mask in masks.items() if not mask.any()]
+    if empty:
+        raise LotteryError(
+            f"a sparsity of {sparsity:.3g} leaves nothing of {', '.join(empty)}; take fewer levels, a smaller share, or scope: layer"
+        )
+    return masks
+
+
+def random_mask(masks: Masks, seed: int) -> Masks:
+    """As many weights of each layer, drawn anew: what the layer-wise sparsity alone is worth."""
+    return {name: _shuffled(mask.flatten(), seed, index).view_as(mask) for index, (name, mask) in enumerate(masks.items())}
+
+
+def shuffled_mask(masks: Masks, seed: int) -> Masks:
+    """The same masks with the rows and the columns of each layer in another order: every neuron's number of weights occurs again, but
+    elsewhere."""
+    found = {}
+    for index, (name, mask) in enumerate(masks.items()):
+        draw = torch.Generator().manual_seed(1_000_003 * seed + index)
+        rows, columns = (torch.randperm(length, generator=draw).to(mask.device) for length in mask.shape)
+        found[name] = mask[rows][:, columns]
+    return found
+
+
+def _shuffled(values: torch.Tensor, seed: int, index: int) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(1_000_003 * seed + index)
+    return values[torch.randperm(len(values), generator=draw).to(values.device)]
+
+
+ARMS = {
+    "ticket": Start(lambda found, _: found.iterative, False, "the iterative mask, from the rewound weights"),
+    "one-shot": Start(lambda found, _: found.one_shot, False, "pruned once from the dense model, from the rewound weights"),
+    "new weights": Start(lambda found, _: found.iterative, True, "the iterative mask, from another initialisation"),
+    "random mask": Start(lambda found, seed: random_mask(found.iterative, seed), False, "as many weights of each layer, drawn anew"),
+    "shuffled mask": Start(
+        lambda found, seed: shuffled_mask(found.iterative, seed), False, "the iterative mask with rows and columns in another order"
+    ),
+}
+
+
+def kept(masks: Masks) -> float:
+    """The share of the masked layers' weights that is kept."""
+    return sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
+
+
+def never_moved(model: nn.Module, masks: Masks) -> bool:
+    """Whether every weight that a mask does not keep is nought, to the bit."""
+    layers = prunable(model)
+    return all(not layers[name].weight.detach()[~mask].any() for name, mask in masks.items())

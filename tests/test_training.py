@@ -1,0 +1,134 @@
+import copy
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lottery.errors import LotteryError
+from lottery.methods import Variant
+from lottery.pruning import prunable, prune
+from lottery.standins.architectures import ARCHITECTURES
+from lottery.tickets import ARMS, Found, kept, mask_of, never_moved, random_mask, shuffled_mask, sparsity_of
+from lottery.training import Schedule, held_out_loss, new_optimizer, rate, train
+
+SHORT = Schedule(6, 2, 3e-3)
+NAMES = ["qwen2.5-0.5b", "phi-2"]
+
+
+def fresh(name="qwen2.5-0.5b", seed=0):
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(copy.deepcopy(ARCHITECTURES[name])).float()
+
+
+def batches(count=SHORT.steps):
+    draw = torch.Generator().manual_seed(0)
+    return [torch.randint(1, 500, (2, 32), generator=draw) for _ in range(count)]
+
+
+def test_a_training_is_that_of_a_plain_loop():
+    ours, plain = fresh(), fresh()
+    train(ours, batches(), SHORT)
+    optimizer = new_optimizer(plain)
+    for step, batch in enumerate(batches()):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step, SHORT)
+        plain(input_ids=batch, labels=batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), plain.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_no_pruned_weight_ever_moves_and_every_other_does(name, scope):
+    """Observed after every step, beyond warm-up and decay; also that of kept weights none is held by mistake."""
+    model = fresh(name)
+    masks = mask_of(model, 0.8, scope)
+    before = {layer: linear.weight.detach().clone() for layer, linear in prunable(model).items()}
+    seen = []
+    train(model, batches(20), Schedule(20, 2, 1e-2), masks=masks, observe=lambda _: seen.append(never_moved(model, masks)))
+    assert seen == [True] * 20
+    for layer, linear in prunable(model).items():
+        assert (linear.weight != before[layer])[masks[layer]].all()
+    assert kept(masks) == pytest.approx(0.2, abs=1e-3)
+
+
+def test_the_moments_of_pruned_weights_stay_nought(monkeypatch):
+    model = fresh()
+    masks, made = mask_of(model, 0.7, "layer"), []
+    monkeypatch.setattr("lottery.training.new_optimizer", lambda m: made.append(new_optimizer(m)) or made[0])
+    train(model, batches(), SHORT, masks=masks)
+    for name, layer in prunable(model).items():
+        state = made[0].state[layer.weight]
+        assert not state["exp_avg"][~masks[name]].any()
+        assert not state["exp_avg_sq"][~masks[name]].any()
+        assert state["exp_avg"][masks[name]].all()
+
+
+def test_a_training_can_start_late_and_be_ended_early():
+    model, done = fresh(), []
+    assert train(model, batches(4), SHORT, first=2, observe=done.append) == 6
+    assert done == [3, 4, 5, 6]
+    assert train(fresh(), batches(), SHORT, observe=lambda step: step == 3) == 3
+    assert train(fresh(), [], SHORT, first=9) == 9
+
+
+def test_faults_are_one_line():
+    with pytest.raises(LotteryError, match=r"^training: 2 batches were given, 6 are needed$"):
+        train(fresh(), batches(2), SHORT)
+    with pytest.raises(LotteryError, match=r"^mask of nowhere: given \(2,\); the model has no such layer$"):
+        train(fresh(), batches(), SHORT, masks={"nowhere": torch.ones(2, dtype=torch.bool)})
+
+
+def test_a_loss_that_is_not_finite_is_infinite():
+    model = fresh()
+    model.get_input_embeddings().weight.data.fill_(math.nan)
+    assert held_out_loss(model, torch.ones(3, 8, dtype=torch.int64)) == math.inf
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_masks_are_those_of_the_study_nested_and_leave_the_model_as_it_is(scope):
+    model = fresh()
+    before = [p.detach().clone() for p in model.parameters()]
+    first, second = mask_of(model, 0.36, scope), mask_of(model, 0.6, scope)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+    assert all((first[name] | ~second[name]).all() for name in first)
+    prune(model, Variant({"layer": "magnitude", "global": "magnitude-global"}[scope], "uniform", "unstructured", 0.6))
+    assert all(torch.equal(layer.weight != 0, second[name]) for name, layer in prunable(model).items())
+
+
+def test_a_level_that_prunes_a_layer_to_nothing_is_refused():
+    model = fresh()
+    layer = next(iter(prunable(model).values()))
+    layer.weight.data.mul_(1e-6)
+    with pytest.raises(LotteryError, match=r"^a sparsity of 0.9 leaves nothing of model\.layers\.0\.self_attn\.q_proj; take fewer levels"):
+        mask_of(model, 0.9, "global")
+
+
+def test_controls_keep_what_they_say_and_nothing_else():
+    masks = mask_of(fresh(), 0.8, "global")
+    drawn, shuffled = random_mask(masks, 1), shuffled_mask(masks, 1)
+    for name, mask in masks.items():
+        assert int(drawn[name].sum()) == int(shuffled[name].sum()) == int(mask.sum())
+        assert not torch.equal(drawn[name], mask)
+        assert not torch.equal(shuffled[name], mask)
+        for dimension in (0, 1):
+            assert torch.equal(shuffled[name].sum(dimension).sort().values, mask.sum(dimension).sort().values)
+    assert all(torch.equal(random_mask(masks, 1)[name], drawn[name]) for name in masks)
+    assert any(not torch.equal(random_mask(masks, 2)[name], drawn[name]) for name in masks)
+
+
+def test_arms_differ_in_one_thing_each():
+    masks = mask_of(fresh(), 0.5, "layer")
+    once = mask_of(fresh(seed=1), 0.5, "layer")
+    found = Found(masks, once)
+    assert ARMS["ticket"].mask(found, 0) is masks
+    assert ARMS["one-shot"].mask(found, 0) is once
+    assert ARMS["new weights"].mask(found, 0) is masks
+    assert [name for name, arm in ARMS.items() if arm.new_weights] == ["new weights"]
+
+
+def test_rounds_take_a_share_of_what_is_left():
+    assert [round(sparsity_of(level, 0.2), 4) for level in range(4)] == [0, 0.2, 0.36, 0.488]
