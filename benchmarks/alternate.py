@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from lottery import memory
+from lottery.files import write_whole
 from lottery.loading import describe
 from lottery.provenance import commit_now
-from lottery.records import write_whole
 from lottery.show import table
 
 
