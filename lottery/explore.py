@@ -45,7 +45,12 @@ class Explorer:
         """
         left, right = self._record(one), self._record(other)
         texts = [
-            {"Beginning": plain(sample.prompt), one: plain(sample.text) or "(nothing)", other: plain(_counterpart(right, sample))}
+            {
+                "Beginning": plain(sample.prompt),
+                "Continued": sample.how,
+                one: plain(sample.text) or "(nothing)",
+                other: plain(_counterpart(right, sample)),
+            }
             for sample in left.result.samples
         ]
         figures_of_both = [{"": name, one: left_value, other: _FIGURES[name](right)} for name, left_value in _figures(left).items()]

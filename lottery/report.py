@@ -217,7 +217,7 @@ class Report:
         texts = ", ".join(sorted({r.request.text_sha256[:16] for r in self.records}))
         return prose(
             table(rows, "Trials", "Where and when the trials ran."),
-            "Checkpoints: " + ", ".join(dict.fromkeys(inline(r.request.checkpoint) for r in self.records)) + ".",
+            "Checkpoints:\n\n" + "\n".join(dict.fromkeys(f"- {r.model}: {inline(r.request.checkpoint)}" for r in self.records)),
             f"Versions: {versions}. Dtype: {reason}. Seed: {self.profile.seed}. SHA-256 of the text begins with {texts}.",
             self._memory_plans(),
             "`tables/trials.csv` beside this report holds the figures of all trials, and each record the whole of one trial with all of"

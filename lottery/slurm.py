@@ -106,7 +106,7 @@ def _sbatch(profile: Profile, where: Site, name: str, log: str) -> list[str]:
 
 def submit(profile: Profile, where: Site, dry: bool) -> int:
     """Submits what is missing and not in the queue already, and a report behind all of it. **Returns** 0."""
-    queued = queue(profile)
+    queued = _queue_if_slurm_answers(profile) if dry else queue(profile)
     missing = [name for name in profile.checkpoints if name not in queued and not complete(profile, name)]
     for name, job in queued.items():
         print(f"{name}: {job.state.lower()} in job {job.id} already")
@@ -223,7 +223,7 @@ def status(profile: Profile) -> int:
         elif not model.problem:
             how = "done"
         elif state is None:
-            how = "missing"
+            how = "missing" if model.wanted else f"missing: {model.problem.strip('`')}"
         elif state.state == "failed":
             how = f"failed: {state.reason}"
         elif state.state == "finished":

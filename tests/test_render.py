@@ -98,6 +98,23 @@ def test_pdf_holds_the_same_as_text(notebook, tmp_path):
     assert "a library warns" not in text
 
 
+def test_on_paper_a_long_table_goes_on_and_a_short_one_stays_whole(tmp_path):
+    """A short table that does not fit the rest of a page begins on the next one; a long one breaks, its header repeated, no row lost."""
+    long, short = [[{"A": f"{name} {i}", "B": i} for i in range(rows)] for name, rows in (("long", 120), ("short", 12))]
+    filler = "\n\n".join(["A line."] * 27)
+    text = f"# T\n\nOf tables.\n\n## One\n\n{filler}\n\n{table(short, caption='Short.')}\n\n## Two\n\n{table(long, caption='Long.')}"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)]), tmp_path / "n.ipynb")
+    render(tmp_path / "n.ipynb", "lottery_pdf", tmp_path / "n.pdf")
+    read = subprocess.run(
+        [need_program("pdftotext"), "-layout", tmp_path / "n.pdf", "-"], capture_output=True, text=True, check=True
+    ).stdout
+    pages = read.split("\f")
+    assert [("short 0" in page, "short 11" in page) for page in pages if "short" in page] == [(True, True)]
+    assert all(re.search(rf"long {i}\b", read) for i in range(120))
+    assert sum("long" in page for page in pages) >= 3
+    assert all(re.search(r"^ *A +B$", page, re.MULTILINE) for page in pages if "long" in page)
+
+
 def test_nbconvert_knows_both_exporters(notebook):
     import sys
 

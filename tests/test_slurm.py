@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from lottery import slurm, task
+from lottery.corpus import corpus
 from lottery.errors import ParamsError
 from lottery.params import load_profile
 from lottery.records import read_state, write_state
@@ -239,6 +240,12 @@ def test_without_slurm_submitting_says_what_to_do_and_the_status_still_tells(toy
     write_state(toy_project / "outputs" / "toy" / "phi-2", "failed", "a reason")
     assert slurm.status(profile) == 0
     assert re.search(r"^phi-2 +0 of 3 +failed: a reason$", capsys.readouterr().out, re.MULTILINE)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(toy_project))
+    corpus.cache_clear()
+    assert slurm.status(profile.model_copy(update={"text": "wikitext-2-raw", "profile": "gone"})) == 0
+    assert re.search(
+        r"^phi-2 +0 of 0 +missing: wikitext-2-raw is not in the Hugging Face cache; fetch it", capsys.readouterr().out, re.MULTILINE
+    )
     with pytest.raises(slurm.LotteryError, match=r"^sbatch is not on this machine: submit from a node of the cluster, or use make report$"):
         slurm.submit(profile, slurm.site("dgx", []), dry=False)
 
@@ -295,4 +302,7 @@ def test_the_report_is_written_where_slurm_does_not_answer(toy_project, monkeypa
     write_state(toy_project / "outputs" / "toy" / "phi-2", "running")
     monkeypatch.setattr(task, "write_report", lambda *_: ["report.html"])
     assert task.report(load_profile("toy")) == 0
+    assert slurm.submit(load_profile("toy"), slurm.site("dgx", []), dry=True) == 0
+    with pytest.raises(slurm.LotteryError, match="Unable to contact slurm controller"):
+        slurm.submit(load_profile("toy"), slurm.site("dgx", []), dry=False)
     assert "Slurm does not answer: squeue: slurm_load_jobs error: Unable to contact slurm controller" in capsys.readouterr().out
