@@ -95,7 +95,7 @@ def who_has_the_best_ticket(data: pd.DataFrame, scores: Scores) -> str:
         first += f" Next is {second} with {_share(scores[second]['5% more'])} and {_share(scores[second]['twice'])}{told}"
     left_out = [label for label in lines(data) if label not in set(ranks["model"])]
     if left_out:
-        first += f" Not compared, because a measurement is missing: {', '.join(left_out)}."
+        first += f" Not compared, because a measurement is missing or the dense model's is not finite: {', '.join(left_out)}."
     return first + " " + who_survives(data)
 
 
@@ -165,7 +165,7 @@ def rank_correlation(x: list[float], y: list[float]) -> tuple[float, float]:
 def where_is_the_cliff(data: pd.DataFrame) -> str:
     said, none = [], []
     for label, points in lines(data).items():
-        if len(points) < 2 or points.iloc[0]["method"] != "dense":
+        if not _has_begun(points):
             continue
         at = cliff(points)
         if at is None:
@@ -175,24 +175,29 @@ def where_is_the_cliff(data: pd.DataFrame) -> str:
         times = after["perplexity"] / before["perplexity"]
         said.append(f"{label} between {percent(before['sparsity'])} and {percent(after['sparsity'])} (perplexity × {number(times)})")
     if not said and not none:
-        return "No model has a dense and a pruned measurement, so no cliff can be seen."
+        return "No model has a finite dense and a pruned measurement, so no cliff can be seen."
     text = f"The first step in which perplexity more than doubles: {'; '.join(said)}." if said else ""
     if none:
         text += f" No cliff within the measured range: {', '.join(none)}."
     return text.strip() + " The cliff is known only as finely as sparsity was sampled."
 
 
+def _has_begun(points: pd.DataFrame) -> bool:
+    """Whether a line has a finite dense beginning, and anything after it."""
+    return len(points) > 1 and points.iloc[0]["method"] == "dense" and math.isfinite(points.iloc[0]["perplexity"])
+
+
 def does_any_degrade_gracefully(data: pd.DataFrame) -> str:
-    """Whether any model has no cliff; else whose largest step is the smallest."""
+    """Whether any model has no cliff; else whose largest step is the smallest. Only models measured at every sparsity that occurs."""
     steps = {}
     for label, points in lines(data).items():
         values = list(points["perplexity"])
-        if len(values) > 1 and points.iloc[0]["method"] == "dense":
+        if _has_begun(points) and set(levels(data)) <= set(points["sparsity"]):
             ratios = [b / a if math.isfinite(a) and math.isfinite(b) else math.inf for a, b in itertools.pairwise(values)]
             worst = max(range(len(ratios)), key=ratios.__getitem__)
             steps[label] = (ratios[worst], points.iloc[worst]["sparsity"], points.iloc[worst + 1]["sparsity"])
     if not steps:
-        return "No model has a dense and a pruned measurement."
+        return "No model has a finite dense measurement and one at every sparsity."
     gentle = {label: step for label, step in steps.items() if step[0] <= CLIFF}
     if gentle:
         who = ", ".join(f"{label} (largest step × {number(step[0])})" for label, step in gentle.items())

@@ -37,10 +37,14 @@ class Report:
         return frame(self.records)
 
     @cached_property
+    def _named(self) -> pd.DataFrame:
+        """What was measured at the sparsities that the profile names: a bisection adds others, which each model has for itself."""
+        return self.data[self.data["sparsity"].isin([variant.sparsity for variant in self.profile.variants])]
+
+    @cached_property
     def main(self) -> pd.DataFrame:
-        """What models are compared by: the dense ones, and the first way of pruning at the sparsities that the profile names."""
-        data = findings.judged_by(self.data)
-        return data[data["sparsity"].isin([0, *self.profile.sparsities])]
+        """What models are compared by: the dense ones, and the first way of pruning."""
+        return findings.judged_by(self._named)
 
     @cached_property
     def scores(self) -> findings.Scores:
@@ -59,7 +63,7 @@ class Report:
         mixed = speed.what_does_not_compare(self.data) if self.records else ""
         answer = findings.who_has_the_best_ticket(self.main, self.scores)
         if self._several:
-            answer = f"Judged by {findings.methods(self.data)[0]}: {answer} {findings.do_methods_agree(self.data, self.records)}"
+            answer = f"Judged by {findings.methods(self.data)[0]}: {answer} {findings.do_methods_agree(self._named, self.records)}"
         return prose(self._stand_in_notice(), answer, mixed, self._gaps())
 
     def figure(self) -> Picture | Markdown:
@@ -72,7 +76,7 @@ class Report:
         """The ways of pruning beside each other, where there are several."""
         if not self._several:
             return prose("Only one way of pruning was asked for. `make report PROFILE=methods` compares all of them.")
-        data = self.data
+        data = self._named
         said = f"{findings.which_method_keeps_most(data)} {findings.do_methods_agree(data, self.records)}"
         parts = [tables.by_method(data, level) for level in findings.levels(data)]
         return prose(

@@ -40,21 +40,20 @@ def crossing(points: list[Record], level: float) -> Crossing | None:
     """Where the bits per byte of a model's variants pass ``level`` times those of the dense one.
 
     **Arguments**: the dense record and those of one way of pruning, at rising sparsity. **Returns** ``None`` where the dense record or
-    every pruned one is missing.
+    every pruned one is missing, and where the dense model's own bits are not finite: nothing is a multiple of those.
     """
-    if len(points) < 2 or points[0].request.method != "dense":
+    if len(points) < 2 or points[0].request.method != "dense" or not np.isfinite(points[0].result.window_nll).all():
         return None
     sparsities = np.array([record.request.sparsity for record in points])
     totals = [perplexity.finite(record.result.window_nll) for record in points]
-    at = _first(sparsities, np.array([[total.sum() for total in totals]]), level)[0]
-    index = len(sparsities) if math.isinf(at) else int(np.searchsorted(sparsities, at, side="left"))
-    index = max(index, 1)
+    found, passed = _first(sparsities, np.array([[total.sum() for total in totals]]), level)
+    at, index = found[0], passed[0]
     after, before = sparsities[index - 1], sparsities[index] if index < len(sparsities) else math.inf
     windows = len(totals[0])
     if windows < perplexity.FEWEST:
         return Crossing(float(at), math.nan, math.nan, float(after), float(before), np.array([]))
     times = perplexity.draws(points[0].model, windows)
-    draws = _first(sparsities, np.stack([perplexity.resampled(total, times) for total in totals], axis=1), level)
+    draws, _ = _first(sparsities, np.stack([perplexity.resampled(total, times) for total in totals], axis=1), level)
     return Crossing(float(at), *perplexity.interval(draws), float(after), float(before), draws)
 
 
@@ -73,8 +72,11 @@ def told_apart(one: Crossing, other: Crossing) -> bool | None:
     return not low <= 0 <= high
 
 
-def _first(sparsities: np.ndarray, nll: np.ndarray, level: float) -> np.ndarray:
-    """The first crossing of each row of ``nll`` [draws, sparsities], the dense column first; infinity where there is none."""
+def _first(sparsities: np.ndarray, nll: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """The first crossing of each row of ``nll`` [draws, sparsities], the dense column first, and the index of the sparsity behind it.
+
+    Infinity, and the number of sparsities, where there is none. A line to infinity passes every level where it begins.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(nll / nll[:, :1])
     wanted = math.log(level)
@@ -82,9 +84,9 @@ def _first(sparsities: np.ndarray, nll: np.ndarray, level: float) -> np.ndarray:
     index = np.where(passed.any(1), passed.argmax(1), 1)
     rows = np.arange(len(logs))
     below, above = logs[rows, index - 1], logs[rows, index]
-    share = np.where(np.isinf(above), 1.0, (wanted - below) / np.where(above > below, above - below, 1.0))
+    share = (wanted - below) / np.where(above > below, above - below, 1.0)
     found = sparsities[index - 1] + share * (sparsities[index] - sparsities[index - 1])
-    return np.where(passed.any(1), found, np.inf)
+    return np.where(passed.any(1), found, np.inf), np.where(passed.any(1), index, len(sparsities))
 
 
 def next_sparsity(points: list[Record]) -> float | None:

@@ -113,9 +113,13 @@ def test_infinity_everywhere_is_drawn_and_said(profile):
     fill(profile, "phi-2", [10, math.inf, math.inf, math.inf])
     fill(profile, "mistral-7b", [math.inf] * 4)
     report = Report(profile)
+    said = everything(report)
     assert "∞" in report.tables().data
     assert "<svg" in report.figure().svg
-    assert everything(report)
+    assert "Only **phi-2** can be judged so far: its linear layers can lose 0% of their weights" in said
+    assert "or the dense model's is not finite: mistral-7b." in said
+    assert "No cliff within the measured range" not in said
+    assert "The gentlest is phi-2, whose largest step is × ∞" in said
 
 
 def test_one_model_alone_is_told_without_a_comparison(profile):
@@ -151,9 +155,26 @@ def test_a_sparsity_that_only_one_model_has_compares_nothing_and_is_shown(profil
     report = Report(profile)
     said = everything(report)
     assert "Only **mistral-7b** can be judged so far" in said
-    assert "Not compared, because a measurement is missing: phi-2." in said
+    assert "Not compared, because a measurement is missing or the dense model's is not finite: phi-2." in said
     assert "2 of 4 trials are recorded; it was stopped between trials" in said
     assert "phi-2: dense 10.0, 50% 12.0." in report.figure().alt
+    assert "Yes: phi-2" not in said, "half a curve is not graceful"
+
+
+def test_what_a_bisection_adds_for_one_model_leaves_the_others_in_the_comparison(profile):
+    searching = profile.model_copy(update={"cliff": True, "methods": ["magnitude", "wanda"], "calibration_text": "training-stories"})
+    for name, worst in zip(NAMES, (500, 400), strict=True):
+        start = checkpoint(searching.model_copy(update={"model": name})).identity
+        asked = requests(searching, start, corpus("stories").sha256, corpus("training-stories").sha256)
+        if name == NAMES[0]:
+            asked.append(asked[1].model_copy(update={"sparsity": 0.8}))
+        for request in asked:
+            bits = {0: 1, 0.5: 1.01, 0.7: 1.02, 0.8: 300, 0.9: worst}[request.sparsity]
+            made = record_of(name, request.method, request.sparsity, 10.0 * bits, bits_per_byte=bits, windows=12)
+            write_record(outputs("toy") / name, made.model_copy(update={"request": request}))
+    report = Report(searching)
+    assert 0.8 in set(report.data["sparsity"])
+    assert "All 2 ways of pruning find the best ticket in the same model, phi-2." in report.methods().data
 
 
 def test_a_model_that_is_no_longer_there_is_named(profile):

@@ -36,10 +36,14 @@ def test_what_never_passes_is_beyond_what_was_measured():
     assert (found.after, found.before) == (0.9, math.inf)
 
 
-def test_infinite_losses_are_passed_at_once_and_no_crash():
+def test_a_line_to_infinity_passes_every_level_where_it_begins():
     found = crossing(points([1, 1.01, math.inf, math.inf]), 2.0)
-    assert found.at == 0.7
-    assert crossing(points([math.inf] * 4), 2.0) is None or not math.isnan(crossing(points([math.inf] * 4), 2.0).low)
+    assert (found.at, found.low, found.high) == (0.5, 0.5, 0.5)
+    assert (found.after, found.before) == (0.5, 0.7), "the bisection looks between these"
+
+
+def test_of_an_infinite_dense_model_nothing_is_a_multiple():
+    assert crossing(points([math.inf] * 4), 2.0) is None
 
 
 def test_the_interval_is_paired_so_what_is_hard_for_all_variants_cancels():
