@@ -13,7 +13,7 @@ from lottery.params import Profile
 from lottery.paths import outputs
 from lottery.records import MEASUREMENT, Record, Request, read_record, read_state, requests
 from lottery.show import inline
-from lottery.ticket import with_bisections
+from lottery.ticket_score import with_bisections
 
 
 @dataclass(frozen=True)

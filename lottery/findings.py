@@ -9,7 +9,7 @@ import pandas as pd
 from lottery.figures import CLIFF, cliff, lines
 from lottery.records import Record
 from lottery.tables import number, percent
-from lottery.ticket import LEVELS, Crossing, crossing, told_apart
+from lottery.ticket_score import LEVELS, Crossing, crossing, told_apart
 
 _EXACT = 8  # up to so many models all orders are tried
 
@@ -38,7 +38,7 @@ def comparable(data: pd.DataFrame) -> pd.DataFrame:
     return data[(data["method"] != "dense") & data["lost_bits"].notna()]
 
 
-Scores = dict[str, dict[str, Crossing]]  # model: level of ``ticket.LEVELS``: where its bits per byte pass it
+Scores = dict[str, dict[str, Crossing]]  # model: level of ``ticket_score.LEVELS``: where its bits per byte pass it
 
 
 def scores(records: list[Record], method: str) -> Scores:

@@ -1,6 +1,5 @@
 """One model, many trials: what to run next, progress, resume. Nothing is drawn here; notebooks show what lies on disk."""
 
-from contextlib import contextmanager, suppress
 from functools import cached_property
 
 import torch
@@ -9,14 +8,15 @@ from lottery import knowledge, loading, tables
 from lottery.calibration import calibration
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus, corpus_identity, prompts, windows
-from lottery.errors import LotteryError, StoppedError
+from lottery.errors import LotteryError
 from lottery.figures import curve
 from lottery.frame import median
+from lottery.lifecycle import check_stop, failures_recorded
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
 from lottery.pruning import check_pattern
 from lottery.records import Record, Request, read_record, read_state, read_steadiness, requests, write_record, write_state, write_steadiness
-from lottery.ticket import with_bisections
+from lottery.ticket_score import with_bisections
 from lottery.trials import Trials
 
 
@@ -27,7 +27,7 @@ class Study:
         self.profile = profile
         self.checkpoint = checkpoint(profile)
         self.folder = outputs(profile.profile) / profile.model_name
-        with self._failures_recorded():
+        with failures_recorded(self.folder):
             self.checkpoint.check()
             self.text = corpus(profile.text)
             source = profile.calibration_text if profile.calibrated else None
@@ -85,7 +85,7 @@ class Study:
         while len(self.records) < len(self.requests):
             self._measure(self.requests)
         if len(self.records) > before or read_steadiness(self.folder) is None:
-            with self._failures_recorded():
+            with failures_recorded(self.folder):
                 write_steadiness(self.folder, self.trials.steadiness())
 
     def table(self):
@@ -112,23 +112,16 @@ class Study:
         todo = [request for request in wanted if read_record(self.folder, request) is None]
         if not todo:
             return self.say(f"{', '.join(map(tables.variant, wanted))}: recorded already")
-        with self._failures_recorded():
+        with failures_recorded(self.folder):
             write_state(self.folder, "running")
             for request in todo:
-                self._check_stop()
+                check_stop(self.folder, len(self.records), len(self.requests))
                 label = f"trial {self.requests.index(request) + 1} of {len(self.requests)}, {tables.variant(request)}"
                 record = self.trials.run(request, todo, label)
                 write_record(self.folder, record)
                 result = record.result
                 speed = median(result.speed.tokens_per_second)
                 self.say(f"{label}: perplexity {tables.number(result.perplexity)}, {tables.number(speed)} tokens/s, recorded")
-
-    def _check_stop(self) -> None:
-        """A file named ``stop`` in the model's folder stops the study here: a warning from Slurm is made into one."""
-        stop = self.folder / "stop"
-        if stop.exists():
-            stop.unlink()
-            raise StoppedError(f"stopped between trials, {len(self.records)} of {len(self.requests)} are recorded; run again to go on")
 
     @cached_property
     def calibration(self) -> torch.Tensor | None:
@@ -158,16 +151,3 @@ class Study:
 
     def say(self, line: str) -> None:
         print(f"{self.profile.model_name}: {line}", flush=True)
-
-    @contextmanager
-    def _failures_recorded(self):
-        """Leaves the reason of a failure on disk for the report, and lets the failure through."""
-        try:
-            yield
-        except BaseException as error:
-            with suppress(LotteryError):  # on a full disk not even the reason can be written, and the reason itself must get through
-                if isinstance(error, StoppedError):
-                    write_state(self.folder, "stopped", str(error))
-                else:
-                    write_state(self.folder, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
-            raise

@@ -8,7 +8,7 @@ from IPython.display import Markdown
 from lottery.frame import median, quantiles
 from lottery.records import Record, Request
 from lottery.show import plain, prose, table, verbatim
-from lottery.ticket import Crossing
+from lottery.ticket_score import Crossing
 
 NBSP = "\u00a0"  # does not break a line
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

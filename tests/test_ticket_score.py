@@ -4,7 +4,7 @@ import pytest
 
 from lottery.params import validated
 from lottery.records import read_record, requests, write_record
-from lottery.ticket import crossing, next_sparsity, told_apart, with_bisections
+from lottery.ticket_score import crossing, next_sparsity, told_apart, with_bisections
 from tests.conftest import TOY
 from tests.factory import record_of
 
