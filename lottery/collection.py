@@ -9,32 +9,45 @@ from pydantic import ValidationError
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus, corpus_identity
 from lottery.errors import LotteryError
-from lottery.params import Profile
+from lottery.params import WINNING_TICKET, Profile
 from lottery.paths import outputs
 from lottery.records import MEASUREMENT, Record, Request, read_record, read_state, requests
 from lottery.show import inline
+from lottery.ticket_records import TicketRecord, TicketRequest, read_ticket, recorded_requests
 from lottery.ticket_score import with_bisections
 
 
 @dataclass(frozen=True)
 class Model:
-    """One model of a profile: its records, how many there should be, and what is wrong, if anything."""
+    """One part of a profile, a model or the ticket procedure: its records, how many there should be, and what is wrong, if anything."""
 
     name: str
-    records: list[Record]
+    records: list[Record] | list[TicketRecord]
     wanted: int
     problem: str
 
 
 def collect(profile: Profile, name: str) -> Model:
-    """The records of one model under a profile, in the order of its trials."""
+    """The records of one part of a profile, in the order of its trials."""
     folder = outputs(profile.profile) / name
+    if name == WINNING_TICKET:
+        return _tickets(profile, folder)
     try:
         wanted = _requests(profile.model_copy(update={"model": name}), folder)
     except LotteryError as error:
         return Model(name, [], 0, inline(str(error)))
     records = [record for request in wanted if (record := read_record(folder, request))]
-    return Model(name, records, len(wanted), _problem(folder, records, wanted))
+    return Model(name, records, len(wanted), _problem(folder, [record.request for record in records], wanted))
+
+
+def _tickets(profile: Profile, folder: Path) -> Model:
+    """The records of the lottery ticket procedure."""
+    try:
+        wanted = recorded_requests(profile)
+    except LotteryError as error:
+        return Model(WINNING_TICKET, [], 0, inline(str(error)))
+    records = [record for request in wanted if (record := read_ticket(folder, request))]
+    return Model(WINNING_TICKET, records, len(wanted), _problem(folder, [record.request for record in records], wanted))
 
 
 def _requests(profile: Profile, folder: Path) -> list[Request]:
@@ -63,12 +76,12 @@ def _recorded(folder: Path) -> list[Record]:
     return sorted(found, key=lambda record: record.provenance.finished)
 
 
-def _problem(folder: Path, records: list[Record], wanted: list[Request]) -> str:
-    """Why a model is not complete, in one sentence; empty where it is."""
-    if len(records) == len(wanted):
+def _problem(folder: Path, recorded: list[Request] | list[TicketRequest], wanted: list[Request] | list[TicketRequest]) -> str:
+    """Why a part is not complete, in one sentence; empty where it is."""
+    if len(recorded) == len(wanted):
         return ""
-    state, count = read_state(folder), f"{len(records)} of {len(wanted)} trials are recorded"
-    broken = [r.file_name for r in wanted if (folder / "records" / r.file_name).exists() and read_record(folder, r) is None]
+    state, count = read_state(folder), f"{len(recorded)} of {len(wanted)} trials are recorded"
+    broken = [r.file_name for r in wanted if r not in recorded and (folder / "records" / r.file_name).exists()]
     if broken:
         return f"{count}; {', '.join(broken)} cannot be read and will be measured again."
     if state is None:

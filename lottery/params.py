@@ -15,7 +15,40 @@ from lottery.paths import project_root
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 One = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)  # a single value is a list of one
+WINNING_TICKET = "winning-ticket"  # the notebook of the lottery ticket procedure, and the folder of what it records
 Sparsity = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class Tickets(BaseModel):
+    """The lottery ticket procedure: what is trained from nothing, how often it is pruned and rewound, and for how long."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    models: Annotated[list[str], One] = Field(
+        description="a list of keys of 'checkpoints'; their architectures are trained from nothing, with their tokenizers", min_length=1
+    )
+    text: str = Field(
+        "training-stories", description="what is trained on: as 'text', but another text than the one that is scored", min_length=1
+    )
+    levels: int = Field(description="a whole number of rounds of pruning, 1 to 50", ge=1, le=50)
+    share: float = Field(
+        description="a number above 0 and below 1: what each round prunes of the weights that are left", gt=0, lt=1, allow_inf_nan=False
+    )
+    scope: Literal["layer", "global"] = Field("global", description="layer, or global: where the smallest weights are looked for")
+    rewind: int = Field(description="a whole number of steps, at least 0 and below 'steps': where training goes on from", ge=0)
+    steps: int = Field(description="a whole number of training steps, at least 2", ge=2)
+    batch: int = Field(description="a whole number of windows a step, at least 1", ge=1)
+    window: int = Field(description="a whole number of tokens, 2 to 131072", ge=2, le=131072)
+    rate: float = Field(description="the peak learning rate, a number above 0 such as 0.003", gt=0, allow_inf_nan=False)
+    seeds: int = Field(description="a whole number of seeds, at least 1; an interval needs two, and three to say much", ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "Tickets":
+        if self.rewind >= self.steps:
+            raise ValueError(f"tickets['rewind']: given {self.rewind}, with {self.steps} steps; allowed: {_allowed('tickets', 'rewind')}")
+        if len(set(self.models)) != len(self.models):
+            raise ValueError(f"tickets['models']: given {self.models!r}, with repeats; allowed: each value once")
+        return self
 
 
 class Profile(BaseModel):
@@ -58,6 +91,9 @@ class Profile(BaseModel):
     tasks: Annotated[list[str], One] = Field(
         [], description="a list of tasks of lm-evaluation-harness such as [arc_easy, hellaswag], or .yaml files; needs make .venv/tasks"
     )
+    tickets: Tickets | None = Field(
+        None, description=f"the lottery ticket procedure: null, or a mapping of {', '.join(Tickets.model_fields)}"
+    )
     seed: int = Field(0, description="a whole number, at least 0", ge=0, lt=2**63)
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto, float32, float16 or bfloat16")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
@@ -93,7 +129,16 @@ class Profile(BaseModel):
             raise ValueError(f"calibration_text: not given, but {next(iter(needy))} needs it; allowed: {allowed}")
         if needy and self.calibration_text == self.text:
             raise ValueError(f"calibration_text: given {self.text!r}, the text that is scored; allowed: another one")
+        if self.tickets and (unknown := [name for name in self.tickets.models if name not in self.checkpoints]):
+            raise ValueError(f"tickets['models']: given {unknown[0]!r}; allowed: keys of 'checkpoints', {', '.join(self.checkpoints)}")
+        if self.tickets and self.tickets.text == self.text:
+            raise ValueError(f"tickets['text']: given {self.text!r}, the text that is scored; allowed: another one")
         return self
+
+    @property
+    def parts(self) -> list[str]:
+        """The notebooks that make the study: one a model, and that of the ticket procedure where it is asked for."""
+        return [*self.checkpoints, *([WINNING_TICKET] if self.tickets else [])]
 
     @property
     def variants(self) -> list[Variant]:
@@ -165,16 +210,23 @@ def _sentence(fault: dict) -> str:
     key, *inner = fault["loc"]
     where = key + "".join(f"[{part!r}]" for part in inner if part != "[key]")
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        close = difflib.get_close_matches(str(key), Profile.model_fields, n=1)
+        known = Tickets.model_fields if inner else Profile.model_fields
+        close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
         hint = f", did you mean '{close[0]}'?" if close else ""
-        return f"unknown key '{key}' (given {fault['input']!r}){hint}; allowed: {', '.join(Profile.model_fields)}"
-    allowed = Profile.model_fields[key].description
+        return f"unknown key '{'.'.join(map(str, fault['loc']))}' (given {fault['input']!r}){hint}; allowed: {', '.join(known)}"
+    allowed = _allowed(key, *inner)
     if fault["type"] == "missing":
-        return f"{key}: not given; allowed: {allowed}"
+        return f"{where}: not given; allowed: {allowed}"
     given = repr(fault["input"])
     if isinstance(fault["input"], str) and _is_number(fault["input"]):
         given += " (text: write numbers in YAML without quotes, and 1e-4 as 1.0e-4)"
     return f"{where}: given {given}; allowed: {allowed}"
+
+
+def _allowed(key: str, *inner: str) -> str:
+    """What a key of a profile may be, also one of ``tickets``."""
+    nested = key == "tickets" and inner and inner[0] in Tickets.model_fields
+    return (Tickets.model_fields[inner[0]] if nested else Profile.model_fields[key]).description
 
 
 def _is_number(text: str) -> bool:

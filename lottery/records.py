@@ -214,7 +214,7 @@ def write_record(folder: Path, record: Record) -> Path:
 
 def read_record(folder: Path, request: Request) -> Record | None:
     """The record of a request, or ``None`` where there is none that can be read and is of just this request."""
-    record = _read(Record, folder / "records" / request.file_name)
+    record = read_json(Record, folder / "records" / request.file_name)
     return record if record and record.request == request else None
 
 
@@ -230,7 +230,7 @@ def write_state(folder: Path, state: str, reason: str = "") -> None:
 
 
 def read_state(folder: Path) -> State | None:
-    return _read(State, folder / "state.json")
+    return read_json(State, folder / "state.json")
 
 
 def write_steadiness(folder: Path, value: Steadiness) -> None:
@@ -238,10 +238,10 @@ def write_steadiness(folder: Path, value: Steadiness) -> None:
 
 
 def read_steadiness(folder: Path) -> Steadiness | None:
-    return _read(Steadiness, folder / "steadiness.json")
+    return read_json(Steadiness, folder / "steadiness.json")
 
 
-def _read(kind: type[BaseModel], path: Path):
+def read_json(kind: type[BaseModel], path: Path):
     """What a file holds, or ``None`` where there is none that can be read."""
     try:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))

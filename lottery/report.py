@@ -6,15 +6,16 @@ from functools import cached_property
 import pandas as pd
 from IPython.display import Markdown
 
-from lottery import figures, findings, layers, pareto, published, speed, tables
+from lottery import figures, findings, layers, pareto, published, speed, tables, ticket_figures
 from lottery.collection import Model, collect
 from lottery.files import write_whole
 from lottery.frame import frame
 from lottery.methods import ALLOCATIONS, METHODS
-from lottery.params import Profile, profile_of_this_notebook
+from lottery.params import WINNING_TICKET, Profile, profile_of_this_notebook
 from lottery.paths import outputs
 from lottery.records import Record, read_steadiness
 from lottery.show import Picture, inline, prose, table
+from lottery.ticket_findings import Outcome
 
 
 class Report:
@@ -31,6 +32,10 @@ class Report:
     @cached_property
     def records(self) -> list[Record]:
         return [record for model in self.models for record in model.records]
+
+    @cached_property
+    def _procedure(self) -> Model | None:
+        return collect(self.profile, WINNING_TICKET) if self.profile.tickets else None
 
     @cached_property
     def data(self) -> pd.DataFrame:
@@ -108,6 +113,32 @@ class Report:
 
     def zeros_figure(self) -> Picture | None:
         return self._keep_figure("zeros-by-layer", layers.picture(self.records))
+
+    @cached_property
+    def tickets(self) -> Outcome:
+        """The lottery ticket procedure, as far as it is recorded."""
+        return Outcome(self._procedure.records if self._procedure else [])
+
+    def winning_tickets(self) -> Markdown:
+        """The verdict for each architecture, and the losses behind it."""
+        if not self.profile.tickets:
+            return prose("The procedure was not asked for. `make report PROFILE=ticket` trains all five architectures, in about an hour.")
+        self._keep_table("winning-ticket", self.tickets.data)
+        notebook = f"[executed notebook]({WINNING_TICKET}/{WINNING_TICKET}.ipynb)"
+        return prose(self.tickets.verdicts(), self.tickets.protocol(notebook), self.tickets.losses(), self.tickets.problems())
+
+    def tickets_figure(self) -> Picture | None:
+        return self._keep_figure("loss-over-weights-left", ticket_figures.loss_over_weights_left(self.tickets))
+
+    def steps_figure(self) -> Picture | None:
+        return self._keep_figure("steps-over-weights-left", ticket_figures.steps_over_weights_left(self.tickets))
+
+    def bridge_figure(self) -> Picture | None:
+        return self._keep_figure("tickets-beside-one-shot", ticket_figures.bridge(self.tickets, self.scores))
+
+    def bridge(self) -> Markdown | None:
+        """Whether one-shot pruning tells who has the best ticket."""
+        return prose(f"**Does one-shot pruning tell?** {self.tickets.does_one_shot_tell(self.scores)}") if self.profile.tickets else None
 
     def published(self) -> Markdown:
         """Published figures beside those measured here."""
@@ -252,7 +283,8 @@ class Report:
         )
 
     def _gaps(self) -> str:
-        named = [f"- {model.name}: {model.problem}" for model in self.models if model.problem]
+        parts = [*self.models, *([self._procedure] if self._procedure else [])]
+        named = [f"- {part.name}: {part.problem}" for part in parts if part.problem]
         return "**Incomplete.**\n\n" + "\n".join(named) if named else ""
 
 

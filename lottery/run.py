@@ -36,9 +36,9 @@ def run(profile: Profile) -> int:
 
     A model that fails does not stop the others, and the report is written with its gap named.
     """
-    started, steps = time.monotonic(), len(profile.checkpoints) + 1
+    started, steps = time.monotonic(), len(profile.parts) + 1
     _check_anything_is_here(profile)
-    failed = [name for number, name in enumerate(profile.checkpoints, 1) if not measure(profile, name, f"[{number}/{steps}]")]
+    failed = [name for number, name in enumerate(profile.parts, 1) if not measure(profile, name, f"[{number}/{steps}]")]
     paths = write_report(profile, f"[{steps}/{steps}]")
     say(f"done in {time.monotonic() - started:.0f} s" + (f"; failed: {', '.join(failed)}" if failed else ""))
     return 1 if failed or not paths else 0

@@ -107,7 +107,7 @@ def _sbatch(profile: Profile, where: Site, name: str, log: str) -> list[str]:
 def submit(profile: Profile, where: Site, dry: bool) -> int:
     """Submits what is missing and not in the queue already, and a report behind all of it. **Returns** 0."""
     queued = _queue_if_slurm_answers(profile) if dry else queue(profile)
-    missing = [name for name in profile.checkpoints if name not in queued and not complete(profile, name)]
+    missing = [name for name in profile.parts if name not in queued and not complete(profile, name)]
     for name, job in queued.items():
         print(f"{name}: {job.state.lower()} in job {job.id} already")
     if queued and not missing:
@@ -207,7 +207,7 @@ _RECALL = [
 def settle(profile: Profile) -> None:
     """Gives each model whose task was killed before it could say why the reason that Slurm knows, if it answers."""
     queued = _queue_if_slurm_answers(profile)
-    for name in profile.checkpoints:
+    for name in profile.parts:
         state = read_state(outputs(profile.profile) / name)
         if state and state.state in ("running", "stopped") and state.job and name not in queued and (ended := fate(state.job)):
             write_state(outputs(profile.profile) / name, "failed", ended)
@@ -216,7 +216,7 @@ def settle(profile: Profile) -> None:
 def status(profile: Profile) -> int:
     """Prints for each model how much is recorded, and whether it is done, running, waiting, failed or missing."""
     queued, folder = _queue_if_slurm_answers(profile), outputs(profile.profile)
-    for model in (collect(profile, name) for name in profile.checkpoints):
+    for model in (collect(profile, name) for name in profile.parts):
         state, job = read_state(folder / model.name), queued.get(model.name)
         if job:
             how = f"{job.state.lower()} {job.where}, job {job.id}"

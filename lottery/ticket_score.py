@@ -46,14 +46,14 @@ def crossing(points: list[Record], level: float) -> Crossing | None:
         return None
     sparsities = np.array([record.request.sparsity for record in points])
     totals = [perplexity.finite(record.result.window_nll) for record in points]
-    found, passed = _first(sparsities, np.array([[total.sum() for total in totals]]), level)
+    found, passed = first_crossing(sparsities, np.array([[total.sum() for total in totals]]), level)
     at, index = found[0], passed[0]
     after, before = sparsities[index - 1], sparsities[index] if index < len(sparsities) else math.inf
     windows = len(totals[0])
     if windows < perplexity.FEWEST:
         return Crossing(float(at), math.nan, math.nan, float(after), float(before), np.array([]))
     times = perplexity.draws(points[0].model, windows)
-    draws, _ = _first(sparsities, np.stack([perplexity.resampled(total, times) for total in totals], axis=1), level)
+    draws, _ = first_crossing(sparsities, np.stack([perplexity.resampled(total, times) for total in totals], axis=1), level)
     return Crossing(float(at), *perplexity.interval(draws), float(after), float(before), draws)
 
 
@@ -72,7 +72,7 @@ def told_apart(one: Crossing, other: Crossing) -> bool | None:
     return not low <= 0 <= high
 
 
-def _first(sparsities: np.ndarray, nll: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+def first_crossing(sparsities: np.ndarray, nll: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """The first crossing of each row of ``nll`` [draws, sparsities], the dense column first, and the index of the sparsity behind it.
 
     Infinity, and the number of sparsities, where there is none. A line to infinity passes every level where it begins.

@@ -5,9 +5,6 @@ initialisation, does as well. Rewinding to an early step instead of to the initi
 the same share of weights in each layer must do worse before anything can be said of the winning one is arXiv 2009.08576.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 from torch import nn
 
@@ -17,26 +14,6 @@ from lottery.pruning import prunable, prune
 from lottery.training import Masks
 
 SCOPES = {"layer": "magnitude", "global": "magnitude-global"}
-
-
-class Start(NamedTuple):
-    """Where an arm's training starts from: which mask, and whether from the rewound weights or from new ones."""
-
-    mask: Callable[["Found", int], Masks]
-    new_weights: bool
-    says: str
-
-
-class Found(NamedTuple):
-    """What one level offers its arms: the masks of the iterative procedure and of one shot."""
-
-    iterative: Masks
-    one_shot: Masks
-
-
-def sparsity_of(level: int, share: float) -> float:
-    """The sparsity after ``level`` rounds that each take ``share`` of what is left."""
-    return 1 - (1 - share) ** level
 
 
 @torch.no_grad()
@@ -84,23 +61,7 @@ def _shuffled(values: torch.Tensor, seed: int, index: int) -> torch.Tensor:
     return values[torch.randperm(len(values), generator=draw).to(values.device)]
 
 
-ARMS = {
-    "ticket": Start(lambda found, _: found.iterative, False, "the iterative mask, from the rewound weights"),
-    "one-shot": Start(lambda found, _: found.one_shot, False, "pruned once from the dense model, from the rewound weights"),
-    "new weights": Start(lambda found, _: found.iterative, True, "the iterative mask, from another initialisation"),
-    "random mask": Start(lambda found, seed: random_mask(found.iterative, seed), False, "as many weights of each layer, drawn anew"),
-    "shuffled mask": Start(
-        lambda found, seed: shuffled_mask(found.iterative, seed), False, "the iterative mask with rows and columns in another order"
-    ),
-}
-
-
-def kept(masks: Masks) -> float:
-    """The share of the masked layers' weights that is kept."""
-    return sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
-
-
-def never_moved(model: nn.Module, masks: Masks) -> bool:
-    """Whether every weight that a mask does not keep is nought, to the bit."""
+def moved(model: nn.Module, masks: Masks) -> int:
+    """How many of the weights that a mask does not keep are not nought, to the bit."""
     layers = prunable(model)
-    return all(not layers[name].weight.detach()[~mask].any() for name, mask in masks.items())
+    return sum(int(layers[name].weight.detach()[~mask].count_nonzero()) for name, mask in masks.items())

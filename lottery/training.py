@@ -49,7 +49,7 @@ def train(
     **Returns** the number of the step behind the last one that was taken. **Raises** ``LotteryError`` where a mask has no layer, or
     the batches end too early.
     """
-    optimizer, masked = new_optimizer(model), _apply(model, masks or {})
+    optimizer, masked = new_optimizer(model), apply(model, masks or {})
     stream = iter(batches)
     for step in range(first, schedule.steps):
         for group in optimizer.param_groups:
@@ -79,8 +79,11 @@ def new_optimizer(model: nn.Module) -> torch.optim.AdamW:
 
 
 @torch.no_grad()
-def _apply(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, torch.Tensor]]:
-    """Sets the weights that are not kept to nought. **Returns** each masked weight with its mask as numbers to multiply by."""
+def apply(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    """Sets the weights that are not kept to nought. **Returns** each masked weight with its mask as numbers to multiply by.
+
+    **Raises** ``LotteryError`` where a mask has no layer, or another shape than it.
+    """
     parameters, masked = dict(model.named_parameters()), []
     for name, mask in masks.items():
         weight = parameters.get(f"{name}.weight")

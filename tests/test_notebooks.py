@@ -23,8 +23,8 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_there_is_one_notebook_a_model_one_for_the_report_and_one_to_explore():
-    assert set(NOTEBOOKS) == {*MODELS, "report", "explore"}
+def test_there_is_one_notebook_a_model_one_for_tickets_one_for_the_report_and_one_to_explore():
+    assert set(NOTEBOOKS) == {*MODELS, "winning-ticket", "report", "explore"}
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

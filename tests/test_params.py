@@ -62,7 +62,7 @@ def test_a_missing_key_is_named():
 def test_an_unknown_profile_names_those_that_exist(project):
     with pytest.raises(ParamsError) as caught:
         load_profile("dmeo")
-    assert str(caught.value) == "profile: given 'dmeo'; allowed: the name of a file in params/ (demo, full, methods)"
+    assert str(caught.value) == "profile: given 'dmeo'; allowed: the name of a file in params/ (demo, full, methods, ticket)"
 
 
 @pytest.mark.parametrize("name", ["../demo", "", 3, "Demo Profile"])

@@ -1,0 +1,125 @@
+"""The lottery ticket procedure as pictures: loss and steps over the share of weights left, and tickets beside one-shot pruning."""
+
+import math
+
+import numpy as np
+import seaborn as sns
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from lottery import style
+from lottery.findings import Scores
+from lottery.show import Picture
+from lottery.tables import number, percent
+from lottery.ticket_findings import Outcome, mean
+from lottery.ticket_records import ARMS
+
+
+def loss_over_weights_left(outcome: Outcome) -> Picture | None:
+    """The figure of the paper: held-out loss over the share of the weights left, a panel an architecture, a line an arm."""
+    caption = "Held-out loss after training over the share of the weights left, a panel an architecture. Dotted: the dense model."
+    return _panels(outcome, "loss", "held-out loss, nats a token (lower is better)", caption, list(ARMS)[1:])
+
+
+def steps_over_weights_left(outcome: Outcome) -> Picture | None:
+    """How soon an arm learns: steps to the loss that the dense model has after half its steps."""
+    caption = "Training steps until the held-out loss is at that of the dense model after half its steps. ∞: it is never reached."
+    return _panels(
+        outcome, "steps", "steps to the loss (fewer is better)", caption, [arm for arm in ARMS if arm not in ("dense", "pruned")]
+    )
+
+
+def bridge(outcome: Outcome, one_shot: Scores) -> Picture | None:
+    """Tickets beside one-shot pruning: for each architecture the sparsity at which either costs 5%."""
+    both = outcome.bridge(one_shot)
+    if both.empty:
+        return None
+    figure = style.new_figure(6, 4.2)
+    axes = figure.subplots()
+    finite = both[["one_shot", "ticket"]].to_numpy()[np.isfinite(both[["one_shot", "ticket"]].to_numpy())]
+    top = 1.0 if len(finite) == 0 else min(1.0, float(finite.max()) + 0.08)
+    for index, row in enumerate(both.itertuples()):
+        colour = style.colours(len(both))[index]
+        x, y = (value if math.isfinite(value) else top for value in (row.one_shot, row.ticket))
+        axes.plot(x, y, marker=style.MARKERS[index % len(style.MARKERS)], markersize=8, color=colour, linestyle="none")
+        label = row.model + ("" if math.isfinite(row.ticket) else " (beyond)")
+        axes.annotate(label, (x, y), textcoords="offset points", xytext=(8, 4), color=style.ink(colour), **style.BOLD_TEXT)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
+    axes.set_xlabel("one-shot pruning of the trained model: sparsity at 5% more bits per byte")
+    axes.set_ylabel("ticket: sparsity at 5% more loss")
+    axes.margins(0.15, 0.12)
+    sns.despine(figure)
+    caption = "How far each architecture can be pruned at a cost of 5%: in one shot after training, and as a ticket that is trained again."
+    if not np.isfinite(both["ticket"]).all():
+        caption += " Beyond: more than the last level, drawn at the upper edge."
+    alt = "Scatter of ticket over one-shot pruning. " + " ".join(
+        f"{row.model}: one shot {_sparsity(row.one_shot)}, ticket {_sparsity(row.ticket)}." for row in both.itertuples()
+    )
+    return Picture(figure, caption, alt)
+
+
+def _panels(outcome: Outcome, what: str, label: str, caption: str, arms: list[str]) -> Picture | None:
+    """A panel an architecture: a quantity over the share of the weights left, a line an arm, with 95% intervals over seeds."""
+    if not outcome.records or not outcome.levels:
+        return None
+    models = outcome.models
+    columns = min(3, len(models))
+    rows = math.ceil(len(models) / columns)
+    figure = style.new_figure(8 if columns > 1 else 6, 2.7 * rows + 1)
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    colours = dict(zip(arms, style.colours(len(arms)), strict=True))
+    lefts = {level: outcome.left(level) for level in outcome.levels}
+    handles, said = {}, []
+    for panel, model in zip(panels, models, strict=False):
+        finite = outcome.data.loc[(outcome.data["model"] == model) & outcome.data["arm"].isin(["dense", *arms]), what]
+        finite = finite[np.isfinite(finite)]
+        low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+        top = high + 0.08 * (high - low or 1.0)
+        dense = mean(outcome.by_seed(model, "dense", 0, what))
+        for index, arm in enumerate(arms):
+            points = [(lefts[level], mean(outcome.by_seed(model, arm, level, what))) for level in outcome.levels]
+            points = [(left, value) for left, value in points if not math.isnan(value.value)]
+            if not points:
+                continue
+            # Beside each other, so that the intervals of one level do not lie on one another; all begin at the dense model.
+            x = np.array([left for left, _ in points]) * 1.035 ** (index - len(arms) / 2)
+            if math.isfinite(dense.value):
+                panel.plot([1, x[0]], [dense.value, min(points[0][1].value, top)], color=colours[arm], linewidth=0.8, zorder=1)
+            y = np.array([min(value.value, top) for _, value in points])
+            error = np.nan_to_num([[value.value - value.low, value.high - value.value] for _, value in points]).T
+            style_of = {"color": colours[arm], "marker": style.MARKERS[index], "markersize": 5, "markeredgecolor": "white"}
+            drawn = panel.errorbar(
+                x, y, np.clip(error, 0, None), **style_of, linewidth=1.5 if arm == "ticket" else 1.1, elinewidth=1, capsize=2
+            )
+            handles.setdefault(arm, drawn)
+            for place, value in zip(x, (value for _, value in points), strict=True):
+                if math.isinf(value.value):
+                    panel.annotate("∞", (place, top), textcoords="offset points", xytext=(0, 5), ha="center", color=style.ink(colours[arm]))
+            said.append(f"{model}, {arm}: " + ", ".join(f"{percent(left)} left {number(value.value)}" for left, value in points) + ".")
+        if math.isfinite(dense.value):
+            panel.axhline(dense.value, color=".3", linewidth=1.2, linestyle=":", zorder=1)
+            if not math.isnan(dense.low):
+                panel.axhspan(dense.low, dense.high, color=".5", alpha=0.15, linewidth=0, zorder=0)
+            said.append(f"{model}, dense: {number(dense.value)}.")
+        panel.set_xscale("log")
+        panel.invert_xaxis()
+        panel.xaxis.set_major_locator(FixedLocator([1, *lefts.values()]))
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
+        panel.set_ylim(low - 0.05 * (high - low or 1), top + 0.1 * (high - low or 1))
+        panel.set_title(model, fontsize=10, fontweight="bold")
+        panel.grid(axis="x", visible=False)
+    for panel in panels[len(models) :]:
+        panel.set_visible(False)
+    figure.supxlabel("weights left in the linear layers inside the blocks, log scale", fontsize=10)
+    figure.supylabel(label, fontsize=10)
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=min(3, len(handles)), frameon=False, fontsize=9)
+    sns.despine(figure)
+    few = (
+        " One seed: too few for intervals." if outcome.seeds < 2 else f" Bars and the grey band: 95% intervals over {outcome.seeds} seeds."
+    )
+    return Picture(figure, caption + few, f"Line charts of {label} over the weights left. " + " ".join(said))
+
+
+def _sparsity(value: float) -> str:
+    return percent(value) if math.isfinite(value) else "beyond the last level"

@@ -1,0 +1,259 @@
+"""What the runs of the lottery ticket procedure say: means and intervals over seeds, verdicts, and the way back to one-shot pruning."""
+
+import math
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from lottery.findings import Scores, rank_correlation
+from lottery.show import table
+from lottery.tables import number, percent
+from lottery.ticket_records import ARMS, CONTROLS, TicketRecord
+from lottery.ticket_score import first_crossing
+
+TOLERANCE = 0.01  # of the dense model's loss: what is nearer than that counts as equal
+FIVE_PERCENT = 1.05
+
+
+class Mean(NamedTuple):
+    """A mean over seeds with its 95% interval (Student's t): not numbers where there are fewer than two seeds."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return number(self.value) if math.isnan(self.low) else f"{number(self.value)} ({number(self.low)} to {number(self.high)})"
+
+
+def mean(values) -> Mean:
+    """The mean of a value a seed. Infinite, and without an interval, where any is."""
+    values = np.asarray(values, dtype=float)
+    if not len(values) or not np.isfinite(values).all():
+        return Mean(math.inf if len(values) else math.nan, math.nan, math.nan)
+    centre = float(values.mean())
+    if len(values) < 2:
+        return Mean(centre, math.nan, math.nan)
+    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    return Mean(centre, centre - half, centre + half)
+
+
+class Outcome:
+    """The records of a procedure, read as an experiment: arms, levels and seeds of each architecture."""
+
+    def __init__(self, records: list[TicketRecord]):
+        self.records = records
+
+    @cached_property
+    def data(self) -> pd.DataFrame:
+        """A row a run: model, seed, arm, level, share of the weights left, held-out loss, steps to the model's target loss, problem.
+
+        One shot to the first level is the ticket of the first level, and stands here under both names.
+        """
+        rows = [
+            {
+                "model": record.request.model,
+                "seed": record.request.seed,
+                "arm": arm,
+                "level": record.request.level,
+                "left": 1 - record.request.sparsity,
+                "loss": record.result.loss,
+                "steps": _steps_to(record, self.targets.get(record.request.model, math.nan)),
+                "seconds": record.result.seconds,
+                "problem": record.result.problem,
+                "record": record.request.file_name,
+            }
+            for record in self.records
+            for arm in _names(record)
+        ]
+        return pd.DataFrame(rows, columns=["model", "seed", "arm", "level", "left", "loss", "steps", "seconds", "problem", "record"])
+
+    @cached_property
+    def targets(self) -> dict[str, float]:
+        """For each model the loss that its dense runs have, in the mean, after half their steps."""
+        halves: dict[str, list[float]] = {}
+        for record in self.records:
+            if record.request.arm == "dense" and not record.result.problem:
+                steps, losses = zip(*record.result.curve, strict=True)
+                halves.setdefault(record.request.model, []).append(float(np.interp(record.request.steps / 2, steps, losses)))
+        return {model: sum(values) / len(values) for model, values in halves.items()}
+
+    @property
+    def models(self) -> list[str]:
+        return list(dict.fromkeys(record.request.model for record in self.records))
+
+    @property
+    def levels(self) -> list[int]:
+        return sorted(set(self.data["level"]) - {0})
+
+    @property
+    def seeds(self) -> int:
+        return self.data["seed"].nunique()
+
+    def by_seed(self, model: str, arm: str, level: int, what: str = "loss") -> pd.Series:
+        """A column of an arm at a level, by seed."""
+        data = self.data
+        return data[(data["model"] == model) & (data["arm"] == arm) & (data["level"] == level)].set_index("seed")[what]
+
+    def difference(self, model: str, level: int, arm: str, less: str) -> Mean:
+        """How much higher the loss of one arm is than that of another, seed by seed; ``dense`` is the same at every level."""
+        one, other = (self.by_seed(model, name, 0 if name == "dense" else level) for name in (arm, less))
+        with np.errstate(invalid="ignore"):
+            return mean((one - other).dropna())
+
+    def verdict(self, model: str) -> tuple[str, str]:
+        """'ticket', 'no ticket' or 'not decided', and the sentence that says why.
+
+        A ticket is a level at which the retrained ticket is not worse than the dense model by more than the tolerance, and better than
+        every control; both with 95% intervals over seeds. There is none if at every level it is worse, or a control as good.
+        """
+        dense = mean(self.by_seed(model, "dense", 0))
+        margin, found, ruled_out = TOLERANCE * dense.value, [], []
+        for level in self.levels:
+            beside = self.difference(model, level, "ticket", "dense")
+            controls = {arm: self.difference(model, level, arm, "ticket") for arm in CONTROLS}
+            if beside.high <= margin and all(control.low > 0 for control in controls.values()):
+                found.append(level)
+            as_good = [arm for arm, control in controls.items() if control.high <= margin]
+            if beside.low > margin or math.isinf(beside.value) or as_good:
+                ruled_out.append(level)
+        if found:
+            left = percent(self.left(found[-1]))
+            gap = self.difference(model, found[-1], "ticket", "dense")
+            return (
+                "ticket",
+                f"with {left} of the weights left it does as well as the dense model (loss higher by {gap}), and no control does",
+            )
+        if not self.levels or math.isnan(dense.low):
+            return "not decided", "an interval needs at least two seeds" if self.levels else "nothing is recorded"
+        told = "; ".join(f"with {percent(self.left(level))} left {self._nearest(model, level, margin)}" for level in self.levels)
+        return ("no ticket" if len(ruled_out) == len(self.levels) else "not decided"), told
+
+    def _nearest(self, model: str, level: int, margin: float) -> str:
+        """Why a level does not make a ticket: the first of its conditions that it does not meet."""
+        beside = self.difference(model, level, "ticket", "dense")
+        if math.isinf(beside.value):
+            return "a run has no finite loss"
+        if beside.low > margin:
+            return f"it is worse than the dense model, by {beside}"
+        controls = {arm: self.difference(model, level, arm, "ticket") for arm in CONTROLS}
+        arm, control = min(controls.items(), key=lambda item: item[1].value)
+        if control.high <= margin:
+            return f"{arm} does as well (loss higher by {control})"
+        if beside.high > margin:
+            return f"it may be worse than the dense model (loss higher by {beside})"
+        return f"{arm} may do as well (loss higher by {control})"
+
+    def left(self, level: int) -> float:
+        """The share of the prunable weights that a level leaves."""
+        return float(self.data.loc[self.data["level"] == level, "left"].iloc[0])
+
+    def verdicts(self) -> str:
+        """A line a model, and what a verdict means."""
+        if not self.records:
+            return "*No run is recorded.*"
+        lines = []
+        for model in self.models:
+            verdict, why = self.verdict(model)
+            lines.append(f"- **{model}: {verdict}.** {why[0].upper()}{why[1:]}.")
+        return "\n".join(lines)
+
+    def protocol(self, notebook: str) -> str:
+        """How it was measured, in the numbers of the records, and what it took."""
+        if not self.records:
+            return ""
+        asked, minutes = self.records[0].request, sum(record.result.seconds for record in self.records) / 60
+        where = "each layer's smallest" if asked.scope == "layer" else "the smallest of all layers together"
+        back = f"step {asked.rewind}" if asked.rewind else "the initialisation"
+        return (
+            f"Each run: {asked.steps:,} steps of {asked.batch} windows of {asked.window} tokens, peak learning rate {asked.rate:g}, rewound"
+            f" to {back}. Each round prunes {percent(asked.share)} of what is left, {where}. {len(self.records)} runs,"
+            f" {_seeds(self.seeds)}, {number(minutes)} minutes of computing in all ({notebook})."
+        )
+
+    def losses(self) -> str:
+        """A table a model: a row an arm, a column a level."""
+        parts = []
+        for model in self.models:
+            rows = []
+            for arm in ARMS:
+                cells = {f"{percent(self.left(level))} left": str(mean(self.by_seed(model, arm, level))) for level in self.levels}
+                if arm == "dense":
+                    cells = dict.fromkeys(cells, "") | {"all": str(mean(self.by_seed(model, arm, 0)))}
+                rows.append({"Arm": arm, "all": "", **{key: value.replace("nan", "") for key, value in cells.items()}})
+            rows = [{"Arm": row["Arm"], "all": row["all"], **{k: v for k, v in row.items() if k not in ("Arm", "all")}} for row in rows]
+            caption = f"{model}: held-out loss in nats a token after training, the mean of {_seeds(self.seeds)}"
+            parts.append(table(rows, right="|".join(rows[0]), caption=f"{caption}{_of_intervals(self.seeds)}."))
+        return "\n\n".join(parts)
+
+    def problems(self) -> str:
+        """What diverged, and what could not be pruned."""
+        troubled = self.data[self.data["problem"] != ""].drop_duplicates("record")
+        return "\n".join(
+            f"- {row.model}, seed {row.seed}, {row.arm} with {percent(row.left)} left: {row.problem}" for row in troubled.itertuples()
+        )
+
+    def scores(self) -> dict[str, Mean]:
+        """For each model the sparsity at which the loss of its ticket is up by 5% on the dense one: infinite beyond the last level."""
+        found = {}
+        for model in self.models:
+            columns = [self.by_seed(model, "ticket" if level else "dense", level) for level in (0, *self.levels)]
+            rows = pd.concat(columns, axis=1).dropna().to_numpy()
+            if not len(rows) or not np.isfinite(rows[:, 0]).all():
+                continue
+            sparsities = np.array([0.0, *(1 - self.left(level) for level in self.levels)])
+            at, _ = first_crossing(sparsities, rows, FIVE_PERCENT)
+            middle, _ = first_crossing(sparsities, rows.sum(0, keepdims=True), FIVE_PERCENT)
+            found[model] = Mean(float(middle[0]), *mean(at)[1:])
+        return found
+
+    def bridge(self, one_shot: Scores) -> pd.DataFrame:
+        """A row a model that has both: the sparsity at which one-shot pruning costs 5%, and that at which a ticket does."""
+        tickets = self.scores()
+        return pd.DataFrame(
+            [
+                {"model": model, "one_shot": one_shot[model]["5% more"].at, "ticket": tickets[model].value}
+                for model in self.models
+                if model in one_shot and model in tickets
+            ],
+            columns=["model", "one_shot", "ticket"],
+        )
+
+    def does_one_shot_tell(self, one_shot: Scores) -> str:
+        """Whether the ranking by one-shot prunability is that by real tickets."""
+        both = self.bridge(one_shot)
+        if len(both) < 3:
+            return f"Fewer than three architectures have both scores ({len(both)}), so the two rankings cannot be compared."
+        rho, chance = rank_correlation(list(both["one_shot"]), list(both["ticket"]))
+        verdict = "yes" if chance <= 0.05 and rho > 0 else "no, the contrary" if chance <= 0.05 else "not decided"
+        return f"{verdict[0].upper()}{verdict[1:]}: the rank correlation over {len(both)} architectures is {rho:+.2f} (p = {chance:.2f})."
+
+
+def _names(record: TicketRecord) -> list[str]:
+    request = record.request
+    return ["ticket", "one-shot"] if request.arm == "ticket" and request.level == 1 else [request.arm]
+
+
+def _steps_to(record: TicketRecord, target: float) -> float:
+    """Steps until the held-out loss is first at the target, between points of the curve on a straight line; infinite if it never is."""
+    if record.result.problem:
+        return math.inf
+    before = None
+    for point in record.result.curve:
+        if point.loss <= target:
+            if before is None:
+                return float(point.step)
+            return before.step + (point.step - before.step) * (before.loss - target) / (before.loss - point.loss)
+        before = point
+    return math.inf
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count > 1 else ''}"
+
+
+def _of_intervals(seeds: int) -> str:
+    return " with its 95% interval" if seeds > 1 else "; one seed is too few for an interval"

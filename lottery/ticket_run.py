@@ -1,0 +1,203 @@
+"""One run of the lottery ticket procedure: an arm at a level with a seed, from its weights and mask to its record."""
+
+import math
+import time
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from lottery import loading
+from lottery.checkpoints import checkpoint
+from lottery.corpus import corpus, windows
+from lottery.errors import LotteryError
+from lottery.files import write_whole
+from lottery.params import Profile
+from lottery.provenance import provenance
+from lottery.pruning import prunable
+from lottery.ticket_records import Point, TicketRecord, TicketRequest, TicketResult, folder_of, parent, read_ticket, write_ticket
+from lottery.tickets import mask_of, moved, random_mask, shuffled_mask
+from lottery.training import Masks, Schedule, apply, held_out_loss, train
+
+HELD_OUT = 48  # windows
+LOOKS = 10  # points of a learning curve
+OTHER_WEIGHTS = 1_000_000  # added to the seed of another initialisation
+
+
+class Bench:
+    """What all runs of one architecture share: where they run, its shape, its tokens."""
+
+    def __init__(self, profile: Profile, name: str):
+        named = profile.model_copy(update={"model": name, "dtype": "float32", "memory": "resident"})
+        source, asked = checkpoint(named), profile.tickets
+        skeleton = loading.skeleton(source)
+        self.config, self.layers = skeleton.config, {key: layer.weight.shape.numel() for key, layer in prunable(skeleton).items()}
+        self.plan = loading.plan(named, skeleton)
+        self.parameters = sum(parameter.numel() for parameter in skeleton.parameters())
+        context = getattr(self.config, "max_position_embeddings", None)
+        if context and asked.window > context:
+            raise LotteryError(f"tickets['window']: given {asked.window} tokens; {name} was made for at most {context}")
+        tokenizer = loading.tokenizer(source)
+        text, held_out = corpus(asked.text, "tickets['text']"), corpus(profile.text)
+        self.tokens = torch.from_numpy(windows(tokenizer, text, asked.window).tokens.reshape(-1))
+        self.held_out = torch.from_numpy(windows(tokenizer, held_out, asked.window, HELD_OUT).tokens).to(self.plan.device)
+
+    def new_model(self, seed: int) -> nn.Module:
+        """The architecture with weights of its own initialisation, drawn on the CPU, so that they are the same everywhere."""
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(self.config, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False)
+        return model.to(self.plan.device).train()
+
+    def batches(self, request: TicketRequest, first: int):
+        """The windows of each step from ``first`` on: drawn at random from the text, the same ones for all arms of a seed."""
+        draw = np.random.default_rng(request.seed)
+        starts = draw.integers(0, len(self.tokens) - request.window + 1, (request.steps, request.batch))[first:]
+        for row in starts:
+            yield torch.stack([self.tokens[start : start + request.window] for start in row]).to(self.plan.device)
+
+
+@lru_cache(maxsize=8)
+def bench(profile: str, name: str) -> Bench:
+    """**Arguments**: the profile as JSON, so that it can be remembered by; the name of the architecture."""
+    return Bench(Profile.model_validate_json(profile, strict=False), name)
+
+
+def check(profile: Profile) -> dict[str, int]:
+    """**Raises** ``LotteryError`` where an architecture is not there or a level would leave nothing of a layer, before any long work.
+
+    By layer every layer loses the same share, so that it is known beforehand; over the whole model only the run can tell.
+    **Returns** the number of parameters of each architecture.
+    """
+    asked, found = profile.tickets, {}
+    for name in asked.models:
+        made = Bench(profile, name)
+        found[name] = made.parameters
+        smallest, weights = min(made.layers.items(), key=lambda item: item[1])
+        for level in range(1, asked.levels + 1):
+            if asked.scope == "layer" and weights - round(weights * (1 - (1 - asked.share) ** level)) < 1:
+                raise LotteryError(
+                    f"tickets['levels']: given {asked.levels} with a share of {asked.share:g}; level {level} leaves nothing of {smallest}"
+                    f" of {name}, which has {weights:,} weights; take fewer levels or a smaller share"
+                )
+    return found
+
+
+def run(profile: str, request: TicketRequest) -> TicketRecord:
+    """Makes one run and writes its record, and whatever runs after it need: its weights, or the mask of the next level.
+
+    **Arguments**: the profile as JSON; what is asked. The runs that it starts from must have been made.
+    """
+    whole = Profile.model_validate_json(profile, strict=False)
+    folder, made = folder_of(whole), bench(profile, request.model)
+    started, began = datetime.now().astimezone(), time.monotonic()
+    before = read_ticket(folder, parent(request)) if request.arm != "dense" else None
+    if before and before.result.no_next:
+        result = _result(made, None, [], {}, before.result.no_next)
+    else:
+        result = _train(made, request, folder / "weights" / request.lineage)
+    result.seconds = time.monotonic() - began
+    record = TicketRecord(request=request, result=result, provenance=provenance(made.plan, started))
+    write_ticket(folder, record)
+    return record
+
+
+def needs(folder: Path, request: TicketRequest) -> list[Path]:
+    """The files that a run starts from."""
+    weights = folder / "weights" / request.lineage
+    if request.arm == "dense":
+        return []
+    if request.arm in ("pruned", "one-shot"):
+        return [weights / "dense.safetensors", weights / "rewind.safetensors"]
+    return [weights / f"mask-{request.level}.safetensors", weights / "rewind.safetensors"]
+
+
+def _train(made: Bench, request: TicketRequest, folder: Path) -> TicketResult:
+    schedule = Schedule(request.steps, request.batch, request.rate)
+    model = made.new_model(request.seed + (OTHER_WEIGHTS if request.arm == "new weights" else 0))
+    try:
+        masks = {} if request.arm == "dense" else _masks(model, request, folder)
+    except LotteryError as error:  # pruned once, a layer may be left with nothing where level by level it was not
+        return _result(made, None, [], {}, str(error))
+    first, curve = 0, []
+    if request.arm in ("ticket", "one-shot", "random mask", "shuffled mask"):
+        first = request.rewind
+        _set_weights(model, folder / "rewind.safetensors")
+    elif request.arm == "dense" and request.rewind == 0:
+        _keep_weights(model, folder / "rewind.safetensors")
+
+    def observe(done: int) -> bool:
+        if request.arm == "dense" and done == request.rewind:
+            _keep_weights(model, folder / "rewind.safetensors")
+        if done % max(1, request.steps // LOOKS) == 0 or done == request.steps:
+            curve.append(Point(done, held_out_loss(model, made.held_out)))
+        return bool(curve) and not math.isfinite(curve[-1].loss)
+
+    if request.arm == "pruned":
+        _set_weights(model, folder / "dense.safetensors")
+        apply(model, masks)
+        curve.append(Point(request.steps, held_out_loss(model, made.held_out)))
+    else:
+        train(model, made.batches(request, first), schedule, first=first, masks=masks, observe=observe)
+    problem = "" if math.isfinite(curve[-1].loss) else f"diverged: the loss is not finite after {curve[-1].step} steps"
+    result = _result(made, model, curve, masks, problem)
+    if not problem and request.arm in ("dense", "ticket"):
+        result.no_next = _keep_next(model, request, folder)
+    return result
+
+
+def _masks(model: nn.Module, request: TicketRequest, folder: Path) -> Masks:
+    """The weights that an arm keeps, by layer."""
+    if request.arm in ("pruned", "one-shot"):
+        _set_weights(model, folder / "dense.safetensors")
+        return mask_of(model, request.sparsity, request.scope)
+    masks = load_file(folder / f"mask-{request.level}.safetensors", device=str(next(model.parameters()).device))
+    if request.arm == "random mask":
+        return random_mask(masks, request.seed)
+    return shuffled_mask(masks, request.seed) if request.arm == "shuffled mask" else masks
+
+
+def _result(made: Bench, model: nn.Module | None, curve: list[Point], masks: Masks, problem: str) -> TicketResult:
+    return TicketResult(
+        loss=curve[-1].loss if curve and not problem else math.inf,
+        curve=curve,
+        parameters=made.parameters,
+        prunable_parameters=sum(made.layers.values()),
+        sparsity_layers={name: 1 - int(mask.sum()) / mask.numel() for name, mask in masks.items()},
+        moved=moved(model, masks) if model else 0,
+        seconds=0,
+        problem=problem,
+        no_next=problem,
+    )
+
+
+def _keep_next(model: nn.Module, request: TicketRequest, folder: Path) -> str:
+    """Writes the mask of the next level, and the dense model's weights. **Returns** why there is no next level, or nothing."""
+    if request.arm == "dense":
+        _keep_weights(model, folder / "dense.safetensors")
+    following = request.model_copy(update={"arm": "ticket", "level": request.level + 1})
+    try:
+        masks = mask_of(model, following.sparsity, request.scope)
+    except LotteryError as error:
+        return str(error)
+    _write(masks, folder / f"mask-{following.level}.safetensors")
+    return ""
+
+
+def _keep_weights(model: nn.Module, path: Path) -> None:
+    _write({name: parameter.detach() for name, parameter in model.named_parameters()}, path)
+
+
+def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    write_whole(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+
+
+@torch.no_grad()
+def _set_weights(model: nn.Module, path: Path) -> None:
+    parameters = dict(model.named_parameters())
+    for name, value in load_file(path, device=str(next(model.parameters()).device)).items():
+        parameters[name].copy_(value)

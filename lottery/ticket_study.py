@@ -1,0 +1,172 @@
+"""The lottery ticket procedure of a profile: which runs are missing, who makes them, how long it will take. Two runs at a time on two
+cores, each on one: small models gain more from that than from sharing a matrix product."""
+
+import multiprocessing
+import os
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import cached_property
+
+import torch
+
+from lottery import ticket_figures, ticket_run
+from lottery.errors import LotteryError
+from lottery.lifecycle import check_stop, failures_recorded
+from lottery.params import WINNING_TICKET, Profile, profile_of_this_notebook
+from lottery.records import read_state, write_state
+from lottery.show import prose
+from lottery.tables import number, percent
+from lottery.ticket_findings import Outcome
+from lottery.ticket_records import TicketRecord, TicketRequest, folder_of, parent, read_ticket, requests, sparsity_of
+
+_PROGRESS_SECONDS = 10
+
+
+class TicketStudy:
+    """All runs of the procedure under one profile. Records that exist are never measured again; a killed run goes on after them."""
+
+    def __init__(self, profile: Profile):
+        if profile.tickets is None:
+            raise LotteryError(
+                f"tickets: not given in profile {profile.profile!r}; allowed: {Profile.model_fields['tickets'].description};"
+                " params/ticket.yaml is an example"
+            )
+        self.profile, self.folder = profile, folder_of(profile)
+        with failures_recorded(self.folder):
+            self.parameters = ticket_run.check(profile)
+            self.requests = requests(profile)
+
+    @classmethod
+    def from_notebook(cls) -> "TicketStudy":
+        """The procedure that this notebook's parameters ask for."""
+        return cls(profile_of_this_notebook())
+
+    @property
+    def records(self) -> list[TicketRecord]:
+        """The records on disk that belong to this procedure, in the order of its runs."""
+        return [record for request in self.requests if (record := read_ticket(self.folder, request))]
+
+    def loss(self):
+        return ticket_figures.loss_over_weights_left(Outcome(self.records))
+
+    def steps(self):
+        return ticket_figures.steps_over_weights_left(Outcome(self.records))
+
+    def verdicts(self):
+        outcome = Outcome(self.records)
+        return prose(outcome.verdicts(), outcome.losses(), outcome.problems())
+
+    def describe(self):
+        """What is trained, how often, and how much of it is done."""
+        asked = self.profile.tickets
+        left = ", ".join(percent(1 - sparsity_of(level, asked.share)) for level in range(1, asked.levels + 1))
+        where = "each layer's smallest" if asked.scope == "layer" else "the smallest of all layers together"
+        return prose(
+            f"{', '.join(f'{name} ({count:,} parameters)' for name, count in self.parameters.items())}, each from nothing with"
+            f" {asked.seeds} seed{'s' if asked.seeds > 1 else ''}: {asked.steps:,} steps of {asked.batch} windows of {asked.window}"
+            f" tokens of {asked.text}, AdamW, peak rate {asked.rate:g}. Each round prunes {percent(asked.share)} of the weights that are"
+            f" left in the linear layers inside the blocks, {where}, so that {left} are left, and rewinds the rest to"
+            f" {f'step {asked.rewind}' if asked.rewind else 'the initialisation'}."
+            f" {len(self.records)} of {len(self.requests)} runs are recorded."
+        )
+
+    def train(self) -> None:
+        """Makes every run whose record is not there, as soon as what it starts from is."""
+        with failures_recorded(self.folder):
+            todo = self._todo()
+            if not todo:
+                return self.say("all runs are recorded")
+            write_state(self.folder, "running")
+            workers = self._workers
+            # Not forked: a process that has used torch's threads or a GPU cannot be.
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(self._on_cpu,)) as pool:
+                try:
+                    self._train(pool, workers, todo)
+                finally:
+                    pool.shutdown(cancel_futures=True)
+
+    def finish(self) -> None:
+        """Says, as the last thing that a run writes, that all runs are recorded; else raises."""
+        missing = len(self.requests) - len(self.records)
+        if missing:
+            raise LotteryError(f"{missing} of {len(self.requests)} runs are not recorded; run the cells above")
+        state = read_state(self.folder)
+        if state is None or state.state != "finished":
+            write_state(self.folder, "finished")
+        self.say(f"finished: {len(self.requests)} runs are recorded")
+
+    def say(self, line: str) -> None:
+        print(f"{WINNING_TICKET}: {line}", flush=True)
+
+    def _train(self, pool: ProcessPoolExecutor, workers: int, todo: list[TicketRequest]) -> None:
+        profile, under_way, done = self.profile.model_dump_json(), {}, 0.0
+        all_work, began, last = sum(map(self._work, todo)), time.monotonic(), 0.0
+        made = {request.key for request in self.requests} - {request.key for request in todo}
+        waiting = list(todo)
+        while waiting or under_way:
+            check_stop(self.folder, len(self.records), len(self.requests))
+            ready = [r for r in waiting if (before := parent(r)) is None or before.key in made]
+            for request in ready[: workers - len(under_way)]:
+                waiting.remove(request)
+                under_way[pool.submit(ticket_run.run, profile, request)] = request
+            finished: set[Future] = wait(under_way, return_when=FIRST_COMPLETED).done
+            for future in finished:
+                request = under_way.pop(future)
+                record = future.result()
+                made.add(request.key)
+                done += self._work(request)
+                now = time.monotonic()
+                if now - last >= _PROGRESS_SECONDS or record.result.problem:
+                    last = now
+                    seconds = (now - began) / done * (all_work - done) if done else 0
+                    count = len(self.requests) - len(waiting) - len(under_way)
+                    self.say(f"{_said(record)}; {count} of {len(self.requests)}, {_time(seconds)} left")
+
+    def _todo(self) -> list[TicketRequest]:
+        """The runs without a record, and those whose weights they need and that are gone; in an order in which they can be made."""
+        wanted = {request.key for request in self.requests if read_ticket(self.folder, request) is None}
+        for request in reversed(self.requests):
+            before = parent(request)
+            if request.key in wanted and before and not all(path.exists() for path in ticket_run.needs(self.folder, request)):
+                record = read_ticket(self.folder, before)
+                if record is None or not record.result.no_next:
+                    wanted.add(before.key)
+        return [request for request in self.requests if request.key in wanted]
+
+    def _work(self, request: TicketRequest) -> float:
+        """How much there is to do in a run, beside others: steps times weights; a little where nothing is trained."""
+        steps = 1 if request.arm == "pruned" else request.steps - (0 if request.arm in ("dense", "new weights") else request.rewind)
+        return steps * self.parameters[request.model]
+
+    @cached_property
+    def _on_cpu(self) -> bool:
+        return self.profile.device == "cpu" or not torch.cuda.is_available()
+
+    @property
+    def _workers(self) -> int:
+        """A worker a core that this process may use; on a GPU one."""
+        return min(len(os.sched_getaffinity(0)), len(self.requests)) if self._on_cpu else 1
+
+
+def _begin(on_cpu: bool) -> None:
+    """In a worker: one thread each, on which the last bits depend; and an end when the process that asks is gone, however it went."""
+    if on_cpu:
+        torch.set_num_threads(1)
+
+    def end_with_parent() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _said(record: TicketRecord) -> str:
+    request, result = record.request, record.result
+    level = f" at {percent(1 - request.sparsity)} left" if request.level else ""
+    return f"{request.model}, seed {request.seed}, {request.arm}{level}: {result.problem or f'loss {number(result.loss)}'}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

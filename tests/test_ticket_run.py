@@ -1,0 +1,178 @@
+"""Single runs of the ticket procedure: what each arm starts from, what it keeps, and what goes wrong."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lottery import ticket_run
+from lottery.checkpoints import STAND_INS
+from lottery.errors import LotteryError
+from lottery.params import validated
+from lottery.pruning import prunable
+from lottery.ticket_records import CONTROLS, folder_of, read_ticket, requests
+from tests.conftest import TOY
+
+NAME = "qwen2.5-0.5b"
+SMALL = {
+    "models": [NAME], "levels": 2, "share": 0.6, "rewind": 2, "steps": 6, "batch": 2, "window": 16, "rate": 0.01, "seeds": 1,
+}  # fmt: skip
+
+
+@pytest.fixture
+def asked(project):
+    def make(**changes):
+        return validated({**TOY, "model": None, "tickets": {**SMALL, **changes}})
+
+    return make
+
+
+def run_all(profile, *arms) -> dict:
+    """Makes the runs of a profile in their order, in this process. **Returns** their records by arm and level."""
+    wanted = [request for request in requests(profile) if not arms or request.arm in arms]
+    found = {(r.arm, r.level): ticket_run.run(profile.model_dump_json(), r) for r in wanted}
+    assert all(read_ticket(folder_of(profile), record.request) == record for record in found.values())
+    return found
+
+
+def weights_of(profile):
+    return folder_of(profile) / "weights" / requests(profile)[0].lineage
+
+
+@pytest.fixture
+def starts(monkeypatch):
+    """What training began with, a run each: the weights of the linear layers and of the embedding, the first step, the batches."""
+    seen = []
+
+    def spy(model, batches, schedule, *, first=0, masks=None, observe=None):
+        listed = list(batches)
+        layers = {name: layer.weight.detach().clone() for name, layer in prunable(model).items()}
+        seen.append((layers, model.get_input_embeddings().weight.detach().clone(), first, torch.stack(listed), masks))
+        return real(model, listed, schedule, first=first, masks=masks, observe=observe)
+
+    real = ticket_run.train
+    monkeypatch.setattr(ticket_run, "train", spy)
+    return seen
+
+
+def test_each_arm_begins_where_it_says(asked, starts):
+    profile = asked()
+    found = run_all(profile)
+    trained = [key for key in found if key[0] != "pruned"]
+    assert trained == [
+        ("dense", 0), ("ticket", 1), ("new weights", 1), ("random mask", 1), ("shuffled mask", 1),
+        ("ticket", 2), ("one-shot", 2), ("new weights", 2), ("random mask", 2), ("shuffled mask", 2),
+    ]  # fmt: skip
+    begun = dict(zip(trained, starts, strict=True))
+    rewind = load_file(weights_of(profile) / "rewind.safetensors")
+    masks = {level: load_file(weights_of(profile) / f"mask-{level}.safetensors") for level in (1, 2)}
+    initial = begun["dense", 0]
+    for (arm, level), (layers, embedding, first, batches, mask) in begun.items():
+        rewound = arm not in ("dense", "new weights")
+        assert first == (2 if rewound else 0)
+        assert torch.equal(batches, initial[3][first:]), "the same windows for all arms"
+        assert torch.equal(embedding, rewind["model.embed_tokens.weight"]) == rewound
+        for name, weight in layers.items():
+            assert torch.equal(weight, rewind[f"{name}.weight"]) == rewound
+        if arm in ("ticket", "new weights"):
+            assert all(torch.equal(mask[name], masks[level][name]) for name in mask)
+        elif arm != "dense":
+            assert any(not torch.equal(mask[name], masks[level][name]) for name in mask)
+    assert not torch.equal(begun["new weights", 1][1], initial[1]), "another initialisation"
+    assert all((masks[1][name] | ~masks[2][name]).all() for name in masks[1]), "nested"
+
+
+def test_no_pruned_weight_ever_moved_and_shares_are_those_asked_for(asked):
+    found = run_all(asked())
+    for (arm, level), record in found.items():
+        assert record.result.moved == 0
+        assert record.result.problem == ""
+        if arm == "dense":
+            assert record.result.sparsity_layers == {}
+            continue
+        layers = ticket_run.bench(asked().model_dump_json(), NAME).layers
+        kept = sum(round((1 - share) * layers[name]) for name, share in record.result.sparsity_layers.items())
+        assert 1 - kept / sum(layers.values()) == pytest.approx(1 - 0.4**level, abs=1e-4)
+        if arm == "random mask" or arm in CONTROLS:
+            assert record.result.sparsity_layers == pytest.approx(found["ticket", level].result.sparsity_layers)
+
+
+def test_a_run_is_the_same_to_the_last_bit_when_it_is_made_again(asked, tmp_path):
+    first = run_all(asked(), "dense", "ticket")
+    shutil.rmtree(folder_of(asked()))
+    second = run_all(asked(), "dense", "ticket")
+    assert [r.result.curve for r in first.values()] == [r.result.curve for r in second.values()]
+
+
+def test_the_initialisation_is_step_0(asked):
+    profile = asked(rewind=0)
+    run_all(profile, "dense")
+    made = ticket_run.bench(profile.model_dump_json(), NAME).new_model(0)
+    kept = load_file(weights_of(profile) / "rewind.safetensors")
+    assert all(torch.equal(parameter, kept[name]) for name, parameter in made.named_parameters())
+
+
+def test_the_pruned_arm_is_the_dense_model_with_holes_and_not_trained(asked, starts):
+    profile = asked()
+    found = run_all(profile, "dense", "pruned")
+    assert len(starts) == 1
+    assert len(found["pruned", 1].result.curve) == 1
+    assert found["pruned", 2].result.loss != found["dense", 0].result.loss
+
+
+def test_a_diverged_run_is_recorded_and_what_follows_from_it_is_named(asked):
+    found = run_all(asked(rate=1e30))
+    assert found["dense", 0].result.loss == math.inf
+    assert found["dense", 0].result.problem.startswith("diverged: the loss is not finite after ")
+    assert found["dense", 0].result.curve[-1].step < 6, "ended early"
+    assert all(record.result.problem == found["dense", 0].result.problem for record in found.values())
+
+
+def test_a_layer_that_is_left_with_nothing_is_recorded_where_only_the_run_can_know(asked, monkeypatch):
+    real = ticket_run.mask_of
+
+    def none_left(model, sparsity, scope):
+        if sparsity > 0.7:
+            raise LotteryError("a sparsity of 0.84 leaves nothing of a layer")
+        return real(model, sparsity, scope)
+
+    monkeypatch.setattr(ticket_run, "mask_of", none_left)
+    found = run_all(asked())
+    assert found["ticket", 1].result.problem == ""
+    assert "leaves nothing" in found["ticket", 1].result.no_next
+    for arm in ("ticket", "one-shot", "pruned", *CONTROLS):
+        assert "leaves nothing" in found[arm, 2].result.problem
+        assert found[arm, 2].result.loss == math.inf
+
+
+def test_a_level_that_leaves_nothing_of_a_layer_is_refused_before_any_training(asked):
+    with pytest.raises(
+        LotteryError,
+        match=r"^tickets\['levels'\]: given 20 with a share of 0.6; level \d+ leaves nothing of .*_proj of qwen2.5-0.5b, which",
+    ):
+        ticket_run.check(asked(levels=20, scope="layer"))
+    assert ticket_run.check(asked()) == {NAME: 433_956}
+
+
+def test_a_window_beyond_the_context_is_refused(asked):
+    with pytest.raises(LotteryError, match=r"^tickets\['window'\]: given 4096 tokens; qwen2.5-0.5b was made for at most 512$"):
+        ticket_run.check(asked(window=4096))
+
+
+def test_a_configuration_and_a_tokenizer_are_enough(asked, tmp_path):
+    """Of a folder on disk only the shape and the tokens are used; this one has no weights at all."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for path in (STAND_INS / "phi-2").iterdir():
+        if path.suffix != ".safetensors":
+            shutil.copy(path, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    tickets = {**SMALL, "models": ["mine"], "levels": 1}
+    profile = validated({**TOY, "model": None, "checkpoints": {"mine": str(folder)}, "tickets": tickets})
+    found = run_all(profile)
+    assert found["ticket", 1].result.problem == ""
+    assert {name.split(".")[2] for name in found["ticket", 1].result.sparsity_layers} == {"0"}
