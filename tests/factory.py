@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from lottery.records import Coherence, Memory, Provenance, Record, Request, Result, Sample, Speed
+from lottery.ticket_records import TicketRecord, TicketRequest, TicketResult
 
 _LAYERS = [f"model.layers.{block}.{kind}" for block in range(2) for kind in ("self_attn.q_proj", "mlp.up_proj")]
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -54,3 +55,28 @@ def sweep_of(model, perplexities, *, bits=None, verdicts=None, **more) -> list[R
         record_of(model, method, sparsity, p, bits_per_byte=(bits or perplexities)[i], verdict=(verdicts or ["coherent"] * 4)[i], **more)
         for i, ((method, sparsity), p) in enumerate(zip(steps, perplexities, strict=False))
     ]
+
+
+def ticket_of(model, arm, level, seed, loss, *, share=0.6, steps=100, curve=None, problem="", rewind=5) -> TicketRecord:
+    """A run of the ticket procedure; its curve falls in a straight line from twice its loss, unless given."""
+    request = TicketRequest(
+        measurement=1, model=model, checkpoint=model, text_sha256="0" * 64, held_out_sha256="1" * 64, arm=arm, level=level, seed=seed,
+        share=share, scope="global", rewind=rewind, steps=steps, batch=2, window=16, rate=0.01, device="auto",
+    )  # fmt: skip
+    result = TicketResult(
+        loss=loss, curve=curve or [(steps // 2, 1.5 * loss), (steps, loss)], parameters=1000, prunable_parameters=500,
+        sparsity_layers={}, moved=0, seconds=6.0, problem=problem, no_next="",
+    )  # fmt: skip
+    return TicketRecord(request=request, result=result, provenance=record_of(model, "dense", 0.0).provenance)
+
+
+def procedure_of(model, losses: dict[str, list[float]], noise: list[float]) -> list[TicketRecord]:
+    """All runs of a model: of each arm its loss at each level, the dense one's a single one; ``noise`` is what each seed adds to all, and
+    a little more to each arm in another way."""
+    found = []
+    for seed, extra in enumerate(noise):
+        for index, (arm, values) in enumerate(losses.items()):
+            for level, loss in enumerate(values, 0 if arm == "dense" else 1):
+                if (arm, level) != ("one-shot", 1):
+                    found.append(ticket_of(model, arm, level, seed, loss + extra + 0.001 * ((seed + index) % 3)))
+    return found

@@ -47,6 +47,23 @@ def toy_project(project):
     return project
 
 
+def with_tickets(project) -> None:
+    """Asks for the smallest ticket procedure there is, beside the models."""
+    path = project / "params" / "toy.yaml"
+    tickets = {
+        "models": ["qwen2.5-0.5b"],
+        "levels": 1,
+        "share": 0.5,
+        "rewind": 1,
+        "steps": 4,
+        "batch": 2,
+        "window": 16,
+        "rate": 0.01,
+        "seeds": 1,
+    }
+    path.write_text(path.read_text() + yaml.safe_dump({"tickets": tickets}))
+
+
 def make(project, target, environment, **variables) -> subprocess.CompletedProcess:
     """A target of the Makefile, as a user of a ready environment calls it."""
     given = {"BIN": Path(sys.executable).parent, "READY": "", "PROFILE": "toy", **variables}
@@ -79,18 +96,20 @@ def edit(project, model, before, after) -> None:
 
 @pytest.mark.xdist_group("slurm")
 def test_from_one_command_to_the_report_five_tasks_at_a_time_on_one_node(toy_project, cluster):
+    with_tickets(toy_project)
     said = submitted(toy_project, cluster)
-    assert f"{', '.join(MODELS)}; logs in {toy_project}/outputs/toy/logs" in said
+    assert f"{', '.join(MODELS)}, winning-ticket; logs in {toy_project}/outputs/toy/logs" in said
     most = []
     cluster.wait(lambda: most.append(list(states(cluster).values()).count("RUNNING")) or not states(cluster), 500)
     assert max(most) == 5
     status = make(toy_project, "status", cluster.environment).stdout
     assert re.findall(r"^(\S+) +3 of 3 +done$", status, re.MULTILINE) == MODELS
+    assert re.search(r"^winning-ticket +6 of 6 +done$", status, re.MULTILINE)
     html = (toy_project / "outputs" / "toy" / "report.html").read_text()
     assert "Incomplete" not in html
     assert (toy_project / "outputs" / "toy" / "report.pdf").exists()
     logs = {path.name: path.read_text() for path in (toy_project / "outputs" / "toy" / "logs").iterdir()}
-    assert len(logs) == 6
+    assert len(logs) == 7
     job = re.search(r"job (\d+): mistral", said)[1]
     first = logs[f"lottery-toy-{job}_0.log"]
     assert re.match(rf"--- job {job}_0 on dgx01, start 1, .*\n--- profile toy, model mistral-7b, commit \w+\n--- GPU: ", first)

@@ -1,0 +1,144 @@
+"""What is said and drawn about the runs of the ticket procedure."""
+
+import math
+
+import pytest
+
+from lottery import ticket_figures
+from lottery.ticket_findings import Outcome, mean
+from lottery.ticket_records import ARMS
+from lottery.ticket_score import Crossing
+from tests.factory import procedure_of, ticket_of
+
+NOISE = [0.0, 0.1, -0.1]
+WINNER = {
+    "dense": [2.0], "pruned": [2.5, 4.0], "ticket": [1.99, 2.0], "one-shot": [1.99, 2.1],
+    "new weights": [2.2, 2.4], "random mask": [2.2, 2.5], "shuffled mask": [2.3, 2.5],
+}  # fmt: skip
+LOSER = {**WINNER, "ticket": [2.3, 2.6], "one-shot": [2.3, 2.7], "new weights": [2.5, 2.8], "random mask": [2.6, 2.9]}
+ANY_MASK = {**WINNER, "random mask": [1.99, 2.0]}
+
+
+def crossing(at: float) -> dict[str, Crossing]:
+    return {"5% more": Crossing(at, math.nan, math.nan, 0.0, 1.0, [])}
+
+
+def test_a_mean_has_students_interval():
+    found = mean([1.0, 2.0, 3.0])
+    assert found.value == 2.0
+    assert found.high - found.value == pytest.approx(4.3027 * 1 / math.sqrt(3), rel=1e-4)
+    assert str(mean([2.0])) == "2.00"
+    assert math.isnan(mean([2.0]).low)
+    assert mean([1.0, math.inf]).value == math.inf
+    assert math.isnan(mean([]).value)
+
+
+@pytest.mark.parametrize(
+    ("losses", "verdict", "because"),
+    [
+        (WINNER, "ticket", "with 16% of the weights left it does as well as the dense model"),
+        (LOSER, "no ticket", "with 40% left it is worse than the dense model, by 0.3"),
+        (ANY_MASK, "no ticket", "with 16% left random mask does as well"),
+    ],
+)
+def test_a_verdict_needs_the_dense_model_matched_and_every_control_beaten(losses, verdict, because):
+    found, why = Outcome(procedure_of("phi-2", losses, NOISE)).verdict("phi-2")
+    assert found == verdict
+    assert because in why
+
+
+def test_what_the_intervals_do_not_tell_apart_is_not_decided():
+    """The same means as a winner's, but the seeds disagree about the ticket."""
+    records = procedure_of("phi-2", WINNER, NOISE)
+    for record in records:
+        if record.request.arm == "ticket":
+            record.result.loss += (-0.3, 0.0, 0.3)[record.request.seed]
+    found, why = Outcome(records).verdict("phi-2")
+    assert found == "not decided"
+    assert "may be worse than the dense model" in why
+
+
+def test_one_seed_decides_nothing_and_says_so_also_in_the_figure():
+    outcome = Outcome(procedure_of("phi-2", WINNER, [0.0]))
+    assert outcome.verdict("phi-2") == ("not decided", "an interval needs at least two seeds")
+    assert "one seed is too few for an interval" in outcome.losses()
+    assert "One seed: too few for intervals." in ticket_figures.loss_over_weights_left(outcome).caption
+
+
+def test_one_shot_to_the_first_level_is_its_ticket():
+    outcome = Outcome(procedure_of("phi-2", WINNER, NOISE))
+    assert list(outcome.by_seed("phi-2", "one-shot", 1)) == list(outcome.by_seed("phi-2", "ticket", 1))
+    assert list(outcome.by_seed("phi-2", "one-shot", 2)) != list(outcome.by_seed("phi-2", "ticket", 2))
+
+
+def test_losses_stand_in_a_table_an_arm_a_row():
+    text = Outcome(procedure_of("phi-2", WINNER, NOISE)).losses()
+    rows = {row.split("|")[1].strip(): row for row in text.splitlines() if row.startswith("|")}
+    assert list(rows)[2:] == list(ARMS)
+    assert "nan" not in text
+    assert rows["dense"].count("2.00 (1.75 to 2.25)") == 1
+    assert "the mean of 3 seeds with its 95% interval" in text
+
+
+def test_a_run_without_a_finite_loss_is_named_drawn_at_the_edge_and_no_ticket():
+    records = [record for record in procedure_of("phi-2", WINNER, NOISE) if (record.request.arm, record.request.level) != ("ticket", 2)]
+    records += [ticket_of("phi-2", "ticket", 2, seed, math.inf, curve=[(10, math.inf)], problem="diverged: x") for seed in range(3)]
+    outcome = Outcome(records)
+    assert "- phi-2, seed 1, ticket with 16% left: diverged: x" in outcome.problems()
+    assert "∞" in ticket_figures.loss_over_weights_left(outcome).svg
+    assert "ticket: 40% left 1.99, 16% left ∞" in ticket_figures.loss_over_weights_left(outcome).alt
+    assert outcome.verdict("phi-2")[0] == "ticket", "the level before is one all the same"
+
+
+def test_steps_to_the_dense_models_loss_after_half_its_steps():
+    dense = [ticket_of("phi-2", "dense", 0, seed, 2.0, curve=[(25, 5.0), (50, 3.0), (100, 2.0)]) for seed in range(2)]
+    quick = ticket_of("phi-2", "ticket", 1, 0, 1.5, curve=[(20, 4.0), (40, 2.0), (100, 1.5)])
+    never = ticket_of("phi-2", "ticket", 1, 1, 3.5, curve=[(20, 4.0), (100, 3.5)])
+    at_once = ticket_of("phi-2", "new weights", 1, 0, 1.5, curve=[(20, 2.5), (100, 1.5)])
+    outcome = Outcome([*dense, quick, never, at_once])
+    assert outcome.targets == {"phi-2": 3.0}
+    assert list(outcome.by_seed("phi-2", "dense", 0, "steps")) == [50, 50]
+    assert list(outcome.by_seed("phi-2", "ticket", 1, "steps")) == [30, math.inf]
+    assert list(outcome.by_seed("phi-2", "new weights", 1, "steps")) == [20]
+    assert "∞: it is never reached" in ticket_figures.steps_over_weights_left(outcome).caption
+
+
+def test_the_score_of_a_ticket_is_where_its_loss_is_up_by_five_per_cent():
+    records = procedure_of("phi-2", {"dense": [2.0], "ticket": [2.0, 2.205]}, [0.0, 0.0])
+    assert Outcome(records).scores()["phi-2"].value == pytest.approx(0.6 + 0.24 * 0.5, abs=0.01)
+    assert Outcome(procedure_of("phi-2", {"dense": [2.0], "ticket": [2.0, 2.0]}, [0.0, 0.0])).scores()["phi-2"].value == math.inf
+
+
+def test_the_bridge_compares_two_rankings():
+    names = ["a", "b", "c", "d", "e"]
+    records = [
+        record
+        for index, name in enumerate(names)
+        for record in procedure_of(name, {"dense": [2.0], "ticket": [2.0 + 0.02 * index, 2.3 + 0.1 * index]}, NOISE)
+    ]
+    outcome = Outcome(records)
+    same = {name: crossing(0.6 - 0.1 * index) for index, name in enumerate(names)}
+    assert outcome.does_one_shot_tell(same) == "Yes: the rank correlation over 5 architectures is +1.00 (p = 0.02)."
+    other = {name: crossing(0.1 + 0.1 * index) for index, name in enumerate(names)}
+    assert outcome.does_one_shot_tell(other).startswith("No, the contrary: the rank correlation over 5 architectures is -1.00")
+    some = {name: crossing(at) for name, at in zip(names, (0.3, 0.5, 0.2, 0.4, 0.1), strict=True)}
+    assert outcome.does_one_shot_tell(some).startswith("Not decided")
+    assert outcome.does_one_shot_tell({"a": crossing(0.3)}).startswith("Fewer than three architectures have both scores (1)")
+    assert "a: one shot 60%, ticket" in ticket_figures.bridge(outcome, same).alt
+    assert ticket_figures.bridge(outcome, {}) is None
+
+
+def test_nothing_recorded_is_said_and_not_drawn():
+    outcome = Outcome([])
+    assert outcome.verdicts() == "*No run is recorded.*"
+    assert outcome.losses() == outcome.problems() == ""
+    assert ticket_figures.loss_over_weights_left(outcome) is None
+    assert ticket_figures.steps_over_weights_left(outcome) is None
+
+
+def test_every_arm_is_in_the_figure_with_a_mark_of_its_own():
+    picture = ticket_figures.loss_over_weights_left(Outcome(procedure_of("phi-2", WINNER, NOISE)))
+    for arm in list(ARMS)[1:]:
+        assert f"phi-2, {arm}: 40% left" in picture.alt
+        assert f"<!-- {arm} -->" in picture.svg
+    assert "phi-2, dense: 2.0" in picture.alt

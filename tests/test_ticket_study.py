@@ -1,0 +1,164 @@
+"""The ticket procedure as a whole: its runs in workers, resumed after any end, never made twice."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from lottery.collection import collect
+from lottery.errors import LotteryError, StoppedError
+from lottery.params import WINNING_TICKET, validated
+from lottery.paths import outputs
+from lottery.records import read_state, write_state
+from lottery.report import Report
+from lottery.ticket_records import TicketRecord, folder_of, recorded_requests, requests, write_ticket
+from lottery.ticket_study import TicketStudy
+from tests.conftest import TOY
+from tests.factory import ticket_of
+from tests.test_ticket_run import NAME, SMALL
+
+TICKETS = {**SMALL, "levels": 1, "seeds": 2}
+
+
+@pytest.fixture
+def profile(project):
+    return validated({**TOY, "model": None, "tickets": TICKETS})
+
+
+def written(profile) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (folder_of(profile) / "records").iterdir()}
+
+
+def test_all_runs_are_made_once_and_only_what_is_missing_again(profile, capfd):
+    study = TicketStudy(profile)
+    assert "0 of 12 runs are recorded" in study.describe().data
+    with pytest.raises(LotteryError, match=r"^12 of 12 runs are not recorded; run the cells above$"):
+        study.finish()
+    study.train()
+    study.finish()
+    first, records = written(profile), study.records
+    assert len(first) == 12
+    assert {record.provenance.threads for record in records} == {1}
+    assert read_state(folder_of(profile)).state == "finished"
+    assert collect(profile, WINNING_TICKET).problem == ""
+    assert "winning-ticket: finished: 12 runs are recorded" in capfd.readouterr().out
+    study.train()
+    assert "all runs are recorded" in capfd.readouterr().out
+    assert written(profile) == first
+
+    # One record lost, and all weights: the dense run of that seed is made again because its mask is needed, and nothing else.
+    lost = next(record for record in records if record.request.arm == "random mask" and record.request.seed == 1)
+    (folder_of(profile) / "records" / lost.request.file_name).unlink()
+    shutil.rmtree(folder_of(profile) / "weights")
+    assert "11 of 12 trials are recorded" in collect(profile, WINNING_TICKET).problem
+    again = TicketStudy(profile)
+    again.train()
+    changed = {name for name, at in written(profile).items() if first.get(name) != at}
+    made = [(r.request.seed, r.request.arm) for r in again.records if r.request.file_name in changed]
+    assert made == [(1, "dense"), (1, "random mask")]
+    assert [r.result.curve for r in again.records] == [r.result.curve for r in records], "the same to the last bit"
+
+
+def test_a_stop_ends_it_between_runs(profile):
+    study = TicketStudy(profile)
+    folder_of(profile).mkdir(parents=True, exist_ok=True)
+    (folder_of(profile) / "stop").touch()
+    with pytest.raises(StoppedError, match=r"^stopped between trials, 0 of 12 are recorded; run again to go on$"):
+        study.train()
+    assert read_state(folder_of(profile)).state == "stopped"
+    assert "it was stopped between trials" in collect(profile, WINNING_TICKET).problem
+
+
+def test_killed_without_a_word_its_workers_end_and_the_next_run_goes_on(profile, tmp_path):
+    script = tmp_path / "procedure.py"
+    script.write_text(
+        "from lottery.params import validated\nfrom lottery.ticket_study import TicketStudy\n"
+        f"if __name__ == '__main__':\n    TicketStudy(validated({profile.model_dump()!r})).train()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, script], start_new_session=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    records, until = folder_of(profile) / "records", time.monotonic() + 120
+    while not (records.exists() and len(list(records.glob("*.json"))) >= 2):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    workers = [child for child in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in " ".join(child.cmdline())]
+    assert workers
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+    kept = written(profile)
+    assert not list((folder_of(profile)).rglob("*.json.part"))
+    study = TicketStudy(profile)
+    study.train()
+    study.finish()
+    assert {name: at for name, at in written(profile).items() if name in kept} == kept
+
+
+def test_a_profile_without_it_is_told_where_an_example_is(project):
+    with pytest.raises(LotteryError, match=r"^tickets: not given in profile 'toy'; allowed: .*; params/ticket.yaml is an example$"):
+        TicketStudy(validated({**TOY, "model": None}))
+
+
+def test_a_failure_leaves_its_reason(profile):
+    with pytest.raises(LotteryError, match="made for at most 512"):
+        TicketStudy(profile.model_copy(update={"tickets": profile.tickets.model_copy(update={"window": 4096})}))
+    assert "failed: `LotteryError: tickets['window']: given 4096 tokens" in collect(profile, WINNING_TICKET).problem
+
+
+def test_other_settings_are_other_runs(profile):
+    asked = {request.key for request in requests(profile)}
+    assert len(asked) == 12
+    for change in ({"share": 0.5}, {"rewind": 1}, {"steps": 7}, {"batch": 3}, {"window": 17}, {"rate": 0.02}, {"scope": "layer"}):
+        other = requests(profile.model_copy(update={"tickets": profile.tickets.model_copy(update=change)}))
+        assert not asked & {request.key for request in other}, change
+        assert {request.lineage for request in other}.isdisjoint(request.lineage for request in requests(profile))
+    more = profile.model_copy(update={"tickets": profile.tickets.model_copy(update={"levels": 2, "seeds": 3})})
+    assert asked < {request.key for request in requests(more)}, "more levels and seeds keep what is recorded"
+
+
+def test_the_report_tells_what_is_recorded_and_names_the_gap(profile):
+    half = [request for request in requests(profile) if request.seed == 0]
+    for request in half:
+        made = ticket_of(NAME, request.arm, request.level, 0, {"dense": 2.0, "pruned": 5.0, "ticket": 2.1}.get(request.arm, 2.3))
+        write_ticket(folder_of(profile), made.model_copy(update={"request": request}))
+    write_state(folder_of(profile), "stopped")
+    report = Report(profile)
+    assert "- winning-ticket: 6 of 12 trials are recorded; it was stopped between trials" in report.answer().data
+    said = report.winning_tickets().data
+    assert "- **qwen2.5-0.5b: not decided.** An interval needs at least two seeds." in said
+    assert "6 runs, 1 seed, 0.6" in said
+    assert "[executed notebook](winning-ticket/winning-ticket.ipynb)" in said
+    assert "Fewer than three architectures have both scores" in report.bridge().data
+    assert report.tickets_figure()
+    assert report.steps_figure()
+    assert {path.name for path in (outputs("toy") / "figures").iterdir()} >= {"loss-over-weights-left.svg", "steps-over-weights-left.png"}
+    assert (outputs("toy") / "tables" / "winning-ticket.csv").exists()
+
+
+def test_a_report_without_the_procedure_says_how_to_ask_for_it(project):
+    report = Report(validated({**TOY, "model": None}))
+    assert "`make report PROFILE=ticket`" in report.winning_tickets().data
+    assert report.tickets_figure() is None
+    assert report.bridge() is None
+
+
+def test_a_report_is_made_where_the_text_is_gone(profile, monkeypatch):
+    for request in requests(profile):
+        write_ticket(folder_of(profile), ticket_of(NAME, "dense", 0, 0, 2.0).model_copy(update={"request": request}))
+
+    def gone(*_):
+        raise LotteryError("text: gone")
+
+    monkeypatch.setattr("lottery.ticket_records.corpus", gone)
+    assert {request.key for request in recorded_requests(profile)} == {
+        TicketRecord.model_validate_json(path.read_text()).request.key for path in (folder_of(profile) / "records").iterdir()
+    }
+    assert collect(profile, WINNING_TICKET).problem == ""
