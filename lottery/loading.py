@@ -14,7 +14,6 @@ from transformers.utils import logging as transformers_logging
 
 from lottery.checkpoints import Checkpoint
 from lottery.errors import LotteryError
-from lottery.methods import can_stream
 from lottery.params import Profile
 
 # Progress is the study's own; a bar a shard would fill the log.
@@ -64,7 +63,7 @@ def plan(profile: Profile, model: torch.nn.Module, *, raised: str = "", streamed
     if profile.memory != "auto" or streamed:
         streams, why = streamed or profile.memory == "streamed", streamed or "asked for in the profile"
     else:
-        streams = needed + work > free and all(map(can_stream, profile.variants))
+        streams = needed + work > free and profile.can_stream
         why = f"{wanted} {'do not fit' if streams else 'fit' if needed + work <= free else 'hardly fit'} in the {beside}"
     speaker = device
     if needed > free and streams and device.type == "cuda":

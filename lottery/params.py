@@ -51,6 +51,16 @@ class Tickets(BaseModel):
         return self
 
 
+class Recovery(BaseModel):
+    """Retraining of every pruned variant before it is measured, on ``calibration_text``, with its zeros kept."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    steps: int = Field(description="a whole number of steps, at least 1; a few hundred are usual", ge=1, le=1_000_000)
+    rate: float = Field(1e-4, description="the peak learning rate, a number above 0 such as 0.0001", gt=0, allow_inf_nan=False)
+    batch: int = Field(4, description="a whole number of windows of 'calibration_tokens' a step, at least 1", ge=1, le=4096)
+
+
 class Profile(BaseModel):
     """What to prune, how far, on what, measured how. The descriptions are what an error message says is allowed."""
 
@@ -91,6 +101,9 @@ class Profile(BaseModel):
     tasks: Annotated[list[str], One] = Field(
         [], description="a list of tasks of lm-evaluation-harness such as [arc_easy, hellaswag], or .yaml files; needs make .venv/tasks"
     )
+    recover: Recovery | None = Field(
+        None, description="retraining of what is pruned, with its zeros kept: null, or a mapping such as {steps: 300, rate: 0.0001}"
+    )
     tickets: Tickets | None = Field(
         None, description=f"the lottery ticket procedure: null, or a mapping of {', '.join(Tickets.model_fields)}"
     )
@@ -119,14 +132,15 @@ class Profile(BaseModel):
     @model_validator(mode="after")
     def _makes_sense(self) -> "Profile":
         whole = dict.fromkeys(variant.label for variant in self.variants if not can_stream(variant))
-        if self.memory == "streamed" and whole:
-            raise ValueError(
-                f"memory: given 'streamed', but {next(iter(whole))} looks at all blocks before it prunes the first; allowed: auto, resident"
-            )
-        needy = dict.fromkeys(variant.label for variant in self.variants if variant.calibrated)
+        if self.memory == "streamed" and (whole or self.recover):
+            why = f"{next(iter(whole))} looks at all blocks before it prunes the first" if whole else "recover trains the whole model"
+            raise ValueError(f"memory: given 'streamed', but {why}; allowed: auto, resident")
+        if self.recover and self.dtype == "float16":
+            raise ValueError("dtype: given 'float16', in which recover cannot train; allowed: auto, float32, bfloat16")
+        needy = [variant.label for variant in self.variants if variant.calibrated] + ["recover"] * (self.recover is not None)
         if needy and self.calibration_text is None:
             allowed = type(self).model_fields["calibration_text"].description
-            raise ValueError(f"calibration_text: not given, but {next(iter(needy))} needs it; allowed: {allowed}")
+            raise ValueError(f"calibration_text: not given, but {needy[0]} needs it; allowed: {allowed}")
         if needy and self.calibration_text == self.text:
             raise ValueError(f"calibration_text: given {self.text!r}, the text that is scored; allowed: another one")
         if self.tickets and (unknown := [name for name in self.tickets.models if name not in self.checkpoints]):
@@ -147,8 +161,13 @@ class Profile(BaseModel):
 
     @property
     def calibrated(self) -> bool:
-        """Whether any variant needs calibration data."""
-        return any(variant.calibrated for variant in self.variants)
+        """Whether any variant needs calibration data, or its retraining does."""
+        return self.recover is not None or any(variant.calibrated for variant in self.variants)
+
+    @property
+    def can_stream(self) -> bool:
+        """Whether all that is asked for can be done with a model that is in memory block by block."""
+        return self.recover is None and all(map(can_stream, self.variants))
 
     @property
     def model_name(self) -> str:
@@ -210,7 +229,7 @@ def _sentence(fault: dict) -> str:
     key, *inner = fault["loc"]
     where = key + "".join(f"[{part!r}]" for part in inner if part != "[key]")
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = Tickets.model_fields if inner else Profile.model_fields
+        known = _NESTED[key].model_fields if inner else Profile.model_fields
         close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
         hint = f", did you mean '{close[0]}'?" if close else ""
         return f"unknown key '{'.'.join(map(str, fault['loc']))}' (given {fault['input']!r}){hint}; allowed: {', '.join(known)}"
@@ -223,10 +242,13 @@ def _sentence(fault: dict) -> str:
     return f"{where}: given {given}; allowed: {allowed}"
 
 
+_NESTED = {"tickets": Tickets, "recover": Recovery}
+
+
 def _allowed(key: str, *inner: str) -> str:
-    """What a key of a profile may be, also one of ``tickets``."""
-    nested = key == "tickets" and inner and inner[0] in Tickets.model_fields
-    return (Tickets.model_fields[inner[0]] if nested else Profile.model_fields[key]).description
+    """What a key of a profile may be, also one that stands inside another."""
+    nested = _NESTED[key].model_fields if key in _NESTED else {}
+    return (nested[inner[0]] if inner and inner[0] in nested else Profile.model_fields[key]).description
 
 
 def _is_number(text: str) -> bool:

@@ -46,10 +46,15 @@ class Request(BaseModel):
     seed: int
     dtype: str
     device: str
+    recover_steps: int | None = None  # of retraining after pruning
+    recover_rate: float | None = None
+    recover_batch: int | None = None
 
     @property
     def key(self) -> str:
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:12]
+        # Where nothing is retrained the key is that of the time before there was retraining, so that what was recorded is found.
+        values = self.model_dump(exclude=set() if self.recover_steps else {"recover_steps", "recover_rate", "recover_batch"})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def file_name(self) -> str:
@@ -128,6 +133,7 @@ class Result(BaseModel):
     sparsity_layers: dict[str, float]
     layer_weights: dict[str, int]
     pruning_seconds: float
+    recovery_seconds: float = 0.0
     bandwidth: float  # bytes per second of a plain copy on the device that generated
     decode_bytes: int  # bytes of weights that are read for each token
     speed: Speed
@@ -189,6 +195,7 @@ def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: s
     **Arguments**: the profile, the identity of the checkpoint, the SHA-256 of the text, the identity of the calibration text.
     """
     own = {*Variant._fields, "calibration", "calibration_samples", "calibration_tokens", "tasks"}
+    recovery = {f"recover_{name}": value for name, value in profile.recover.model_dump().items()} if profile.recover else {}
     shared = {name: getattr(profile, name) for name in Request.model_fields if name in Profile.model_fields and name not in own}
     shared["tasks"] = knowledge.identities(profile.tasks)
     found = []
@@ -198,11 +205,12 @@ def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: s
             "calibration_samples": profile.calibration_samples,
             "calibration_tokens": profile.calibration_tokens,
         }
+        retrained = recovery if variant.method != "dense" else {}
         if not variant.calibrated:  # so that other calibration data does not measure again what never saw any
-            calibrated = dict.fromkeys(calibrated)
-        found.append(
-            Request(measurement=MEASUREMENT, checkpoint=checkpoint, text_sha256=text_sha256, **variant._asdict(), **calibrated, **shared)
-        )
+            calibrated["calibration_samples"] = None
+            calibrated = calibrated if retrained else dict.fromkeys(calibrated)
+        identity = {"measurement": MEASUREMENT, "checkpoint": checkpoint, "text_sha256": text_sha256}
+        found.append(Request(**identity, **variant._asdict(), **calibrated, **shared, **retrained))
     return found
 
 

@@ -6,11 +6,10 @@ from functools import cached_property
 import pandas as pd
 from IPython.display import Markdown
 
-from lottery import figures, findings, layers, pareto, published, speed, tables, ticket_figures
+from lottery import figures, findings, layers, pareto, protocol, published, speed, tables, ticket_bridge, ticket_figures
 from lottery.collection import Model, collect
 from lottery.files import write_whole
 from lottery.frame import frame
-from lottery.methods import ALLOCATIONS, METHODS
 from lottery.params import WINNING_TICKET, Profile, profile_of_this_notebook
 from lottery.paths import outputs
 from lottery.records import Record, read_steadiness
@@ -34,7 +33,8 @@ class Report:
         return [record for model in self.models for record in model.records]
 
     @cached_property
-    def _procedure(self) -> Model | None:
+    def procedure(self) -> Model | None:
+        """The lottery ticket procedure, where it is asked for."""
         return collect(self.profile, WINNING_TICKET) if self.profile.tickets else None
 
     @cached_property
@@ -117,7 +117,7 @@ class Report:
     @cached_property
     def tickets(self) -> Outcome:
         """The lottery ticket procedure, as far as it is recorded."""
-        return Outcome(self._procedure.records if self._procedure else [])
+        return Outcome(list(self.procedure.records) if self.procedure else [])
 
     def winning_tickets(self) -> Markdown:
         """The verdict for each architecture, and the losses behind it."""
@@ -125,7 +125,7 @@ class Report:
             return prose("The procedure was not asked for. `make report PROFILE=ticket` trains all five architectures, in about an hour.")
         self._keep_table("winning-ticket", self.tickets.data)
         notebook = f"[executed notebook]({WINNING_TICKET}/{WINNING_TICKET}.ipynb)"
-        return prose(self.tickets.verdicts(), self.tickets.protocol(notebook), self.tickets.losses(), self.tickets.problems())
+        return prose(self.tickets.verdicts(), self.tickets.protocol(f" ({notebook})"), self.tickets.losses(), self.tickets.problems())
 
     def tickets_figure(self) -> Picture | None:
         return self._keep_figure("loss-over-weights-left", ticket_figures.loss_over_weights_left(self.tickets))
@@ -138,7 +138,10 @@ class Report:
 
     def bridge(self) -> Markdown | None:
         """Whether one-shot pruning tells who has the best ticket."""
-        return prose(f"**Does one-shot pruning tell?** {self.tickets.does_one_shot_tell(self.scores)}") if self.profile.tickets else None
+        if not self.profile.tickets:
+            return None
+        said = f"**Does one-shot pruning tell who has the best ticket?** {ticket_bridge.does_one_shot_tell(self.tickets, self.scores)}"
+        return prose(said, ticket_bridge.told(self.tickets, self.scores))
 
     def published(self) -> Markdown:
         """Published figures beside those measured here."""
@@ -214,28 +217,7 @@ class Report:
 
     def protocol(self) -> Markdown:
         """How it was measured, in the profile's own numbers."""
-        p = self.profile
-        ways = list(dict.fromkeys((v.method, v.allocation) for v in p.variants[1:]))
-        said = [f"{m}: {METHODS[m].says} ({METHODS[m].source})" for m in dict.fromkeys(method for method, _ in ways)]
-        said += [f"{a}: {ALLOCATIONS[a].says} ({ALLOCATIONS[a].source})" for a in dict.fromkeys(a for _, a in ways) if a != "uniform"]
-        if any(pattern != "unstructured" for pattern in p.pattern):
-            said.append("N:M: of every M neighbouring inputs of a row, N go")
-        if p.calibrated:
-            said.append(
-                f"calibration data: {p.calibration_samples} samples of {p.calibration_tokens:,} tokens from {p.calibration_text},"
-                f" seed {p.seed}"
-            )
-        scored = {r.model: len(r.result.window_nll) for r in self.records}
-        windows = ", ".join(f"{count:,} for {name}" for name, count in scored.items())
-        return prose(
-            "\n".join(f"- {line}" for line in said),
-            f"Text: {p.text}. Windows of {p.window:,} tokens{f' ({windows})' if windows else ''}. Sparsities:"
-            f" {', '.join(tables.percent(s) for s in p.sparsities)} of the linear layers inside the blocks. Speed: {p.new_tokens}"
-            f" new tokens, batch 1, greedy, median of {p.repeats} repeats after a warm-up. Samples: {p.prompts} beginnings of"
-            f" {p.prompt_words} words,"
-            f" {p.new_tokens} tokens drawn at temperature {p.temperature:g}, seed {p.seed}.",
-            f"Tasks of lm-evaluation-harness, on each pruned model as it stands: {', '.join(p.tasks)}." if p.tasks else "",
-        )
+        return prose(*protocol.paragraphs(self.profile, self.records))
 
     def machines(self) -> Markdown:
         """Where every number comes from: commit, device, dtype, versions."""
@@ -283,7 +265,7 @@ class Report:
         )
 
     def _gaps(self) -> str:
-        parts = [*self.models, *([self._procedure] if self._procedure else [])]
+        parts = [*self.models, *([self.procedure] if self.procedure else [])]
         named = [f"- {part.name}: {part.problem}" for part in parts if part.problem]
         return "**Incomplete.**\n\n" + "\n".join(named) if named else ""
 

@@ -45,6 +45,7 @@ class Study:
             self.windows = windows(self.tokenizer, self.text, profile.window, profile.max_windows)
             if any(request.calibration and read_record(self.folder, request) is None for request in self.requests):
                 self.calibration  # noqa: B018 - so that a text that does not do fails now and not after hours
+                self._check_recovery()
 
     @classmethod
     def from_notebook(cls) -> "Study":
@@ -132,6 +133,14 @@ class Study:
         text = corpus(profile.calibration_text, "calibration_text")
         return calibration(self.tokenizer, text, profile.calibration_samples, profile.calibration_tokens, profile.seed)
 
+    @cached_property
+    def recovery(self) -> torch.Tensor:
+        """What pruned variants are retrained on: samples of the calibration text, drawn with another seed than those of calibration."""
+        profile, text = self.profile, corpus(self.profile.calibration_text, "calibration_text")
+        return calibration(
+            self.tokenizer, text, profile.recover.steps * profile.recover.batch, profile.calibration_tokens, profile.seed + 1
+        )
+
     def _check_context(self) -> None:
         """Beyond its context a model writes noise, and pruning would be blamed for it."""
         context = getattr(self.skeleton.config, "max_position_embeddings", None)
@@ -140,6 +149,11 @@ class Study:
         for key, tokens in [*wanted, ("new_tokens: with the longest prompt", longest)]:
             if context and tokens > context:
                 raise LotteryError(f"{key}: given {tokens} tokens; {self.profile.model_name} was made for at most {context}")
+
+    def _check_recovery(self) -> None:
+        """A GPU without bfloat16 would be found out after the dense model was measured."""
+        if self.profile.recover and self.plan.dtype == torch.float16:
+            raise LotteryError(f"dtype: {self.plan.dtype_reason}, and recover cannot train in float16; set dtype: float32")
 
     def _check_vocabulary(self) -> None:
         """A tokenizer with more tokens than its model has rows is another model's."""

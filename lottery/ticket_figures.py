@@ -10,6 +10,7 @@ from lottery import style
 from lottery.findings import Scores
 from lottery.show import Picture
 from lottery.tables import number, percent
+from lottery.ticket_bridge import both_scores
 from lottery.ticket_findings import Outcome, mean
 from lottery.ticket_records import ARMS
 
@@ -30,7 +31,7 @@ def steps_over_weights_left(outcome: Outcome) -> Picture | None:
 
 def bridge(outcome: Outcome, one_shot: Scores) -> Picture | None:
     """Tickets beside one-shot pruning: for each architecture the sparsity at which either costs 5%."""
-    both = outcome.bridge(one_shot)
+    both = both_scores(outcome, one_shot)
     if both.empty:
         return None
     figure = style.new_figure(6, 4.2)

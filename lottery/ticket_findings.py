@@ -1,4 +1,4 @@
-"""What the runs of the lottery ticket procedure say: means and intervals over seeds, verdicts, and the way back to one-shot pruning."""
+"""What the runs of the lottery ticket procedure say: means and intervals over seeds, and verdicts."""
 
 import math
 from functools import cached_property
@@ -8,14 +8,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lottery.findings import Scores, rank_correlation
 from lottery.show import table
 from lottery.tables import number, percent
 from lottery.ticket_records import ARMS, CONTROLS, TicketRecord
-from lottery.ticket_score import first_crossing
 
 TOLERANCE = 0.01  # of the dense model's loss: what is nearer than that counts as equal
-FIVE_PERCENT = 1.05
 
 
 class Mean(NamedTuple):
@@ -171,7 +168,7 @@ class Outcome:
         return (
             f"Each run: {asked.steps:,} steps of {asked.batch} windows of {asked.window} tokens, peak learning rate {asked.rate:g}, rewound"
             f" to {back}. Each round prunes {percent(asked.share)} of what is left, {where}. {len(self.records)} runs,"
-            f" {_seeds(self.seeds)}, {number(minutes)} minutes of computing in all ({notebook})."
+            f" {_seeds(self.seeds)}, {number(minutes)} minutes of computing in all{notebook}."
         )
 
     def losses(self) -> str:
@@ -180,13 +177,11 @@ class Outcome:
         for model in self.models:
             rows = []
             for arm in ARMS:
-                cells = {f"{percent(self.left(level))} left": str(mean(self.by_seed(model, arm, level))) for level in self.levels}
-                if arm == "dense":
-                    cells = dict.fromkeys(cells, "") | {"all": str(mean(self.by_seed(model, arm, 0)))}
-                rows.append({"Arm": arm, "all": "", **{key: value.replace("nan", "") for key, value in cells.items()}})
-            rows = [{"Arm": row["Arm"], "all": row["all"], **{k: v for k, v in row.items() if k not in ("Arm", "all")}} for row in rows]
+                cells = {level: mean(self.by_seed(model, arm, level)) for level in (0, *self.levels)}
+                named = {f"{percent(self.left(level) if level else 1)} left": value for level, value in cells.items()}
+                rows.append({"Arm": arm, **{name: "" if math.isnan(value.value) else str(value) for name, value in named.items()}})
             caption = f"{model}: held-out loss in nats a token after training, the mean of {_seeds(self.seeds)}"
-            parts.append(table(rows, right="|".join(rows[0]), caption=f"{caption}{_of_intervals(self.seeds)}."))
+            parts.append(table(rows, right="|".join(list(rows[0])[1:]), caption=f"{caption}{_of_intervals(self.seeds)}."))
         return "\n\n".join(parts)
 
     def problems(self) -> str:
@@ -195,41 +190,6 @@ class Outcome:
         return "\n".join(
             f"- {row.model}, seed {row.seed}, {row.arm} with {percent(row.left)} left: {row.problem}" for row in troubled.itertuples()
         )
-
-    def scores(self) -> dict[str, Mean]:
-        """For each model the sparsity at which the loss of its ticket is up by 5% on the dense one: infinite beyond the last level."""
-        found = {}
-        for model in self.models:
-            columns = [self.by_seed(model, "ticket" if level else "dense", level) for level in (0, *self.levels)]
-            rows = pd.concat(columns, axis=1).dropna().to_numpy()
-            if not len(rows) or not np.isfinite(rows[:, 0]).all():
-                continue
-            sparsities = np.array([0.0, *(1 - self.left(level) for level in self.levels)])
-            at, _ = first_crossing(sparsities, rows, FIVE_PERCENT)
-            middle, _ = first_crossing(sparsities, rows.sum(0, keepdims=True), FIVE_PERCENT)
-            found[model] = Mean(float(middle[0]), *mean(at)[1:])
-        return found
-
-    def bridge(self, one_shot: Scores) -> pd.DataFrame:
-        """A row a model that has both: the sparsity at which one-shot pruning costs 5%, and that at which a ticket does."""
-        tickets = self.scores()
-        return pd.DataFrame(
-            [
-                {"model": model, "one_shot": one_shot[model]["5% more"].at, "ticket": tickets[model].value}
-                for model in self.models
-                if model in one_shot and model in tickets
-            ],
-            columns=["model", "one_shot", "ticket"],
-        )
-
-    def does_one_shot_tell(self, one_shot: Scores) -> str:
-        """Whether the ranking by one-shot prunability is that by real tickets."""
-        both = self.bridge(one_shot)
-        if len(both) < 3:
-            return f"Fewer than three architectures have both scores ({len(both)}), so the two rankings cannot be compared."
-        rho, chance = rank_correlation(list(both["one_shot"]), list(both["ticket"]))
-        verdict = "yes" if chance <= 0.05 and rho > 0 else "no, the contrary" if chance <= 0.05 else "not decided"
-        return f"{verdict[0].upper()}{verdict[1:]}: the rank correlation over {len(both)} architectures is {rho:+.2f} (p = {chance:.2f})."
 
 
 def _names(record: TicketRecord) -> list[str]:

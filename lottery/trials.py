@@ -14,10 +14,11 @@ from lottery.errors import LotteryError, NotFiniteError
 from lottery.evaluation import evaluate
 from lottery.frame import quantiles
 from lottery.likelihood import Likelihoods
-from lottery.methods import DENSE, can_stream
+from lottery.methods import DENSE
 from lottery.provenance import provenance
 from lottery.pruning import count_zeros, prune
 from lottery.records import Coherence, Memory, Record, Request, Result, Sample, Speed, Steadiness
+from lottery.recovery import recover
 from lottery.streaming import evaluate_streamed
 from lottery.weights import Weights
 
@@ -73,7 +74,10 @@ class Trials:
         model, self._model = self._dense(), None  # from here on it is no longer dense
         began = time.monotonic()
         prune(model, request.variant, study.calibration, seed=request.seed, progress=self._progress(f"{label}: pruned block"))
-        seconds, sparsity = time.monotonic() - began, count_zeros(model)
+        seconds, began = time.monotonic() - began, time.monotonic()
+        if request.recover_steps and request.method != "dense":
+            recover(model, study.recovery, request.recover_batch, request.recover_rate, self._progress(f"{label}: recovery, step"))
+        recovered, sparsity = time.monotonic() - began, count_zeros(model)
         if not plan.streamed and (request.method != "dense" or scored is None):
             memory.reset_peak(plan.device)
             progress = self._progress(f"{label}: window")
@@ -114,6 +118,7 @@ class Trials:
                 sparsity_layers=sparsity.layers,
                 layer_weights=sparsity.layer_weights,
                 pruning_seconds=seconds,
+                recovery_seconds=recovered,
                 bandwidth=self._bandwidth,
                 decode_bytes=decode_bytes,
                 speed=speed,
@@ -220,7 +225,7 @@ class Trials:
         if self.batch_size > 1:
             self.batch_size //= 2
             study.say(f"out of memory; going on with {self.batch_size} windows at a time")
-        elif not study.plan.streamed and all(can_stream(variant) for variant in self.profile.variants):
+        elif not study.plan.streamed and self.profile.can_stream:
             reason = "out of memory with one window at a time and the whole model resident"
             study.plan = replace(loading.plan(self.profile, study.skeleton, streamed=reason), dtype=study.plan.dtype)
             study.say(f"{reason}; streaming it block by block")

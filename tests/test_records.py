@@ -9,7 +9,7 @@ from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus
 from lottery.errors import LotteryError
 from lottery.files import write_whole
-from lottery.params import validated
+from lottery.params import Recovery, validated
 from lottery.records import read_record, read_state, requests, write_record, write_state
 from tests.conftest import TOY
 from tests.factory import record_of
@@ -59,7 +59,8 @@ def test_every_parameter_that_changes_a_result_is_in_the_request():
     # What is not in it only says where results go, what is studied (its identity is), which trials there are, or changes no number.
     missing = set(type(validated(TOY)).model_fields) - set(records.Request.model_fields)
     named_otherwise = {"profile", "checkpoints", "model", "text", "methods", "sparsities", "calibration_text"}
-    assert missing == {*named_otherwise, "cliff", "memory", "tickets"}
+    assert missing == {*named_otherwise, "cliff", "memory", "recover", "tickets"}
+    assert {f"recover_{name}" for name in Recovery.model_fields} <= set(records.Request.model_fields)
 
 
 def test_a_changed_text_or_checkpoint_or_meaning_never_reuses_old_work(monkeypatch):

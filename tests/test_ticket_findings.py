@@ -5,6 +5,7 @@ import math
 import pytest
 
 from lottery import ticket_figures
+from lottery.ticket_bridge import does_one_shot_tell, scores, told
 from lottery.ticket_findings import Outcome, mean
 from lottery.ticket_records import ARMS
 from lottery.ticket_score import Crossing
@@ -105,8 +106,8 @@ def test_steps_to_the_dense_models_loss_after_half_its_steps():
 
 def test_the_score_of_a_ticket_is_where_its_loss_is_up_by_five_per_cent():
     records = procedure_of("phi-2", {"dense": [2.0], "ticket": [2.0, 2.205]}, [0.0, 0.0])
-    assert Outcome(records).scores()["phi-2"].value == pytest.approx(0.6 + 0.24 * 0.5, abs=0.01)
-    assert Outcome(procedure_of("phi-2", {"dense": [2.0], "ticket": [2.0, 2.0]}, [0.0, 0.0])).scores()["phi-2"].value == math.inf
+    assert scores(Outcome(records))["phi-2"].value == pytest.approx(0.6 + 0.24 * 0.5, abs=0.01)
+    assert scores(Outcome(procedure_of("phi-2", {"dense": [2.0], "ticket": [2.0, 2.0]}, [0.0, 0.0])))["phi-2"].value == math.inf
 
 
 def test_the_bridge_compares_two_rankings():
@@ -118,14 +119,17 @@ def test_the_bridge_compares_two_rankings():
     ]
     outcome = Outcome(records)
     same = {name: crossing(0.6 - 0.1 * index) for index, name in enumerate(names)}
-    assert outcome.does_one_shot_tell(same) == "Yes: the rank correlation over 5 architectures is +1.00 (p = 0.02)."
+    assert does_one_shot_tell(outcome, same) == "Yes: the rank correlation over 5 architectures is +1.00 (p = 0.02)."
     other = {name: crossing(0.1 + 0.1 * index) for index, name in enumerate(names)}
-    assert outcome.does_one_shot_tell(other).startswith("No, the contrary: the rank correlation over 5 architectures is -1.00")
+    assert does_one_shot_tell(outcome, other).startswith("No, the contrary: the rank correlation over 5 architectures is -1.00")
     some = {name: crossing(at) for name, at in zip(names, (0.3, 0.5, 0.2, 0.4, 0.1), strict=True)}
-    assert outcome.does_one_shot_tell(some).startswith("Not decided")
-    assert outcome.does_one_shot_tell({"a": crossing(0.3)}).startswith("Fewer than three architectures have both scores (1)")
+    assert does_one_shot_tell(outcome, some).startswith("Not decided")
+    assert does_one_shot_tell(outcome, {"a": crossing(0.3)}).startswith("Fewer than three architectures have both scores (1)")
     assert "a: one shot 60%, ticket" in ticket_figures.bridge(outcome, same).alt
     assert ticket_figures.bridge(outcome, {}) is None
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in told(outcome, same).splitlines() if row.startswith("| a")]
+    assert rows[0][:3] == ["a", "60%", ""]
+    assert rows[0][3] == "68.4%", "log(1.05) / log(1.15) of the way from 60% to 84%"
 
 
 def test_nothing_recorded_is_said_and_not_drawn():

@@ -1,6 +1,7 @@
 """The ticket procedure as a whole: its runs in workers, resumed after any end, never made twice."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from lottery.records import read_state, write_state
 from lottery.report import Report
 from lottery.ticket_records import TicketRecord, folder_of, recorded_requests, requests, write_ticket
 from lottery.ticket_study import TicketStudy
+from lottery.ticket_summary import main, summarize
 from tests.conftest import TOY
 from tests.factory import ticket_of
 from tests.test_ticket_run import NAME, SMALL
@@ -141,6 +143,24 @@ def test_the_report_tells_what_is_recorded_and_names_the_gap(profile):
     assert report.steps_figure()
     assert {path.name for path in (outputs("toy") / "figures").iterdir()} >= {"loss-over-weights-left.svg", "steps-over-weights-left.png"}
     assert (outputs("toy") / "tables" / "winning-ticket.csv").exists()
+
+
+def test_a_summary_is_whole_or_refused(profile, tmp_path, capsys, monkeypatch):
+    asked = requests(profile)
+    with pytest.raises(LotteryError, match=r"^profile toy: it has not run\.; make report PROFILE=ticket first$"):
+        summarize(profile, tmp_path / "docs")
+    for request in asked:
+        made = ticket_of(NAME, request.arm, request.level, request.seed, {"dense": 2.0, "ticket": 2.0}.get(request.arm, 2.3))
+        write_ticket(folder_of(profile), made.model_copy(update={"request": request}))
+    page = summarize(profile, tmp_path / "docs")
+    text = page.read_text()
+    assert "- **qwen2.5-0.5b: ticket.** With 40% of the weights left it does as well as the dense model" in text
+    assert "12 runs, 2 seeds" in text
+    assert all((page.parent / name).exists() for name in re.findall(r"\]\(([\w.-]+)\)", text))
+    assert {path.name for path in page.parent.iterdir()} >= {"loss-over-weights-left.svg", "winning-ticket.csv"}
+    monkeypatch.setattr("sys.argv", ["ticket_summary", "demo", str(tmp_path)])
+    assert main() == 1
+    assert capsys.readouterr().err.startswith("LotteryError: profile demo: it has not run.; make report PROFILE=ticket first")
 
 
 def test_a_report_without_the_procedure_says_how_to_ask_for_it(project):

@@ -1,0 +1,49 @@
+"""How a study was measured, in the profile's own numbers."""
+
+from lottery.methods import ALLOCATIONS, METHODS
+from lottery.params import Profile
+from lottery.records import Record
+from lottery.tables import percent
+
+
+def paragraphs(profile: Profile, records: list[Record]) -> list[str]:
+    """What was done, as Markdown: the ways of pruning, the text, and whatever else was asked for."""
+    return [_ways(profile), _measurements(profile, records), _recovery(profile), _tasks(profile)]
+
+
+def _ways(p: Profile) -> str:
+    ways = list(dict.fromkeys((v.method, v.allocation) for v in p.variants[1:]))
+    said = [f"{m}: {METHODS[m].says} ({METHODS[m].source})" for m in dict.fromkeys(method for method, _ in ways)]
+    said += [f"{a}: {ALLOCATIONS[a].says} ({ALLOCATIONS[a].source})" for a in dict.fromkeys(a for _, a in ways) if a != "uniform"]
+    if any(pattern != "unstructured" for pattern in p.pattern):
+        said.append("N:M: of every M neighbouring inputs of a row, N go")
+    if any(variant.calibrated for variant in p.variants):
+        said.append(
+            f"calibration data: {p.calibration_samples} samples of {p.calibration_tokens:,} tokens from {p.calibration_text}, seed {p.seed}"
+        )
+    return "\n".join(f"- {line}" for line in said)
+
+
+def _measurements(p: Profile, records: list[Record]) -> str:
+    scored = {r.model: len(r.result.window_nll) for r in records}
+    windows = ", ".join(f"{count:,} for {name}" for name, count in scored.items())
+    return (
+        f"Text: {p.text}. Windows of {p.window:,} tokens{f' ({windows})' if windows else ''}. Sparsities:"
+        f" {', '.join(percent(s) for s in p.sparsities)} of the linear layers inside the blocks. Speed: {p.new_tokens} new tokens,"
+        f" batch 1, greedy, median of {p.repeats} repeats after a warm-up. Samples: {p.prompts} beginnings of {p.prompt_words} words,"
+        f" {p.new_tokens} tokens drawn at temperature {p.temperature:g}, seed {p.seed}."
+    )
+
+
+def _recovery(p: Profile) -> str:
+    if p.recover is None:
+        return ""
+    return (
+        f"Recovery: every pruned model was retrained for {p.recover.steps:,} steps of {p.recover.batch} windows of"
+        f" {p.calibration_tokens:,} tokens of {p.calibration_text}, AdamW, peak rate {p.recover.rate:g}, its zeros kept. The dense models"
+        " were not."
+    )
+
+
+def _tasks(p: Profile) -> str:
+    return f"Tasks of lm-evaluation-harness, on each pruned model as it stands: {', '.join(p.tasks)}." if p.tasks else ""

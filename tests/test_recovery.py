@@ -1,0 +1,120 @@
+"""Retraining of pruned models with their zeros kept."""
+
+import copy
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lottery.errors import LotteryError, ParamsError
+from lottery.methods import Variant
+from lottery.params import load_profile, validated
+from lottery.pruning import prunable, prune
+from lottery.records import requests
+from lottery.recovery import recover
+from lottery.report import Report
+from lottery.standins.architectures import ARCHITECTURES
+from lottery.study import Study
+from tests.conftest import TOY, need_data
+
+RECOVER = {"recover": {"steps": 3}, "calibration_text": "training-stories", "calibration_tokens": 64}
+
+
+def pruned(dtype=torch.float32):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(ARCHITECTURES["phi-2"]), dtype=dtype).eval()
+    prune(model, Variant("magnitude", "uniform", "unstructured", 0.7))
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_left_learns_and_nothing_else_moves(dtype):
+    model, steps = pruned(dtype), []
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    samples = torch.randint(1, 800, (20, 32), generator=torch.Generator().manual_seed(0))
+    recover(model, samples, 4, 1e-2, lambda done, total: steps.append((done, total)))
+    weights = {f"{name}.weight" for name in prunable(model)}
+    for name, parameter in model.named_parameters():
+        zero = before[name] == 0
+        assert torch.equal(parameter[zero], before[name][zero]) if name in weights else torch.equal(parameter, before[name])
+        if name in weights:
+            assert (parameter != before[name])[~zero].float().mean() > 0.9
+        assert parameter.requires_grad
+        assert parameter.grad is None
+    assert steps == [(done, 5) for done in range(1, 6)]
+    assert not model.training
+    assert not model.is_activation_checkpointing
+
+
+def test_a_retraining_that_diverges_is_one_line():
+    with pytest.raises(LotteryError, match=r"^recover: the retraining diverged at a peak rate of 1e\+30; take a lower rate$"):
+        recover(pruned(), torch.randint(1, 800, (12, 16)), 4, 1e30)
+
+
+def test_a_real_model_at_70_per_cent_gets_better_and_keeps_its_zeros(project, tmp_path):
+    """stories260K, retrained on half of the stories and scored on the others."""
+    data = need_data()
+    lines = (data / "tinystories" / "stories.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    for name, some in (("train", lines[::2]), ("test", lines[1::2])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(some), encoding="utf-8")
+    shared = {**TOY, "model": str(data / "stories260K"), "text": str(tmp_path / "test.jsonl"), "sparsities": [0.7], "max_windows": 60}
+    recovery = {"recover": {"steps": 60, "rate": 0.001}, "calibration_text": str(tmp_path / "train.jsonl"), "calibration_tokens": 128}
+    before, after = Study(validated(shared)), Study(validated({**shared, **recovery}))
+    for study in (before, after):
+        study.sweep()
+    assert len(after.records) == len(list((after.folder / "records").iterdir())) - 1 == 2, "the dense record is shared"
+    one, other = before.records[1].result, after.records[1].result
+    assert other.perplexity < 0.5 * one.perplexity
+    assert other.sparsity_layers == one.sparsity_layers
+    assert other.sparsity_prunable == pytest.approx(0.7, abs=1e-3)
+    assert (one.recovery_seconds, other.recovery_seconds > 0) == (pytest.approx(0, abs=0.1), True)
+
+
+def test_records_without_it_are_found_as_before_and_with_it_are_others(project):
+    plain = requests(validated(TOY), "c", "t")
+    keyed = json.loads(plain[1].model_dump_json())
+    keyed.pop("recover_steps")
+    keyed.pop("recover_rate")
+    keyed.pop("recover_batch")
+    assert type(plain[1]).model_validate(keyed).key == plain[1].key
+    with_it = requests(validated({**TOY, **RECOVER}), "c", "t", "calibration")
+    assert with_it[0] == plain[0], "the dense model is not retrained"
+    assert with_it[1].key != plain[1].key
+    assert with_it[1].calibration == "calibration"
+    assert with_it[1].calibration_samples is None
+    other = requests(validated({**TOY, **RECOVER, "recover": {"steps": 3, "rate": 0.01}}), "c", "t", "calibration")
+    assert other[1].key != with_it[1].key
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recover": {"steps": 0}}, r"^recover\['steps'\]: given 0; allowed: a whole number of steps, at least 1"),
+        ({"recover": {"rate": 0.1}}, r"^recover\['steps'\]: not given; allowed: a whole number of steps"),
+        (
+            {"recover": {"steps": 1, "rote": 1}},
+            r"^unknown key 'recover.rote' \(given 1\), did you mean 'rate'\?; allowed: steps, rate, batch$",
+        ),
+        ({"calibration_text": None}, r"^calibration_text: not given, but recover needs it; allowed: "),
+        ({"calibration_text": "stories"}, r"^calibration_text: given 'stories', the text that is scored"),
+        ({"memory": "streamed"}, r"^memory: given 'streamed', but recover trains the whole model; allowed: auto, resident$"),
+        ({"dtype": "float16"}, r"^dtype: given 'float16', in which recover cannot train; allowed: auto, float32, bfloat16$"),
+    ],
+)
+def test_bad_values_are_one_line(project, changes, message):
+    with pytest.raises(ParamsError, match=message):
+        validated({**TOY, **RECOVER, **changes})
+
+
+def test_a_gpu_without_bfloat16_is_found_out_before_the_first_trial(project, monkeypatch):
+    monkeypatch.setattr(
+        "lottery.loading._dtype", lambda *_: (torch.float16, "no native bfloat16 below compute capability 8.0, this is 7.0")
+    )
+    with pytest.raises(LotteryError, match=r"this is 7.0, and recover cannot train in float16; set dtype: float32$"):
+        Study(validated({**TOY, **RECOVER}))
+
+
+def test_the_report_says_that_it_was_done(project):
+    assert "Recovery: every pruned model was retrained for 3 steps" in Report(load_profile("demo", **RECOVER)).protocol().data
+    assert "Recovery" not in Report(load_profile("demo")).protocol().data
