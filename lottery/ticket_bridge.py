@@ -20,7 +20,7 @@ def scores(outcome: Outcome, arm: str = "ticket") -> dict[str, Mean]:
     It is that of the mean loss over seeds; its interval is that of the seeds' own.
     """
     found = {}
-    for model in outcome.models:
+    for model in outcome.models if outcome.levels else []:
         columns = [outcome.by_seed(model, arm if level else "dense", level) for level in (0, *outcome.levels)]
         rows = pd.concat(columns, axis=1).dropna().to_numpy()
         if not len(rows) or not np.isfinite(rows[:, 0]).all():
@@ -35,18 +35,13 @@ def scores(outcome: Outcome, arm: str = "ticket") -> dict[str, Mean]:
 def both_scores(outcome: Outcome, one_shot: Scores) -> pd.DataFrame:
     """A row a model that has both: the sparsity at which one-shot pruning costs 5%, that at which a ticket does, and the ticket's loss at
     the last level as a multiple of the dense one's, which decides where two tickets cost less than 5% at every level."""
-    tickets = scores(outcome)
-    rows = [
-        {
-            "model": model,
-            "one_shot": one_shot[model][LEVEL].at,
-            "ticket": tickets[model].value,
-            "times_dense": mean(outcome.by_seed(model, "ticket", outcome.levels[-1])).value
-            / mean(outcome.by_seed(model, "dense", 0)).value,
-        }
-        for model in outcome.models
-        if model in one_shot and model in tickets
-    ]
+    tickets, rows = scores(outcome), []
+    for model in outcome.models:
+        if model in one_shot and model in tickets:
+            dense, ticket = (mean(outcome.by_seed(model, *which)).value for which in (("dense", 0), ("ticket", outcome.levels[-1])))
+            rows.append(
+                {"model": model, "one_shot": one_shot[model][LEVEL].at, "ticket": tickets[model].value, "times_dense": ticket / dense}
+            )
     return pd.DataFrame(rows, columns=["model", "one_shot", "ticket", "times_dense"])
 
 

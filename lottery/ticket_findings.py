@@ -118,14 +118,18 @@ class Outcome:
             if beside.low > margin or math.isinf(beside.value) or as_good:
                 ruled_out.append(level)
         if found:
-            left = percent(self.left(found[-1]))
             gap = self.difference(model, found[-1], "ticket", "dense")
-            return (
-                "ticket",
-                f"with {left} of the weights left it does as well as the dense model (loss higher by {gap}), and no control does",
+            as_well = "better than" if gap.high < 0 else "as well as"
+            return "ticket", (
+                f"with {percent(self.left(found[-1]))} of the weights left it does {as_well} the dense model (loss {_by(gap)}), and no"
+                " control does as well as it"
             )
-        if not self.levels or math.isnan(dense.low):
-            return "not decided", "an interval needs at least two seeds" if self.levels else "nothing is recorded"
+        if not self.levels:
+            return "not decided", "nothing is recorded but the dense model"
+        if math.isinf(dense.value):
+            return "not decided", "a dense run has no finite loss"
+        if math.isnan(dense.low):
+            return "not decided", "an interval needs at least two seeds"
         told = "; ".join(f"with {percent(self.left(level))} left {self._nearest(model, level, margin)}" for level in self.levels)
         return ("no ticket" if len(ruled_out) == len(self.levels) else "not decided"), told
 
@@ -135,14 +139,14 @@ class Outcome:
         if math.isinf(beside.value):
             return "a run has no finite loss"
         if beside.low > margin:
-            return f"it is worse than the dense model, by {beside}"
+            return f"it is worse than the dense model (loss {_by(beside)})"
         controls = {arm: self.difference(model, level, arm, "ticket") for arm in CONTROLS}
         arm, control = min(controls.items(), key=lambda item: item[1].value)
         if control.high <= margin:
-            return f"{arm} does as well (loss higher by {control})"
+            return f"{arm} does as well (loss {_by(control)})"
         if beside.high > margin:
-            return f"it may be worse than the dense model (loss higher by {beside})"
-        return f"{arm} may do as well (loss higher by {control})"
+            return f"it may be worse than the dense model (loss {_by(beside)})"
+        return f"{arm} may do as well (loss {_by(control)})"
 
     def left(self, level: int) -> float:
         """The share of the prunable weights that a level leaves."""
@@ -190,6 +194,13 @@ class Outcome:
         return "\n".join(
             f"- {row.model}, seed {row.seed}, {row.arm} with {percent(row.left)} left: {row.problem}" for row in troubled.itertuples()
         )
+
+
+def _by(difference: Mean) -> str:
+    """A difference of losses in words."""
+    if difference.value >= 0 or math.isnan(difference.value):
+        return f"higher by {difference}"
+    return f"lower by {Mean(-difference.value, -difference.high, -difference.low)}"
 
 
 def _names(record: TicketRecord) -> list[str]:

@@ -38,7 +38,7 @@ def test_a_mean_has_students_interval():
     ("losses", "verdict", "because"),
     [
         (WINNER, "ticket", "with 16% of the weights left it does as well as the dense model"),
-        (LOSER, "no ticket", "with 40% left it is worse than the dense model, by 0.3"),
+        (LOSER, "no ticket", "with 40% left it is worse than the dense model (loss higher by 0.3"),
         (ANY_MASK, "no ticket", "with 16% left random mask does as well"),
     ],
 )
@@ -57,6 +57,18 @@ def test_what_the_intervals_do_not_tell_apart_is_not_decided():
     found, why = Outcome(records).verdict("phi-2")
     assert found == "not decided"
     assert "may be worse than the dense model" in why
+
+
+def test_a_ticket_that_beats_the_dense_model_is_told_so():
+    _, why = Outcome(procedure_of("phi-2", {**WINNER, "ticket": [1.7, 1.8]}, NOISE)).verdict("phi-2")
+    assert why.startswith("with 16% of the weights left it does better than the dense model (loss lower by 0.2")
+
+
+def test_a_dense_model_that_diverged_decides_nothing():
+    records = [record for record in procedure_of("phi-2", WINNER, NOISE) if record.request.arm != "dense"]
+    records += [ticket_of("phi-2", "dense", 0, seed, math.inf, curve=[(10, math.inf)], problem="diverged: x") for seed in range(3)]
+    assert Outcome(records).verdict("phi-2") == ("not decided", "a dense run has no finite loss")
+    assert ticket_figures.loss_over_weights_left(Outcome(records))
 
 
 def test_one_seed_decides_nothing_and_says_so_also_in_the_figure():
@@ -138,6 +150,19 @@ def test_nothing_recorded_is_said_and_not_drawn():
     assert outcome.losses() == outcome.problems() == ""
     assert ticket_figures.loss_over_weights_left(outcome) is None
     assert ticket_figures.steps_over_weights_left(outcome) is None
+
+
+def test_what_has_only_begun_is_told_as_far_as_it_is():
+    begun = Outcome([ticket_of("phi-2", "dense", 0, 0, 2.0)])
+    assert begun.verdict("phi-2") == ("not decided", "nothing is recorded but the dense model")
+    assert "| dense |" in " ".join(begun.losses().split())
+    assert ticket_figures.loss_over_weights_left(begun) is None
+    assert does_one_shot_tell(begun, {"phi-2": crossing(0.5)}).startswith("Fewer than three architectures have both scores (0)")
+    half = Outcome(procedure_of("phi-2", WINNER, NOISE)[:4])
+    assert half.verdict("phi-2")[0] == "not decided"
+    assert "ticket: 40% left 1.99" in ticket_figures.loss_over_weights_left(half).alt
+    assert half.losses()
+    assert told(half, {})
 
 
 def test_every_arm_is_in_the_figure_with_a_mark_of_its_own():
