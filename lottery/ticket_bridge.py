@@ -7,8 +7,8 @@ import pandas as pd
 
 from lottery.findings import Scores, rank_correlation
 from lottery.show import table
-from lottery.tables import number, percent
-from lottery.ticket_findings import Mean, Outcome, mean
+from lottery.tables import percent
+from lottery.ticket_findings import Mean, Outcome, mean, of_intervals
 from lottery.ticket_score import LEVELS, first_crossing
 
 LEVEL = "5% more"
@@ -33,16 +33,14 @@ def scores(outcome: Outcome, arm: str = "ticket") -> dict[str, Mean]:
 
 
 def both_scores(outcome: Outcome, one_shot: Scores) -> pd.DataFrame:
-    """A row a model that has both: the sparsity at which one-shot pruning costs 5%, that at which a ticket does, and the ticket's loss at
-    the last level as a multiple of the dense one's, which decides where two tickets cost less than 5% at every level."""
-    tickets, rows = scores(outcome), []
-    for model in outcome.models:
-        if model in one_shot and model in tickets:
-            dense, ticket = (mean(outcome.by_seed(model, *which)).value for which in (("dense", 0), ("ticket", outcome.levels[-1])))
-            rows.append(
-                {"model": model, "one_shot": one_shot[model][LEVEL].at, "ticket": tickets[model].value, "times_dense": ticket / dense}
-            )
-    return pd.DataFrame(rows, columns=["model", "one_shot", "ticket", "times_dense"])
+    """A row a model that has both: the sparsity at which one-shot pruning costs 5%, and what is lost by its ticket at the last level, as a
+    multiple of the dense model's loss (a ``Mean``). Not that ticket's own 5%: good tickets cost less than that at every level."""
+    rows = []
+    for model in outcome.models if outcome.levels else []:
+        times = mean((outcome.by_seed(model, "ticket", outcome.levels[-1]) / outcome.by_seed(model, "dense", 0)).dropna())
+        if model in one_shot and not math.isnan(times.value):
+            rows.append({"model": model, "one_shot": one_shot[model][LEVEL].at, "times_dense": times})
+    return pd.DataFrame(rows, columns=["model", "one_shot", "times_dense"])
 
 
 def does_one_shot_tell(outcome: Outcome, one_shot: Scores) -> str:
@@ -50,39 +48,37 @@ def does_one_shot_tell(outcome: Outcome, one_shot: Scores) -> str:
     both = both_scores(outcome, one_shot)
     if len(both) < 3:
         return f"Fewer than three architectures have both scores ({len(both)}), so the two rankings cannot be compared."
-    order = sorted(set(zip(both["ticket"], -both["times_dense"], strict=True)))
-    ranks = [order.index(score) for score in zip(both["ticket"], -both["times_dense"], strict=True)]
-    rho, chance = rank_correlation(list(both["one_shot"]), ranks)
+    rho, chance = rank_correlation(list(both["one_shot"]), [-times.value for times in both["times_dense"]])
     verdict = "yes" if chance <= 0.05 and rho > 0 else "no, the contrary" if chance <= 0.05 else "not decided"
-    return f"{verdict[0].upper()}{verdict[1:]}: the rank correlation over {len(both)} architectures is {rho:+.2f} (p = {chance:.2f})."
+    return (
+        f"{verdict[0].upper()}{verdict[1:]}: the rank correlation of how sparse a trained model can be made in one shot with how little its"
+        f" architecture's ticket loses with {percent(outcome.left(outcome.levels[-1]))} left is {rho:+.2f} over {len(both)} architectures"
+        f" (p = {chance:.2f})."
+    )
 
 
 def told(outcome: Outcome, one_shot: Scores) -> str:
-    """A row a model: the sparsity at a cost of 5%, pruned once after the study's long training, pruned once here, and as a ticket."""
+    """A row a model: the sparsity at a cost of 5%, pruned once after the study's long training, pruned once here, and as a ticket; and
+    what the ticket loses at the last level."""
     tickets, pruned = scores(outcome), scores(outcome, "pruned")
-    times = dict(both_scores(outcome, one_shot)[["model", "times_dense"]].to_numpy())
-    last = 1 - outcome.left(outcome.levels[-1]) if outcome.levels else 1.0
+    times = dict(both_scores(outcome, one_shot)[["model", "times_dense"]].itertuples(index=False))
+    last = outcome.left(outcome.levels[-1]) if outcome.levels else 0.0
     rows = [
         {
             "Model": model,
             "One shot, study": _sparsity(one_shot[model][LEVEL].at, 1) if model in one_shot else "",
-            "One shot, here": _sparsity(pruned[model].value, last) if model in pruned else "",
-            "Ticket": _sparsity(tickets[model].value, last) if model in tickets else "",
-            "Loss, last level": number(times[model]) if model in times else "",
-            "Interval": _interval(tickets.get(model)),
+            "One shot, here": _sparsity(pruned[model].value, 1 - last) if model in pruned else "",
+            "Ticket": _sparsity(tickets[model].value, 1 - last) if model in tickets else "",
+            f"Ticket's loss, {percent(last)} left": str(times.get(model, "")),
         }
         for model in outcome.models
     ]
     caption = (
         "The sparsity at a cost of 5%: in bits per byte for the trained model of the study; in loss for the short training here, pruned"
-        " once, or as a ticket, with its 95% interval over seeds. Between levels it is interpolated. Loss, last level: the ticket's, as a"
-        " multiple of the dense model's."
+        " once, or as a ticket; between levels it is interpolated. Last, the ticket's loss as a multiple of the dense model's"
+        f"{of_intervals(outcome.seeds)}."
     )
     return table(rows, right="|".join(list(rows[0])[1:]), caption=caption) if rows else ""
-
-
-def _interval(score: Mean | None) -> str:
-    return f"{percent(score.low)} to {percent(score.high)}" if score and math.isfinite(score.low) else ""
 
 
 def _sparsity(value: float, last: float) -> str:

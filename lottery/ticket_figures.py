@@ -1,5 +1,6 @@
 """The lottery ticket procedure as pictures: loss and steps over the share of weights left, and tickets beside one-shot pruning."""
 
+import itertools
 import math
 
 import numpy as np
@@ -30,33 +31,43 @@ def steps_over_weights_left(outcome: Outcome) -> Picture | None:
 
 
 def bridge(outcome: Outcome, one_shot: Scores) -> Picture | None:
-    """Tickets beside one-shot pruning: for each architecture the sparsity at which either costs 5%."""
+    """Tickets beside one-shot pruning: what a ticket loses at the last level over how far the trained model can be pruned in one shot."""
     both = both_scores(outcome, one_shot)
     if both.empty:
         return None
-    figure = style.new_figure(6, 4.2)
+    figure = style.new_figure(8, 4)
     axes = figure.subplots()
-    finite = both[["one_shot", "ticket"]].to_numpy()[np.isfinite(both[["one_shot", "ticket"]].to_numpy())]
-    top = 1.0 if len(finite) == 0 else min(1.0, float(finite.max()) + 0.08)
-    for index, row in enumerate(both.itertuples()):
-        colour = style.colours(len(both))[index]
-        x, y = (value if math.isfinite(value) else top for value in (row.one_shot, row.ticket))
-        axes.plot(x, y, marker=style.MARKERS[index % len(style.MARKERS)], markersize=8, color=colour, linestyle="none")
-        label = row.model + ("" if math.isfinite(row.ticket) else " (beyond)")
-        axes.annotate(label, (x, y), textcoords="offset points", xytext=(8, 4), color=style.ink(colour), **style.BOLD_TEXT)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
-    axes.set_xlabel("one-shot pruning of the trained model: sparsity at 5% more bits per byte")
-    axes.set_ylabel("ticket: sparsity at 5% more loss")
-    axes.margins(0.15, 0.12)
+    left = percent(outcome.left(outcome.levels[-1]))
+    finite = [times.value for times in both["times_dense"] if math.isfinite(times.value)]
+    top = max(finite, default=1.0) * 1.05
+    for colour, marker, row in zip(style.colours(len(both)), itertools.cycle(style.MARKERS), both.itertuples(), strict=False):
+        times, x = row.times_dense, min(row.one_shot, 1.0)
+        y = times.value if math.isfinite(times.value) else top
+        axes.plot(x, y, marker=marker, markersize=8, color=colour, linestyle="none", markeredgecolor="white", zorder=3)
+        if not math.isnan(times.low):
+            axes.vlines(x, times.low, times.high, color=colour, linewidth=1.2, zorder=2)
+        label = row.model if math.isfinite(times.value) else f"{row.model} ∞"
+        axes.annotate(label, (x, y), textcoords="offset points", xytext=(9, 5), color=style.ink(colour), **style.BOLD_TEXT)
+    axes.axhline(1, color=".3", linewidth=1.2, linestyle=":", zorder=1)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
+    axes.set_xlabel("one-shot pruning: sparsity at 5% more bits per byte (more is better)")
+    axes.set_ylabel(f"ticket's loss with {left} left,\ntimes the dense model's (less is better)")
+    axes.margins(x=0.2, y=0.15)
     sns.despine(figure)
-    caption = "How far each architecture can be pruned at a cost of 5%: in one shot after training, and as a ticket that is trained again."
-    if not np.isfinite(both["ticket"]).all():
-        caption += " Beyond: more than the last level, drawn at the upper edge."
-    alt = "Scatter of ticket over one-shot pruning. " + " ".join(
-        f"{row.model}: one shot {_sparsity(row.one_shot)}, ticket {_sparsity(row.ticket)}." for row in both.itertuples()
+    caption = (
+        f"What the ticket of each architecture loses with {left} of its weights left, over how far its trained model can be pruned in one"
+        f" shot. Dotted: as much as the dense model.{_of_bars(outcome, 'Bars')}"
+    )
+    alt = "Scatter of tickets over one-shot pruning. " + " ".join(
+        f"{row.model}: one shot {percent(row.one_shot) if math.isfinite(row.one_shot) else 'beyond what was measured'}, ticket"
+        f" {number(row.times_dense.value)} times the dense loss."
+        for row in both.itertuples()
     )
     return Picture(figure, caption, alt)
+
+
+def _of_bars(outcome: Outcome, what: str) -> str:
+    return " One seed: too few for intervals." if outcome.seeds < 2 else f" {what}: 95% intervals over {outcome.seeds} seeds."
 
 
 def _panels(outcome: Outcome, what: str, label: str, caption: str, arms: list[str]) -> Picture | None:
@@ -68,7 +79,7 @@ def _panels(outcome: Outcome, what: str, label: str, caption: str, arms: list[st
     rows = math.ceil(len(models) / columns)
     figure = style.new_figure(8 if columns > 1 else 6, 2.7 * rows + 1)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    colours = dict(zip(arms, style.colours(len(arms)), strict=True))
+    colours, markers = dict(zip(ARMS, style.colours(len(ARMS)), strict=True)), dict(zip(ARMS, style.MARKERS, strict=False))
     lefts = {level: outcome.left(level) for level in outcome.levels}
     handles, said = {}, []
     for panel, model in zip(panels, models, strict=False):
@@ -88,7 +99,7 @@ def _panels(outcome: Outcome, what: str, label: str, caption: str, arms: list[st
                 panel.plot([1, x[0]], [dense.value, min(points[0][1].value, top)], color=colours[arm], linewidth=0.8, zorder=1)
             y = np.array([min(value.value, top) for _, value in points])
             error = np.nan_to_num([[value.value - value.low, value.high - value.value] for _, value in points]).T
-            style_of = {"color": colours[arm], "marker": style.MARKERS[index], "markersize": 5, "markeredgecolor": "white"}
+            style_of = {"color": colours[arm], "marker": markers[arm], "markersize": 5, "markeredgecolor": "white"}
             drawn = panel.errorbar(
                 x, y, np.clip(error, 0, None), **style_of, linewidth=1.5 if arm == "ticket" else 1.1, elinewidth=1, capsize=2
             )
@@ -116,11 +127,5 @@ def _panels(outcome: Outcome, what: str, label: str, caption: str, arms: list[st
     figure.supylabel(label, fontsize=10)
     figure.legend(handles.values(), handles, loc="outside upper center", ncols=min(3, len(handles)), frameon=False, fontsize=9)
     sns.despine(figure)
-    few = (
-        " One seed: too few for intervals." if outcome.seeds < 2 else f" Bars and the grey band: 95% intervals over {outcome.seeds} seeds."
-    )
+    few = _of_bars(outcome, "Bars and the grey band")
     return Picture(figure, caption + few, f"Line charts of {label} over the weights left. " + " ".join(said))
-
-
-def _sparsity(value: float) -> str:
-    return percent(value) if math.isfinite(value) else "beyond the last level"

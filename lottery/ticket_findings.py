@@ -185,7 +185,7 @@ class Outcome:
                 named = {f"{percent(self.left(level) if level else 1)} left": value for level, value in cells.items()}
                 rows.append({"Arm": arm, **{name: "" if math.isnan(value.value) else str(value) for name, value in named.items()}})
             caption = f"{model}: held-out loss in nats a token after training, the mean of {_seeds(self.seeds)}"
-            parts.append(table(rows, right="|".join(list(rows[0])[1:]), caption=f"{caption}{_of_intervals(self.seeds)}."))
+            parts.append(table(rows, right="|".join(list(rows[0])[1:]), caption=f"{caption}{of_intervals(self.seeds)}."))
         return "\n\n".join(parts)
 
     def problems(self) -> str:
@@ -226,5 +226,6 @@ def _seeds(count: int) -> str:
     return f"{count} seed{'s' if count > 1 else ''}"
 
 
-def _of_intervals(seeds: int) -> str:
+def of_intervals(seeds: int) -> str:
+    """What a caption says of intervals over so many seeds."""
     return " with its 95% interval" if seeds > 1 else "; one seed is too few for an interval"

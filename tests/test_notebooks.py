@@ -62,6 +62,34 @@ def test_each_model_has_prose_and_a_look_of_its_own():
         assert "Why that may matter for pruning." in NOTEBOOKS[name].cells[0].source
 
 
+def test_the_notebook_of_the_winning_ticket_runs(project, tmp_path):
+    tickets = {
+        "models": ["qwen2.5-0.5b"],
+        "levels": 1,
+        "share": 0.6,
+        "rewind": 0,
+        "steps": 4,
+        "batch": 2,
+        "window": 16,
+        "rate": 0.01,
+        "seeds": 1,
+    }
+    out = tmp_path / "executed.ipynb"
+    papermill.execute_notebook(
+        str(project / "notebooks" / "winning-ticket.ipynb"),
+        str(out),
+        {**TOY_PARAMETERS, "tickets": tickets},
+        progress_bar=False,
+        cwd=str(project),
+    )
+    assert read_state(outputs("toy") / "winning-ticket").state == "finished"
+    assert len(list((outputs("toy") / "winning-ticket" / "records").iterdir())) == 6
+    text = out.read_text()
+    assert text.count("image/svg+xml") == 2
+    assert "rewinds the rest to the initialisation" in text
+    assert "not decided" in text
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_notebook_runs_from_another_working_directory(name, project, tmp_path, monkeypatch):
     (elsewhere := tmp_path / "deep" / "inside").mkdir(parents=True)

@@ -127,21 +127,26 @@ def test_the_bridge_compares_two_rankings():
     records = [
         record
         for index, name in enumerate(names)
-        for record in procedure_of(name, {"dense": [2.0], "ticket": [2.0 + 0.02 * index, 2.3 + 0.1 * index]}, NOISE)
+        for record in procedure_of(name, {"dense": [2.0], "ticket": [2.0, 2.0 + 0.1 * index]}, NOISE)
     ]
     outcome = Outcome(records)
     same = {name: crossing(0.6 - 0.1 * index) for index, name in enumerate(names)}
-    assert does_one_shot_tell(outcome, same) == "Yes: the rank correlation over 5 architectures is +1.00 (p = 0.02)."
+    assert does_one_shot_tell(outcome, same).startswith("Yes: the rank correlation of how sparse")
+    assert does_one_shot_tell(outcome, same).endswith("with 16% left is +1.00 over 5 architectures (p = 0.02).")
     other = {name: crossing(0.1 + 0.1 * index) for index, name in enumerate(names)}
-    assert does_one_shot_tell(outcome, other).startswith("No, the contrary: the rank correlation over 5 architectures is -1.00")
+    assert does_one_shot_tell(outcome, other).startswith("No, the contrary: ")
+    assert "is -1.00 over 5" in does_one_shot_tell(outcome, other)
     some = {name: crossing(at) for name, at in zip(names, (0.3, 0.5, 0.2, 0.4, 0.1), strict=True)}
     assert does_one_shot_tell(outcome, some).startswith("Not decided")
     assert does_one_shot_tell(outcome, {"a": crossing(0.3)}).startswith("Fewer than three architectures have both scores (1)")
-    assert "a: one shot 60%, ticket" in ticket_figures.bridge(outcome, same).alt
+    assert "c: one shot 40%, ticket 1.10 times the dense loss." in ticket_figures.bridge(outcome, same).alt
     assert ticket_figures.bridge(outcome, {}) is None
-    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in told(outcome, same).splitlines() if row.startswith("| a")]
-    assert rows[0][:3] == ["a", "60%", ""]
-    assert rows[0][3] == "68.4%", "log(1.05) / log(1.15) of the way from 60% to 84%"
+    lines = [line.split("|")[1:-1] for line in told(outcome, same).splitlines() if "|" in line]
+    rows = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
+    assert rows["a"][:3] == ["60%", "", "above 84%"]
+    assert rows["c"][0] == "40%"
+    assert rows["c"][2] == "72.3%", "log(1.05) / log(1.1) of the way from 60% to 84%"
+    assert rows["c"][3].startswith("1.10 (")
 
 
 def test_nothing_recorded_is_said_and_not_drawn():

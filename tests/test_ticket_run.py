@@ -176,3 +176,12 @@ def test_a_configuration_and_a_tokenizer_are_enough(asked, tmp_path):
     found = run_all(profile)
     assert found["ticket", 1].result.problem == ""
     assert {name.split(".")[2] for name in found["ticket", 1].result.sparsity_layers} == {"0"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_on_a_gpu_it_is_the_same_procedure(asked):
+    here = run_all(asked().model_copy(update={"device": "cuda"}))
+    there = run_all(asked().model_copy(update={"device": "cpu"}))
+    for key, record in here.items():
+        assert record.result.moved == 0
+        assert record.result.loss == pytest.approx(there[key].result.loss, rel=0.02)
