@@ -125,7 +125,8 @@ class Report:
             return prose("The procedure was not asked for. `make report PROFILE=ticket` trains all five architectures, in about an hour.")
         self._keep_table("winning-ticket", self.tickets.data)
         notebook = f"[executed notebook]({WINNING_TICKET}/{WINNING_TICKET}.ipynb)"
-        return prose(self.tickets.verdicts(), self.tickets.protocol(f" ({notebook})"), self.tickets.losses(), self.tickets.problems())
+        where = f" ({notebook}); `tables/winning-ticket.csv` names the record of each"
+        return prose(self.tickets.verdicts(), self.tickets.protocol(where), self.tickets.losses(), self.tickets.problems())
 
     def tickets_figure(self) -> Picture | None:
         return self._keep_figure("loss-over-weights-left", ticket_figures.loss_over_weights_left(self.tickets))

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from lottery.params import Tickets
 from lottery.show import table
 from lottery.tables import number, percent
-from lottery.ticket_records import ARMS, CONTROLS, TicketRecord
+from lottery.ticket_records import ARMS, CONTROLS, TicketRecord, TicketRequest
 
 TOLERANCE = 0.01  # of the dense model's loss: what is nearer than that counts as equal
 
@@ -166,13 +167,10 @@ class Outcome:
         """How it was measured, in the numbers of the records, and what it took."""
         if not self.records:
             return ""
-        asked, minutes = self.records[0].request, sum(record.result.seconds for record in self.records) / 60
-        where = "each layer's smallest" if asked.scope == "layer" else "the smallest of all layers together"
-        back = f"step {asked.rewind}" if asked.rewind else "the initialisation"
+        minutes = sum(record.result.seconds for record in self.records) / 60
         return (
-            f"Each run: {asked.steps:,} steps of {asked.batch} windows of {asked.window} tokens, peak learning rate {asked.rate:g}, rewound"
-            f" to {back}. Each round prunes {percent(asked.share)} of what is left, {where}. {len(self.records)} runs,"
-            f" {_seeds(self.seeds)}, {number(minutes)} minutes of computing in all{notebook}."
+            f"{schedule(self.records[0].request)} {len(self.records)} runs, {_seeds(self.seeds)}, {number(minutes)} minutes of computing in"
+            f" all{notebook}."
         )
 
     def losses(self) -> str:
@@ -194,6 +192,16 @@ class Outcome:
         return "\n".join(
             f"- {row.model}, seed {row.seed}, {row.arm} with {percent(row.left)} left: {row.problem}" for row in troubled.itertuples()
         )
+
+
+def schedule(asked: TicketRequest | Tickets) -> str:
+    """How each run is trained, pruned and rewound, in words."""
+    where = "each layer's smallest" if asked.scope == "layer" else "the smallest of all layers together"
+    back = f"step {asked.rewind}" if asked.rewind else "the initialisation"
+    return (
+        f"Each run: {asked.steps:,} steps of {asked.batch} windows of {asked.window} tokens, AdamW, peak rate {asked.rate:g}, rewound to"
+        f" {back}. Each round prunes {percent(asked.share)} of what is left in the linear layers inside the blocks, {where}."
+    )
 
 
 def _by(difference: Mean) -> str:

@@ -17,7 +17,7 @@ from lottery.params import WINNING_TICKET, Profile, profile_of_this_notebook
 from lottery.records import read_state, write_state
 from lottery.show import prose
 from lottery.tables import number, percent
-from lottery.ticket_findings import Outcome
+from lottery.ticket_findings import Outcome, schedule
 from lottery.ticket_records import TicketRecord, TicketRequest, folder_of, parent, read_ticket, requests, sparsity_of
 
 _PROGRESS_SECONDS = 10
@@ -61,13 +61,9 @@ class TicketStudy:
         """What is trained, how often, and how much of it is done."""
         asked = self.profile.tickets
         left = ", ".join(percent(1 - sparsity_of(level, asked.share)) for level in range(1, asked.levels + 1))
-        where = "each layer's smallest" if asked.scope == "layer" else "the smallest of all layers together"
         return prose(
-            f"{', '.join(f'{name} ({count:,} parameters)' for name, count in self.parameters.items())}, each from nothing with"
-            f" {asked.seeds} seed{'s' if asked.seeds > 1 else ''}: {asked.steps:,} steps of {asked.batch} windows of {asked.window}"
-            f" tokens of {asked.text}, AdamW, peak rate {asked.rate:g}. Each round prunes {percent(asked.share)} of the weights that are"
-            f" left in the linear layers inside the blocks, {where}, so that {left} are left, and rewinds the rest to"
-            f" {f'step {asked.rewind}' if asked.rewind else 'the initialisation'}."
+            f"{', '.join(f'{name} ({count:,} parameters)' for name, count in self.parameters.items())}, each from nothing, on {asked.text},"
+            f" with {asked.seeds} seed{'s' if asked.seeds > 1 else ''}. {schedule(asked)} After the rounds {left} are left."
             f" {len(self.records)} of {len(self.requests)} runs are recorded."
         )
 

@@ -86,7 +86,7 @@ def test_the_notebook_of_the_winning_ticket_runs(project, tmp_path):
     assert len(list((outputs("toy") / "winning-ticket" / "records").iterdir())) == 6
     text = out.read_text()
     assert text.count('"image/svg+xml": ') == 2
-    assert "rewinds the rest to the initialisation" in text
+    assert "rewound to the initialisation" in text
     assert "not decided" in text
 
 
