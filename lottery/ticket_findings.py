@@ -14,6 +14,11 @@ from lottery.tables import number, percent
 from lottery.ticket_records import ARMS, CONTROLS, TicketRecord, TicketRequest
 
 TOLERANCE = 0.01  # of the dense model's loss: what is nearer than that counts as equal
+MEANING = (
+    f"*Ticket*: at some level it is not worse than the dense model by more than {percent(TOLERANCE)} of its loss, and better than each of"
+    " three controls: its mask on new weights, a random mask, its mask shuffled. *No ticket*: at every level it is worse, or a control is as"
+    " good. *Not decided*: the 95% intervals over seeds allow both."
+)
 
 
 class Mean(NamedTuple):
@@ -161,7 +166,7 @@ class Outcome:
         for model in self.models:
             verdict, why = self.verdict(model)
             lines.append(f"- **{model}: {verdict}.** {why[0].upper()}{why[1:]}.")
-        return "\n".join(lines)
+        return "\n".join(lines) + f"\n\n{MEANING}"
 
     def protocol(self, notebook: str) -> str:
         """How it was measured, in the numbers of the records, and what it took."""
