@@ -16,8 +16,8 @@ from lottery.ticket_records import ARMS, CONTROLS, TicketRecord, TicketRequest
 TOLERANCE = 0.01  # of the dense model's loss: what is nearer than that counts as equal
 MEANING = (
     f"*Ticket*: at some level it is not worse than the dense model by more than {percent(TOLERANCE)} of its loss, and better than each of"
-    " three controls: its mask on new weights, a random mask, its mask shuffled. *No ticket*: at every level it is worse, or a control is as"
-    " good. *Not decided*: the 95% intervals over seeds allow both."
+    " three controls: its mask on new weights, a random mask, its mask shuffled. *No ticket*: at every level it is worse, or a control is"
+    " as good. *Not decided*: the 95% intervals over seeds allow both."
 )
 
 
