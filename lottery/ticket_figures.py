@@ -66,6 +66,13 @@ def bridge(outcome: Outcome, one_shot: Scores) -> Picture | None:
     return Picture(figure, caption, alt)
 
 
+def _colours() -> dict:
+    """A colour an arm, the same in all figures; grey is what was not trained again."""
+    ten = style.colours(10)
+    arms = ["ticket", "one-shot", "new weights", "random mask", "shuffled mask"]
+    return dict(zip(arms, ten, strict=False)) | {"pruned": ten[7]}
+
+
 def _of_bars(outcome: Outcome, what: str) -> str:
     return " One seed: too few for intervals." if outcome.seeds < 2 else f" {what}: 95% intervals over {outcome.seeds} seeds."
 
@@ -79,7 +86,7 @@ def _panels(outcome: Outcome, what: str, label: str, caption: str, arms: list[st
     rows = math.ceil(len(models) / columns)
     figure = style.new_figure(8 if columns > 1 else 6, 2.7 * rows + 1)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    colours, markers = dict(zip(ARMS, style.colours(len(ARMS)), strict=True)), dict(zip(ARMS, style.MARKERS, strict=False))
+    colours, markers = _colours(), dict(zip(ARMS, style.MARKERS, strict=False))
     lefts = {level: outcome.left(level) for level in outcome.levels}
     handles, said = {}, []
     for panel, model in zip(panels, models, strict=False):
@@ -128,4 +135,6 @@ def _panels(outcome: Outcome, what: str, label: str, caption: str, arms: list[st
     figure.legend(handles.values(), handles, loc="outside upper center", ncols=min(3, len(handles)), frameon=False, fontsize=9)
     sns.despine(figure)
     few = _of_bars(outcome, "Bars and the grey band")
+    if outcome.data["loss"].isna().any():
+        few += " Where pruning left nothing of a layer, a mean is of the other seeds, and a line may end."
     return Picture(figure, caption + few, f"Line charts of {label} over the weights left. " + " ".join(said))

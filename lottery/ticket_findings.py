@@ -29,12 +29,15 @@ class Mean(NamedTuple):
     high: float
 
     def __str__(self) -> str:
+        if math.isnan(self.value):
+            return ""
         return number(self.value) if math.isnan(self.low) else f"{number(self.value)} ({number(self.low)} to {number(self.high)})"
 
 
 def mean(values) -> Mean:
-    """The mean of a value a seed. Infinite, and without an interval, where any is."""
+    """The mean of a value a seed, those without one left out. Infinite, and without an interval, where any is."""
     values = np.asarray(values, dtype=float)
+    values = values[~np.isnan(values)]
     if not len(values) or not np.isfinite(values).all():
         return Mean(math.inf if len(values) else math.nan, math.nan, math.nan)
     centre = float(values.mean())
@@ -54,7 +57,8 @@ class Outcome:
     def data(self) -> pd.DataFrame:
         """A row a run: model, seed, arm, level, share of the weights left, held-out loss, steps to the model's target loss, problem.
 
-        One shot to the first level is the ticket of the first level, and stands here under both names.
+        What diverged has an infinite loss; what could not be made, because pruning left nothing of a layer, has none. One shot to the
+        first level is the ticket of the first level, and stands here under both names.
         """
         rows = [
             {
@@ -63,7 +67,7 @@ class Outcome:
                 "arm": arm,
                 "level": record.request.level,
                 "left": 1 - record.request.sparsity,
-                "loss": record.result.loss,
+                "loss": record.result.loss if record.result.curve else math.nan,
                 "steps": _steps_to(record, self.targets.get(record.request.model, math.nan)),
                 "seconds": record.result.seconds,
                 "problem": record.result.problem,
@@ -184,19 +188,26 @@ class Outcome:
         for model in self.models:
             rows = []
             for arm in ARMS:
-                cells = {level: mean(self.by_seed(model, arm, level)) for level in (0, *self.levels)}
-                named = {f"{percent(self.left(level) if level else 1)} left": value for level, value in cells.items()}
-                rows.append({"Arm": arm, **{name: "" if math.isnan(value.value) else str(value) for name, value in named.items()}})
+                cells = {f"{percent(self.left(level) if level else 1)} left": self._cell(model, arm, level) for level in (0, *self.levels)}
+                rows.append({"Arm": arm, **cells})
             caption = f"{model}: held-out loss in nats a token after training, the mean of {_seeds(self.seeds)}"
             parts.append(table(rows, right="|".join(list(rows[0])[1:]), caption=f"{caption}{of_intervals(self.seeds)}."))
         return "\n\n".join(parts)
 
+    def _cell(self, model: str, arm: str, level: int) -> str:
+        """A mean loss, and of how many seeds where some could not be made."""
+        losses = self.by_seed(model, arm, level)
+        few = f", {losses.notna().sum()} of {_seeds(len(losses))}" if losses.isna().any() and losses.notna().any() else ""
+        return "none" if len(losses) and losses.isna().all() else f"{mean(losses)}{few}"
+
     def problems(self) -> str:
-        """What diverged, and what could not be pruned."""
-        troubled = self.data[self.data["problem"] != ""].drop_duplicates("record")
-        return "\n".join(
-            f"- {row.model}, seed {row.seed}, {row.arm} with {percent(row.left)} left: {row.problem}" for row in troubled.itertuples()
-        )
+        """What diverged, and what could not be pruned, a line a level."""
+        troubled = self.data[self.data["problem"] != ""]
+        lines = []
+        for (model, left, problem), rows in troubled.groupby(["model", "left", "problem"], sort=False):
+            seeds = ", ".join(str(seed) for seed in sorted(rows["seed"].unique()))
+            lines.append(f"- {model} with {percent(left)} left, {', '.join(rows['arm'].unique())} of seed {seeds}: {problem}")
+        return "\n".join(lines)
 
 
 def schedule(asked: TicketRequest | Tickets) -> str:
@@ -224,7 +235,7 @@ def _names(record: TicketRecord) -> list[str]:
 def _steps_to(record: TicketRecord, target: float) -> float:
     """Steps until the held-out loss is first at the target, between points of the curve on a straight line; infinite if it never is."""
     if record.result.problem:
-        return math.inf
+        return math.inf if record.result.curve else math.nan
     before = None
     for point in record.result.curve:
         if point.loss <= target:

@@ -37,7 +37,7 @@ def summarize(profile: Profile, folder: Path) -> Path:
         report.tickets.verdicts(),
         report.tickets.protocol(""),
         *drawn[:2],
-        "## Does one-shot pruning tell?",
+        "## The bridge to one-shot pruning",
         report.bridge().data,
         *drawn[2:],
         "## Losses",

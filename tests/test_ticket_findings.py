@@ -97,10 +97,25 @@ def test_a_run_without_a_finite_loss_is_named_drawn_at_the_edge_and_no_ticket():
     records = [record for record in procedure_of("phi-2", WINNER, NOISE) if (record.request.arm, record.request.level) != ("ticket", 2)]
     records += [ticket_of("phi-2", "ticket", 2, seed, math.inf, curve=[(10, math.inf)], problem="diverged: x") for seed in range(3)]
     outcome = Outcome(records)
-    assert "- phi-2, seed 1, ticket with 16% left: diverged: x" in outcome.problems()
+    assert outcome.problems() == "- phi-2 with 16% left, ticket of seed 0, 1, 2: diverged: x"
     assert "∞" in ticket_figures.loss_over_weights_left(outcome).svg
     assert "ticket: 40% left 1.99, 16% left ∞" in ticket_figures.loss_over_weights_left(outcome).alt
     assert outcome.verdict("phi-2")[0] == "ticket", "the level before is one all the same"
+
+
+def test_a_level_that_could_not_be_made_has_no_loss_and_the_mean_is_of_the_other_seeds():
+    records = [record for record in procedure_of("phi-2", WINNER, NOISE) if (record.request.arm, record.request.level) != ("one-shot", 2)]
+    for seed in range(3):
+        made = ticket_of("phi-2", "one-shot", 2, seed, 2.1 if seed else math.inf, problem="" if seed else "leaves nothing of q")
+        if seed == 0:
+            made.result.curve = []
+        records.append(made)
+    outcome = Outcome(records)
+    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in outcome.losses().splitlines() if "|" in line}
+    assert rows["one-shot"][2].strip() == "2.10 (2.10 to 2.10), 2 of 3 seeds"
+    assert outcome.problems() == "- phi-2 with 16% left, one-shot of seed 0: leaves nothing of q"
+    assert "a mean is of the other seeds" in ticket_figures.loss_over_weights_left(outcome).caption
+    assert "one-shot: 40% left 1.99, 16% left 2.10" in ticket_figures.loss_over_weights_left(outcome).alt
 
 
 def test_steps_to_the_dense_models_loss_after_half_its_steps():
