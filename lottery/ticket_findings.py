@@ -203,11 +203,13 @@ class Outcome:
     def problems(self) -> str:
         """What diverged, and what could not be pruned, a line a level."""
         troubled = self.data[self.data["problem"] != ""]
-        lines = []
-        for (model, left, problem), rows in troubled.groupby(["model", "left", "problem"], sort=False):
-            seeds = ", ".join(str(seed) for seed in sorted(rows["seed"].unique()))
-            lines.append(f"- {model} with {percent(left)} left, {', '.join(rows['arm'].unique())} of seed {seeds}: {problem}")
-        return "\n".join(lines)
+        seeds = troubled.groupby(["model", "left", "problem", "arm"], sort=False)["seed"].agg(
+            lambda found: ", ".join(map(str, sorted(found)))
+        )
+        alike = seeds.reset_index().groupby(["model", "left", "problem", "seed"], sort=False)["arm"].agg(", ".join).reset_index()
+        return "\n".join(
+            f"- {row.model} with {percent(row.left)} left, {row.arm} of seed {row.seed}: {row.problem}" for row in alike.itertuples()
+        )
 
 
 def schedule(asked: TicketRequest | Tickets) -> str:
