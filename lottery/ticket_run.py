@@ -3,7 +3,7 @@
 import math
 import time
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +42,19 @@ class Bench:
         context = getattr(self.config, "max_position_embeddings", None)
         if context and asked.window > context:
             raise LotteryError(f"tickets['window']: given {asked.window} tokens; {name} was made for at most {context}")
-        tokenizer = loading.tokenizer(source)
-        text, held_out = corpus(asked.text, "tickets['text']"), corpus(profile.text)
-        self.tokens = torch.from_numpy(windows(tokenizer, text, asked.window).tokens.reshape(-1))
-        self.held_out = torch.from_numpy(windows(tokenizer, held_out, asked.window, HELD_OUT).tokens).to(self.plan.device)
+        self._tokenizer, self._profile = loading.tokenizer(source), profile
+
+    @cached_property
+    def tokens(self) -> torch.Tensor:
+        """The training text, int64 [tokens]."""
+        asked = self._profile.tickets
+        return torch.from_numpy(windows(self._tokenizer, corpus(asked.text, "tickets['text']"), asked.window).tokens.reshape(-1))
+
+    @cached_property
+    def held_out(self) -> torch.Tensor:
+        """The windows that losses are measured on, int64 [windows, window], on the device."""
+        found = windows(self._tokenizer, corpus(self._profile.text), self._profile.tickets.window, HELD_OUT)
+        return torch.from_numpy(found.tokens).to(self.plan.device)
 
     def new_model(self, seed: int) -> nn.Module:
         """The architecture with weights of its own initialisation, drawn on the CPU, so that they are the same everywhere."""

@@ -74,10 +74,11 @@ class Trials:
         model, self._model = self._dense(), None  # from here on it is no longer dense
         began = time.monotonic()
         prune(model, request.variant, study.calibration, seed=request.seed, progress=self._progress(f"{label}: pruned block"))
-        seconds, began = time.monotonic() - began, time.monotonic()
+        seconds, recovered, began = time.monotonic() - began, 0.0, time.monotonic()
         if request.recover_steps and request.method != "dense":
             recover(model, study.recovery, request.recover_batch, request.recover_rate, self._progress(f"{label}: recovery, step"))
-        recovered, sparsity = time.monotonic() - began, count_zeros(model)
+            recovered = time.monotonic() - began
+        sparsity = count_zeros(model)
         if not plan.streamed and (request.method != "dense" or scored is None):
             memory.reset_peak(plan.device)
             progress = self._progress(f"{label}: window")

@@ -134,4 +134,4 @@ def test_a_model_that_is_not_fetched_is_a_gap_and_the_rest_appears(toy_project, 
 def test_a_profile_that_is_not_there_is_one_line_and_exit_status_1(project):
     run = subprocess.run([sys.executable, "-m", "lottery.run", "nonsense"], cwd=project, capture_output=True, text=True)
     assert run.returncode == 1
-    assert run.stderr == "ParamsError: profile: given 'nonsense'; allowed: the name of a file in params/ (demo, full, methods)\n"
+    assert run.stderr == "ParamsError: profile: given 'nonsense'; allowed: the name of a file in params/ (demo, full, methods, ticket)\n"
