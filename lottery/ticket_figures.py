@@ -33,7 +33,7 @@ def steps_over_weights_left(outcome: Outcome) -> Picture | None:
 def bridge(outcome: Outcome, one_shot: Scores) -> Picture | None:
     """Tickets beside one-shot pruning: what a ticket loses at the last level over how far the trained model can be pruned in one shot."""
     both = both_scores(outcome, one_shot)
-    if both.empty:
+    if len(both) < 3:  # two points rank nothing
         return None
     figure = style.new_figure(8, 4)
     axes = figure.subplots()
