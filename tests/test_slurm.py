@@ -27,15 +27,22 @@ HANG = "study.measure_dense(); import time; time.sleep(600)"
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def running():
     need(not Cluster.missing(), Cluster.missing())
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
-        running = Cluster(Path(folder))
+        cluster = Cluster(Path(folder))
         try:
-            running.start()
-            yield running
+            cluster.start()
+            yield cluster
         finally:
-            running.stop()
+            cluster.stop()
+
+
+@pytest.fixture
+def cluster(running):
+    """The cluster with nothing in its queue, whatever became of the test before."""
+    yield running
+    running.clear()
 
 
 @pytest.fixture

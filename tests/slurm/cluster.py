@@ -91,12 +91,13 @@ class Cluster:
         self.wait(lambda: self.nodes() == dict.fromkeys(NODES, "idle"), 40)
 
     def stop(self) -> None:
-        if (self.folder / "slurmctld.pid").exists():
-            subprocess.run(["scancel", "--full", f"--user={os.getuid()}"], env=self.environment)
-            self.wait(lambda: not self.run("squeue", "--noheader").strip(), 30, strict=False)
-        for pid in sorted(self.folder.glob("*.pid"), reverse=True):  # slurmd before slurmctld before munged
-            os.kill(int(pid.read_text()), signal.SIGTERM)
-        self.wait(lambda: not list(self.folder.glob("*.pid")), 20, strict=False)
+        try:
+            if (self.folder / "slurmctld.pid").exists():
+                self.clear()
+        finally:
+            for pid in sorted(self.folder.glob("*.pid"), reverse=True):  # slurmd before slurmctld before munged
+                os.kill(int(pid.read_text()), signal.SIGTERM)
+            self.wait(lambda: not list(self.folder.glob("*.pid")), 20, strict=False)
 
     def run(self, *line: str) -> str:
         return subprocess.run(line, env=self.environment, capture_output=True, text=True, check=True).stdout
@@ -106,10 +107,21 @@ class Cluster:
         return dict(row.split() for row in rows if row)
 
     def resume(self, node: str) -> None:
-        """Brings a node back that is down, unless it has registered itself anew already."""
-        if self.nodes()[node].startswith("down"):
-            self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
-        self.wait(lambda: not self.nodes()[node].startswith("down"), 60)
+        """Brings a node back that is down. Slurm refuses that where the node has registered itself anew just before, which is as good."""
+
+        def up() -> bool:
+            if self.nodes()[node].startswith("down"):
+                subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], env=self.environment, capture_output=True)
+            return not self.nodes()[node].startswith("down")
+
+        self.wait(up, 60)
+
+    def clear(self) -> None:
+        """Cancels what is left of a test that failed and brings all nodes back, so that the next test begins with nothing."""
+        self.run("scancel", "--full", f"--user={os.getuid()}")
+        for node in NODES:
+            self.resume(node)
+        self.wait(lambda: not self.run("squeue", "--noheader").strip(), 60)
 
     def job(self, job: str) -> dict[str, str]:
         """What Slurm knows of a job, such as ``JobState``."""
