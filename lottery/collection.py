@@ -18,7 +18,7 @@ from lottery.ticket_score import with_bisections
 
 
 @dataclass(frozen=True)
-class Model:
+class Part:
     """One part of a profile, a model or the ticket procedure: its records, how many there should be, and what is wrong, if anything."""
 
     name: str
@@ -27,7 +27,7 @@ class Model:
     problem: str
 
 
-def collect(profile: Profile, name: str) -> Model:
+def collect(profile: Profile, name: str) -> Part:
     """The records of one part of a profile, in the order of its trials."""
     folder = outputs(profile.profile) / name
     if name == WINNING_TICKET:
@@ -35,19 +35,19 @@ def collect(profile: Profile, name: str) -> Model:
     try:
         wanted = _requests(profile.model_copy(update={"model": name}), folder)
     except LotteryError as error:
-        return Model(name, [], 0, inline(str(error)))
+        return Part(name, [], 0, inline(str(error)))
     records = [record for request in wanted if (record := read_record(folder, request))]
-    return Model(name, records, len(wanted), _problem(folder, [record.request for record in records], wanted))
+    return Part(name, records, len(wanted), _problem(folder, [record.request for record in records], wanted))
 
 
-def _tickets(profile: Profile, folder: Path) -> Model:
+def _tickets(profile: Profile, folder: Path) -> Part:
     """The records of the lottery ticket procedure."""
     try:
         wanted = recorded_requests(profile)
     except LotteryError as error:
-        return Model(WINNING_TICKET, [], 0, inline(str(error)))
+        return Part(WINNING_TICKET, [], 0, inline(str(error)))
     records = [record for request in wanted if (record := read_ticket(folder, request))]
-    return Model(WINNING_TICKET, records, len(wanted), _problem(folder, [record.request for record in records], wanted))
+    return Part(WINNING_TICKET, records, len(wanted), _problem(folder, [record.request for record in records], wanted))
 
 
 def _requests(profile: Profile, folder: Path) -> list[Request]:

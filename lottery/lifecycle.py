@@ -1,11 +1,11 @@
-"""What every long run leaves on disk about itself: that it runs, why it failed, and that it was asked to stop."""
+"""What every long run leaves on disk about itself: that it runs, why it failed, that it was asked to stop, and that it is finished."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lottery.errors import LotteryError, StoppedError
-from lottery.records import write_state
+from lottery.records import read_state, write_state
 
 
 @contextmanager
@@ -31,3 +31,13 @@ def check_stop(folder: Path, done: int, wanted: int) -> None:
     if stop.exists():
         stop.unlink()
         raise StoppedError(f"stopped between trials, {done} of {wanted} are recorded; run again to go on")
+
+
+def finish(folder: Path, done: int, wanted: int) -> str:
+    """Writes that all is recorded, and returns the line that says so. **Raises** ``LotteryError`` where it is not."""
+    if done < wanted:
+        raise LotteryError(f"{wanted - done} of {wanted} trials are not recorded; run the cells above")
+    state = read_state(folder)
+    if state is None or state.state != "finished":
+        write_state(folder, "finished")
+    return f"finished: {wanted} trials are recorded"

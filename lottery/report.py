@@ -7,7 +7,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from lottery import figures, findings, layers, pareto, protocol, published, speed, tables, ticket_bridge, ticket_figures
-from lottery.collection import Model, collect
+from lottery.collection import Part, collect
 from lottery.files import write_whole
 from lottery.frame import frame
 from lottery.params import WINNING_TICKET, Profile, profile_of_this_notebook
@@ -33,7 +33,7 @@ class Report:
         return [record for model in self.models for record in model.records]
 
     @cached_property
-    def procedure(self) -> Model | None:
+    def procedure(self) -> Part | None:
         """The lottery ticket procedure, where it is asked for."""
         return collect(self.profile, WINNING_TICKET) if self.profile.tickets else None
 
@@ -60,7 +60,7 @@ class Report:
     def _several(self) -> bool:
         return len(findings.methods(self.data)) > 1
 
-    def _main_records(self, model: Model) -> list[Record]:
+    def _main_records(self, model: Part) -> list[Record]:
         return [record for record in model.records if record.request.variant.label in set(self.main["method"])]
 
     def answer(self) -> Markdown:

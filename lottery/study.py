@@ -11,11 +11,11 @@ from lottery.corpus import corpus, corpus_identity, prompts, windows
 from lottery.errors import LotteryError
 from lottery.figures import curve
 from lottery.frame import median
-from lottery.lifecycle import check_stop, failures_recorded
+from lottery.lifecycle import check_stop, failures_recorded, finish
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
 from lottery.pruning import check_pattern
-from lottery.records import Record, Request, read_record, read_state, read_steadiness, requests, write_record, write_state, write_steadiness
+from lottery.records import Record, Request, read_record, read_steadiness, requests, write_record, write_state, write_steadiness
 from lottery.ticket_score import with_bisections
 from lottery.trials import Trials
 
@@ -100,14 +100,9 @@ class Study:
 
     def finish(self) -> None:
         """Says, as the last thing that a run writes, that all trials are recorded; else raises."""
-        missing = len(self.requests) - len(self.records)
-        if missing:
-            raise LotteryError(f"{missing} of {len(self.requests)} trials are not recorded; run the cells above")
-        state = read_state(self.folder)
-        if state is None or state.state != "finished":
-            write_state(self.folder, "finished")
+        line = finish(self.folder, len(self.records), len(self.requests))
         self.__dict__.pop("trials", None)  # the dense model and its states are not needed any more
-        self.say(f"finished: {len(self.requests)} trials are recorded")
+        self.say(line)
 
     def _measure(self, wanted: list[Request]) -> None:
         todo = [request for request in wanted if read_record(self.folder, request) is None]

@@ -8,17 +8,14 @@ import pandas as pd
 from lottery.findings import Scores, rank_correlation
 from lottery.show import table
 from lottery.tables import percent
-from lottery.ticket_findings import Mean, Outcome, mean, of_intervals
+from lottery.ticket_findings import Outcome, mean, of_intervals
 from lottery.ticket_score import LEVELS, first_crossing
 
 LEVEL = "5% more"
 
 
-def scores(outcome: Outcome, arm: str = "ticket") -> dict[str, Mean]:
-    """For each model the sparsity at which the loss of an arm is up by 5% on the dense one: infinite beyond the last level.
-
-    It is that of the mean loss over seeds; its interval is that of the seeds' own.
-    """
+def at_a_cost(outcome: Outcome, arm: str = "ticket") -> dict[str, float]:
+    """For each model the sparsity at which the mean loss of an arm is up by 5% on the dense one: infinite beyond the last level."""
     found = {}
     for model in outcome.models if outcome.levels else []:
         columns = [outcome.by_seed(model, arm if level else "dense", level) for level in (0, *outcome.levels)]
@@ -26,9 +23,7 @@ def scores(outcome: Outcome, arm: str = "ticket") -> dict[str, Mean]:
         if not len(rows) or not np.isfinite(rows[:, 0]).all():
             continue
         sparsities = np.array([0.0, *(1 - outcome.left(level) for level in outcome.levels)])
-        at, _ = first_crossing(sparsities, rows, LEVELS[LEVEL])
-        middle, _ = first_crossing(sparsities, rows.sum(0, keepdims=True), LEVELS[LEVEL])
-        found[model] = Mean(float(middle[0]), *mean(at)[1:])
+        found[model] = float(first_crossing(sparsities, rows.sum(0, keepdims=True), LEVELS[LEVEL])[0][0])
     return found
 
 
@@ -60,15 +55,15 @@ def does_one_shot_tell(outcome: Outcome, one_shot: Scores) -> str:
 def told(outcome: Outcome, one_shot: Scores) -> str:
     """A row a model: the sparsity at a cost of 5%, pruned once after the study's long training, pruned once here, and as a ticket; and
     what the ticket loses at the last level."""
-    tickets, pruned = scores(outcome), scores(outcome, "pruned")
+    tickets, pruned = at_a_cost(outcome), at_a_cost(outcome, "pruned")
     times = dict(both_scores(outcome, one_shot)[["model", "times_dense"]].itertuples(index=False))
     last = outcome.left(outcome.levels[-1]) if outcome.levels else 0.0
     rows = [
         {
             "Model": model,
             "One shot, study": _sparsity(one_shot[model][LEVEL].at, 1) if model in one_shot else "",
-            "One shot, here": _sparsity(pruned[model].value, 1 - last) if model in pruned else "",
-            "Ticket": _sparsity(tickets[model].value, 1 - last) if model in tickets else "",
+            "One shot, here": _sparsity(pruned[model], 1 - last) if model in pruned else "",
+            "Ticket": _sparsity(tickets[model], 1 - last) if model in tickets else "",
             f"Ticket's loss, {percent(last)} left": str(times.get(model, "")),
         }
         for model in outcome.models

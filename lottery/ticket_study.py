@@ -12,9 +12,9 @@ import torch
 
 from lottery import ticket_figures, ticket_run
 from lottery.errors import LotteryError
-from lottery.lifecycle import check_stop, failures_recorded
+from lottery.lifecycle import check_stop, failures_recorded, finish
 from lottery.params import WINNING_TICKET, Profile, profile_of_this_notebook
-from lottery.records import read_state, write_state
+from lottery.records import write_state
 from lottery.show import prose
 from lottery.tables import number, percent
 from lottery.ticket_findings import Outcome, schedule
@@ -47,6 +47,16 @@ class TicketStudy:
         """The records on disk that belong to this procedure, in the order of its runs."""
         return [record for request in self.requests if (record := read_ticket(self.folder, request))]
 
+    def describe(self):
+        """What is trained, how often, and how much of it is done."""
+        asked = self.profile.tickets
+        left = ", ".join(percent(1 - sparsity_of(level, asked.share)) for level in range(1, asked.levels + 1))
+        return prose(
+            f"{', '.join(f'{name} ({count:,} parameters)' for name, count in self.parameters.items())}, each from nothing, on {asked.text},"
+            f" with {asked.seeds} seed{'s' if asked.seeds > 1 else ''}. {schedule(asked)} After the rounds {left} are left."
+            f" {len(self.records)} of {len(self.requests)} trials are recorded."
+        )
+
     def loss(self):
         return ticket_figures.loss_over_weights_left(Outcome(self.records))
 
@@ -57,22 +67,12 @@ class TicketStudy:
         outcome = Outcome(self.records)
         return prose(outcome.verdicts(), outcome.losses(), outcome.problems())
 
-    def describe(self):
-        """What is trained, how often, and how much of it is done."""
-        asked = self.profile.tickets
-        left = ", ".join(percent(1 - sparsity_of(level, asked.share)) for level in range(1, asked.levels + 1))
-        return prose(
-            f"{', '.join(f'{name} ({count:,} parameters)' for name, count in self.parameters.items())}, each from nothing, on {asked.text},"
-            f" with {asked.seeds} seed{'s' if asked.seeds > 1 else ''}. {schedule(asked)} After the rounds {left} are left."
-            f" {len(self.records)} of {len(self.requests)} runs are recorded."
-        )
-
     def train(self) -> None:
         """Makes every run whose record is not there, as soon as what it starts from is."""
         with failures_recorded(self.folder):
             todo = self._todo()
             if not todo:
-                return self.say("all runs are recorded")
+                return self.say("all trials are recorded")
             write_state(self.folder, "running")
             workers = self._workers
             # Not forked: a process that has used torch's threads or a GPU cannot be.
@@ -84,14 +84,8 @@ class TicketStudy:
                     pool.shutdown(cancel_futures=True)
 
     def finish(self) -> None:
-        """Says, as the last thing that a run writes, that all runs are recorded; else raises."""
-        missing = len(self.requests) - len(self.records)
-        if missing:
-            raise LotteryError(f"{missing} of {len(self.requests)} runs are not recorded; run the cells above")
-        state = read_state(self.folder)
-        if state is None or state.state != "finished":
-            write_state(self.folder, "finished")
-        self.say(f"finished: {len(self.requests)} runs are recorded")
+        """Says, as the last thing that a run writes, that all trials are recorded; else raises."""
+        self.say(finish(self.folder, len(self.records), len(self.requests)))
 
     def say(self, line: str) -> None:
         print(f"{WINNING_TICKET}: {line}", flush=True)

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lottery import ticket_figures
-from lottery.ticket_bridge import does_one_shot_tell, scores, told
+from lottery.ticket_bridge import at_a_cost, does_one_shot_tell, told
 from lottery.ticket_findings import Outcome, mean
 from lottery.ticket_records import ARMS
 from lottery.ticket_score import Crossing
@@ -133,8 +133,8 @@ def test_steps_to_the_dense_models_loss_after_half_its_steps():
 
 def test_the_score_of_a_ticket_is_where_its_loss_is_up_by_five_per_cent():
     records = procedure_of("phi-2", {"dense": [2.0], "ticket": [2.0, 2.205]}, [0.0, 0.0])
-    assert scores(Outcome(records))["phi-2"].value == pytest.approx(0.6 + 0.24 * 0.5, abs=0.01)
-    assert scores(Outcome(procedure_of("phi-2", {"dense": [2.0], "ticket": [2.0, 2.0]}, [0.0, 0.0])))["phi-2"].value == math.inf
+    assert at_a_cost(Outcome(records))["phi-2"] == pytest.approx(0.6 + 0.24 * 0.5, abs=0.01)
+    assert at_a_cost(Outcome(procedure_of("phi-2", {"dense": [2.0], "ticket": [2.0, 2.0]}, [0.0, 0.0])))["phi-2"] == math.inf
 
 
 def test_the_bridge_compares_two_rankings():

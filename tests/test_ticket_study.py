@@ -38,8 +38,8 @@ def written(profile) -> dict[str, int]:
 
 def test_all_runs_are_made_once_and_only_what_is_missing_again(profile, capfd):
     study = TicketStudy(profile)
-    assert "0 of 12 runs are recorded" in study.describe().data
-    with pytest.raises(LotteryError, match=r"^12 of 12 runs are not recorded; run the cells above$"):
+    assert "0 of 12 trials are recorded" in study.describe().data
+    with pytest.raises(LotteryError, match=r"^12 of 12 trials are not recorded; run the cells above$"):
         study.finish()
     study.train()
     study.finish()
@@ -48,9 +48,9 @@ def test_all_runs_are_made_once_and_only_what_is_missing_again(profile, capfd):
     assert {record.provenance.threads for record in records} == {1}
     assert read_state(folder_of(profile)).state == "finished"
     assert collect(profile, WINNING_TICKET).problem == ""
-    assert "winning-ticket: finished: 12 runs are recorded" in capfd.readouterr().out
+    assert "winning-ticket: finished: 12 trials are recorded" in capfd.readouterr().out
     study.train()
-    assert "all runs are recorded" in capfd.readouterr().out
+    assert "all trials are recorded" in capfd.readouterr().out
     assert written(profile) == first
 
     # One record lost, and all weights: the dense run of that seed is made again because its mask is needed, and nothing else.
