@@ -94,7 +94,7 @@ def _panels(outcome: Outcome, what: str, label: str, caption: str, arms: list[st
         finite = finite[np.isfinite(finite)]
         low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
         top = high + 0.08 * (high - low or 1.0)
-        dense = mean(outcome.by_seed(model, "dense", 0, what))
+        dense, endless = mean(outcome.by_seed(model, "dense", 0, what)), set()
         for index, arm in enumerate(arms):
             points = [(lefts[level], mean(outcome.by_seed(model, arm, level, what))) for level in outcome.levels]
             points = [(left, value) for left, value in points if not math.isnan(value.value)]
@@ -111,10 +111,10 @@ def _panels(outcome: Outcome, what: str, label: str, caption: str, arms: list[st
                 x, y, np.clip(error, 0, None), **style_of, linewidth=1.5 if arm == "ticket" else 1.1, elinewidth=1, capsize=2
             )
             handles.setdefault(arm, drawn)
-            for place, value in zip(x, (value for _, value in points), strict=True):
-                if math.isinf(value.value):
-                    panel.annotate("∞", (place, top), textcoords="offset points", xytext=(0, 5), ha="center", color=style.ink(colours[arm]))
+            endless |= {left for left, value in points if math.isinf(value.value)}
             said.append(f"{model}, {arm}: " + ", ".join(f"{percent(left)} left {number(value.value)}" for left, value in points) + ".")
+        for left in endless:  # one sign for all arms that end there
+            panel.annotate("∞", (left, top), textcoords="offset points", xytext=(0, 5), ha="center", color=".2", fontsize=12)
         if math.isfinite(dense.value):
             panel.axhline(dense.value, color=".3", linewidth=1.2, linestyle=":", zorder=1)
             if not math.isnan(dense.low):
