@@ -88,16 +88,18 @@ def _panels(outcome: Outcome, what: str, label: str, caption: str, arms: list[st
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     colours, markers = _colours(), dict(zip(ARMS, style.MARKERS, strict=False))
     lefts = {level: outcome.left(level) for level in outcome.levels}
-    handles, said = {}, []
+    handles, said, cut = {}, [], False
     for panel, model in zip(panels, models, strict=False):
         finite = outcome.data.loc[(outcome.data["model"] == model) & outcome.data["arm"].isin(["dense", *arms]), what]
         finite = finite[np.isfinite(finite)]
         low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
-        top = high + 0.08 * (high - low or 1.0)
+        height = high - low or 1.0
+        bottom, top = low - 0.05 * height, high + 0.08 * height
         dense, endless = mean(outcome.by_seed(model, "dense", 0, what)), set()
         for index, arm in enumerate(arms):
             points = [(lefts[level], mean(outcome.by_seed(model, arm, level, what))) for level in outcome.levels]
             points = [(left, value) for left, value in points if not math.isnan(value.value)]
+            cut |= any(value.low < bottom or value.high > top + 0.1 * height for _, value in points)
             if not points:
                 continue
             # Beside each other, so that the intervals of one level do not lie on one another; all begin at the dense model.
@@ -125,7 +127,7 @@ def _panels(outcome: Outcome, what: str, label: str, caption: str, arms: list[st
         panel.xaxis.set_major_locator(FixedLocator([1, *lefts.values()]))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
-        panel.set_ylim(low - 0.05 * (high - low or 1), top + 0.1 * (high - low or 1))
+        panel.set_ylim(bottom, top + 0.1 * height)
         panel.set_title(model, fontsize=10, fontweight="bold")
         panel.grid(axis="x", visible=False)
     for panel in panels[len(models) :]:
@@ -134,7 +136,7 @@ def _panels(outcome: Outcome, what: str, label: str, caption: str, arms: list[st
     figure.supylabel(label, fontsize=10)
     figure.legend(handles.values(), handles, loc="outside upper center", ncols=min(3, len(handles)), frameon=False, fontsize=9)
     sns.despine(figure)
-    few = _of_bars(outcome, "Bars and the grey band")
+    few = _of_bars(outcome, "Bars and the grey band") + (" A bar without an end goes on beyond the frame." if cut else "")
     if outcome.data["loss"].isna().any():
         few += " Where pruning left nothing of a layer, a mean is of the other seeds, and a line may end."
     return Picture(figure, caption + few, f"Line charts of {label} over the weights left. " + " ".join(said))

@@ -78,6 +78,13 @@ def test_one_seed_decides_nothing_and_says_so_also_in_the_figure():
     assert "One seed: too few for intervals." in ticket_figures.loss_over_weights_left(outcome).caption
 
 
+@pytest.mark.parametrize(("noise", "cut"), [([0.0, 0.01], False), ([0.0, 0.8], True)])
+def test_bars_that_leave_the_frame_are_told(noise, cut):
+    """Student's interval of two seeds is thirteen times as wide as they lie from their mean."""
+    caption = ticket_figures.loss_over_weights_left(Outcome(procedure_of("phi-2", WINNER, noise))).caption
+    assert ("A bar without an end goes on beyond the frame." in caption) == cut
+
+
 def test_one_shot_to_the_first_level_is_its_ticket():
     outcome = Outcome(procedure_of("phi-2", WINNER, NOISE))
     assert list(outcome.by_seed("phi-2", "one-shot", 1)) == list(outcome.by_seed("phi-2", "ticket", 1))
