@@ -17,7 +17,8 @@ TOLERANCE = 0.01  # of the dense model's loss: what is nearer than that counts a
 MEANING = (
     f"*Ticket*: at some level it is not worse than the dense model by more than {percent(TOLERANCE)} of its loss, and better than each of"
     " three controls: its mask on new weights, a random mask, its mask shuffled. *No ticket*: at every level it is worse, or a control is"
-    " as good. *Not decided*: the 95% intervals over seeds allow both."
+    " as good. *Not decided*: the 95% intervals over seeds allow both. A ticket may be at any level, so the intervals that find one are"
+    " made wider for the number of levels (Bonferroni)."
 )
 
 
@@ -34,8 +35,11 @@ class Mean(NamedTuple):
         return number(self.value) if math.isnan(self.low) else f"{number(self.value)} ({number(self.low)} to {number(self.high)})"
 
 
-def mean(values) -> Mean:
-    """The mean of a value a seed, those without one left out. Infinite, and without an interval, where any is."""
+def mean(values, looks: int = 1) -> Mean:
+    """The mean of a value a seed, those without one left out. Infinite, and without an interval, where any is.
+
+    With several ``looks`` the intervals of all of them together hold at 95% (Bonferroni).
+    """
     values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]
     if not len(values) or not np.isfinite(values).all():
@@ -43,7 +47,7 @@ def mean(values) -> Mean:
     centre = float(values.mean())
     if len(values) < 2:
         return Mean(centre, math.nan, math.nan)
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    half = float(stats.t.ppf(1 - 0.025 / looks, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
     return Mean(centre, centre - half, centre + half)
 
 
@@ -105,30 +109,32 @@ class Outcome:
         data = self.data
         return data[(data["model"] == model) & (data["arm"] == arm) & (data["level"] == level)].set_index("seed")[what]
 
-    def difference(self, model: str, level: int, arm: str, less: str) -> Mean:
+    def difference(self, model: str, level: int, arm: str, less: str, looks: int = 1) -> Mean:
         """How much higher the loss of one arm is than that of another, seed by seed; ``dense`` is the same at every level."""
         one, other = (self.by_seed(model, name, 0 if name == "dense" else level) for name in (arm, less))
         with np.errstate(invalid="ignore"):
-            return mean((one - other).dropna())
+            return mean((one - other).dropna(), looks)
 
     def verdict(self, model: str) -> tuple[str, str]:
         """'ticket', 'no ticket' or 'not decided', and the sentence that says why.
 
         A ticket is a level at which the retrained ticket is not worse than the dense model by more than the tolerance, and better than
-        every control; both with 95% intervals over seeds. There is none if at every level it is worse, or a control as good.
+        every control; both with 95% intervals over seeds, made wider because it may be at any of the levels. There is none if at every
+        level it is worse, or a control as good.
         """
         dense = mean(self.by_seed(model, "dense", 0))
         margin, found, ruled_out = TOLERANCE * dense.value, [], []
+        looks = len(self.levels)
         for level in self.levels:
-            beside = self.difference(model, level, "ticket", "dense")
-            controls = {arm: self.difference(model, level, arm, "ticket") for arm in CONTROLS}
-            if beside.high <= margin and all(control.low > 0 for control in controls.values()):
+            surely = [self.difference(model, level, arm, "ticket", looks) for arm in CONTROLS]
+            if self.difference(model, level, "ticket", "dense", looks).high <= margin and all(control.low > 0 for control in surely):
                 found.append(level)
-            as_good = [arm for arm, control in controls.items() if control.high <= margin]
+            beside = self.difference(model, level, "ticket", "dense")
+            as_good = [arm for arm in CONTROLS if self.difference(model, level, arm, "ticket").high <= margin]
             if beside.low > margin or math.isinf(beside.value) or as_good:
                 ruled_out.append(level)
         if found:
-            gap = self.difference(model, found[-1], "ticket", "dense")
+            gap = self.difference(model, found[-1], "ticket", "dense", looks)
             as_well = "better than" if gap.high < 0 else "as well as"
             return "ticket", (
                 f"with {percent(self.left(found[-1]))} of the weights left it does {as_well} the dense model (loss {_by(gap)}), and no"
@@ -151,12 +157,13 @@ class Outcome:
         if beside.low > margin:
             return f"it is worse than the dense model (loss {_by(beside)})"
         controls = {arm: self.difference(model, level, arm, "ticket") for arm in CONTROLS}
-        arm, control = min(controls.items(), key=lambda item: item[1].value)
-        if control.high <= margin:
-            return f"{arm} does as well (loss {_by(control)})"
+        arm = min(controls, key=lambda arm: controls[arm].value)
+        if controls[arm].high <= margin:
+            return f"{arm} does as well (loss {_by(controls[arm])})"
+        beside = self.difference(model, level, "ticket", "dense", len(self.levels))
         if beside.high > margin:
             return f"it may be worse than the dense model (loss {_by(beside)})"
-        return f"{arm} may do as well (loss {_by(control)})"
+        return f"{arm} may do as well (loss {_by(self.difference(model, level, arm, 'ticket', len(self.levels)))})"
 
     def left(self, level: int) -> float:
         """The share of the prunable weights that a level leaves."""

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from lottery import ticket_figures
+from lottery.tables import number
 from lottery.ticket_bridge import at_a_cost, does_one_shot_tell, told
 from lottery.ticket_findings import Outcome, mean
 from lottery.ticket_records import ARMS
@@ -57,6 +58,25 @@ def test_what_the_intervals_do_not_tell_apart_is_not_decided():
     found, why = Outcome(records).verdict("phi-2")
     assert found == "not decided"
     assert "may be worse than the dense model" in why
+
+
+def test_a_ticket_at_any_of_several_levels_needs_wider_intervals():
+    """At each of two levels the plain interval would do; as it may be at either, it does not."""
+    records = procedure_of("phi-2", {**WINNER, "ticket": [2.0, 2.0]}, NOISE)
+    for record in records:
+        if record.request.arm == "ticket":
+            record.result.loss += (-0.0075, 0.0, 0.0075)[record.request.seed]
+    outcome = Outcome(records)
+    plain, wide = (outcome.difference("phi-2", 2, "ticket", "dense", looks) for looks in (1, 2))
+    assert plain.value == wide.value
+    assert plain.high <= 0.01 * 2.0 < wide.high
+    found, why = outcome.verdict("phi-2")
+    assert found == "not decided"
+    assert "it may be worse than the dense model" in why
+    assert number(wide.high) in why
+    assert number(plain.high) not in why
+    only = [record for record in records if record.request.level < 2]
+    assert Outcome(only).verdict("phi-2")[0] == "ticket", "where there is but one level, the plain interval decides"
 
 
 def test_a_ticket_that_beats_the_dense_model_is_told_so():
