@@ -163,7 +163,9 @@ class Outcome:
         beside = self.difference(model, level, "ticket", "dense", len(self.levels))
         if beside.high > margin:
             return f"it may be worse than the dense model (loss {_by(beside)})"
-        return f"{arm} may do as well (loss {_by(self.difference(model, level, arm, 'ticket', len(self.levels)))})"
+        controls = {arm: self.difference(model, level, arm, "ticket", len(self.levels)) for arm in CONTROLS}
+        arm = min(controls, key=lambda arm: controls[arm].low)
+        return f"{arm} may do as well (loss {_by(controls[arm])})"
 
     def left(self, level: int) -> float:
         """The share of the prunable weights that a level leaves."""
