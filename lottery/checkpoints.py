@@ -1,4 +1,5 @@
-"""What can be studied: stand-ins, hub checkpoints at a pinned revision, local folders. Nothing here loads a model."""
+"""What can be studied: stand-ins, hub checkpoints at a pinned revision, local folders, GGUF files, and such files inside wheels of the
+package index. Nothing here loads a model."""
 
 import hashlib
 import json
@@ -10,7 +11,9 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-from lottery.errors import LotteryError, NotFetchedError, ParamsError
+from lottery import gguf_files
+from lottery.errors import LotteryError, NotFetchedError, ParamsError, short
+from lottery.gguf_files import Pin
 from lottery.params import Profile
 from lottery.paths import resolve
 
@@ -26,7 +29,8 @@ _EDGE = 4 << 20
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model that can be studied: ``kind`` is 'stand-in', 'hub' or 'folder'; ``source`` a name, an id@revision or a path."""
+    """A model that can be studied: ``kind`` is 'stand-in', 'hub', 'folder', 'gguf' or 'wheel'; ``source`` a name, an id@revision, a path,
+    or a pin of a file inside a wheel."""
 
     name: str
     kind: str
@@ -36,13 +40,18 @@ class Checkpoint:
     def folder(self) -> Path:
         """Where its files are.
 
-        **Raises** ``NotFetchedError`` where a hub checkpoint is not in the cache. It never downloads: a job at night must not
-        be the first to find out that a model is gated or the network is down.
+        **Raises** ``NotFetchedError`` where a hub checkpoint is not in the cache, or a GGUF file is not converted. It never downloads: a
+        job at night must not be the first to find out that a model is gated or the network is down.
         """
         if self.kind == "stand-in":
             return STAND_INS / self.source
         if self.kind == "folder":
             return Path(self.source)
+        if self.kind in ("gguf", "wheel"):
+            folder = gguf_files.converted_folder(self.pin.sha256 if self.pin else gguf_files.sha256(Path(self.source)))
+            if not folder.exists():
+                raise NotFetchedError(f"{self.label} is not converted to safetensors yet; run: make fetch with the profile that names it")
+            return folder
         repository, revision = self.source.split("@")
         try:
             folder = Path(snapshot_download(repository, revision=revision, allow_patterns=FILES, local_files_only=True))
@@ -53,9 +62,35 @@ class Checkpoint:
         return folder
 
     @cached_property
+    def pin(self) -> Pin | None:
+        """Which file of which wheel it is, where it is one."""
+        return Pin.parse(self.source, "model") if self.kind == "wheel" else None
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages, short enough to be read."""
+        if self.pin:
+            return f"{self.pin.file} of {', '.join(self.pin.wheels)}"
+        return self.source if self.kind in ("hub", "stand-in") else Path(self.source).name
+
+    @cached_property
     def identity(self) -> str:
-        """What makes this checkpoint this one and no other: the pinned revision, or a digest of the files."""
-        return self.source if self.kind == "hub" else f"{self.kind}:{Path(self.source).name}@{digest(self.folder)}"
+        """What makes this checkpoint this one and no other: the pinned revision, the hash of a GGUF file, or a digest of the files."""
+        if self.kind == "hub":
+            return self.source
+        if self.kind in ("gguf", "wheel"):
+            return f"gguf:{self.pin.sha256 if self.pin else gguf_files.sha256(Path(self.source))}"
+        return f"{self.kind}:{Path(self.source).name}@{digest(self.folder)}"
+
+    @property
+    def public_source(self) -> str:
+        """Where it came from, for a record that others read: no path of this machine."""
+        return {"folder": self.identity, "gguf": self.label, "wheel": self.label}.get(self.kind, self.source)
+
+    @cached_property
+    def quantization(self) -> str | None:
+        """What its weights were rounded to before anything was pruned, where a GGUF file says so."""
+        return gguf_files.quantization(self.folder) if self.kind in ("gguf", "wheel") else None
 
     def check(self) -> "Checkpoint":
         """Itself, if it has a configuration, a tokenizer and all its weights as safetensors; else an error that says what is missing."""
@@ -102,16 +137,21 @@ def checkpoint(profile: Profile) -> Checkpoint:
         name = wanted.removeprefix("stand-in:")
         known = stand_ins()
         if name not in known:
-            raise ParamsError(f"{key}: given {wanted!r}; allowed stand-ins: {', '.join(known)}")
+            raise ParamsError(f"{key}: given {short(wanted)}; allowed stand-ins: {', '.join(known)}")
         return Checkpoint(profile.model_name, "stand-in", name)
     if HUB_ID.fullmatch(wanted):
         return Checkpoint(profile.model_name, "hub", wanted)
+    if wanted.startswith("wheel:"):
+        Pin.parse(wanted, key)
+        return Checkpoint(profile.model_name, "wheel", wanted)
     folder = resolve(wanted)
+    if wanted.endswith(".gguf") and folder.is_file():
+        return Checkpoint(profile.model_name, "gguf", str(folder))
     if (folder / "config.json").is_file():
         return Checkpoint(profile.model_name, "folder", str(folder))
     raise ParamsError(
-        f"{key}: given {wanted!r}; allowed: {', '.join(profile.checkpoints)}, owner/name@REVISION with the 40 digits of a commit,"
-        f" or a folder with config.json (looked in {folder})"
+        f"{key}: given {short(wanted)}; allowed: {', '.join(profile.checkpoints)}, owner/name@REVISION with the 40 digits of a commit,"
+        f" a folder with config.json, a .gguf file, or {gguf_files.SYNTAX} (looked for {folder})"
     )
 
 

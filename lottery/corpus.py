@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from lottery.errors import LotteryError, NotFetchedError, ParamsError
+from lottery.errors import LotteryError, NotFetchedError, ParamsError, short
 from lottery.paths import resolve
 from lottery.standins.storyworld import stories
 
@@ -74,7 +75,7 @@ def corpus(text: str, key: str = "text") -> Corpus:
         return Corpus(text, _hub_rows(text))
     path = resolve(text)
     if not path.is_file():
-        raise ParamsError(f"{key}: given {text!r}; allowed: {', '.join(NAMED)}, or a .txt, .raw or .jsonl file (looked for {path})")
+        raise ParamsError(f"{key}: given {short(text)}; allowed: {', '.join(NAMED)}, or a .txt, .raw or .jsonl file (looked for {path})")
     try:
         content = path.read_bytes().decode("utf-8")  # bytes, so that no newline is translated
     except UnicodeDecodeError as error:
@@ -83,11 +84,15 @@ def corpus(text: str, key: str = "text") -> Corpus:
     if path.suffix == ".jsonl":
         rows = _json_rows(path, content, key)
     elif path.suffix == ".raw":
-        # As the hub's dataset has it: every line keeps its newline, but a blank line is the empty string.
-        rows = tuple(line if line.strip() else "" for line in content.splitlines(keepends=True))
+        rows = _raw_rows(content)
     if not any(row.strip() for row in rows):
         raise ParamsError(f"{key}: {path} is empty; give a file with some thousand words")
     return Corpus(path.name, rows)
+
+
+def _raw_rows(content: str) -> tuple[str, ...]:
+    """Rows as the hub's dataset has them: every line keeps its newline, but a blank line is the empty string."""
+    return tuple(line if line.strip() else "" for line in content.splitlines(keepends=True))
 
 
 def _json_rows(path: Path, content: str, key: str) -> tuple[str, ...]:
@@ -102,6 +107,19 @@ def corpus_identity(text: str, key: str = "text") -> str:
     return "@".join(HUB_TEXTS[text]) if text in HUB_TEXTS else corpus(text, key).sha256
 
 
+LOCAL = {"wikitext-2-raw": ("wikitext-2-raw/wiki.test.raw", "173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08")}
+
+
+def local_file(text: str) -> Path | None:
+    """The original file of a text of the hub, where it lies in the folder that ``LOTTERY_DATA`` names (``../shared/data``
+    unless it is set) and is it to the byte; so a machine without the hub scores the same text."""
+    if text not in LOCAL:
+        return None
+    name, sha256 = LOCAL[text]
+    path = resolve(os.environ.get("LOTTERY_DATA", "../shared/data")) / name
+    return path if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256 else None
+
+
 def hub_folder(text: str) -> Path:
     """The folder that holds the files which are needed of a text on the hub, from the cache; never downloads."""
     repository, revision, pattern = HUB_TEXTS[text]
@@ -110,11 +128,16 @@ def hub_folder(text: str) -> Path:
     except LocalEntryNotFoundError:
         folder = None
     if folder is None or not list(folder.glob(pattern)):
-        raise NotFetchedError(f"{text} is not in the Hugging Face cache; fetch it first, where there is a network: make fetch PROFILE=full")
+        raise NotFetchedError(
+            f"{text} is not in the Hugging Face cache; fetch it first, where there is a network: make fetch PROFILE=full"
+            + (f"; or put its original file into the folder that LOTTERY_DATA names, as {LOCAL[text][0]}" if text in LOCAL else "")
+        )
     return folder
 
 
 def _hub_rows(text: str) -> Sequence[str]:
+    if path := local_file(text):
+        return _raw_rows(path.read_bytes().decode("utf-8"))
     from datasets import Dataset  # slow to import, and no other text needs it
 
     files = [str(path) for path in sorted(hub_folder(text).glob(HUB_TEXTS[text].pattern))]

@@ -9,6 +9,12 @@ class LotteryError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
+def short(value: object, most: int = 120) -> str:
+    """A value as Python writes it, for a message: of a long one the beginning, and how long it is."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
 class ParamsError(LotteryError, ValueError):
     """A profile or a parameter that is not valid."""
 

@@ -51,16 +51,16 @@ class Explorer:
                 one: plain(sample.text) or "(nothing)",
                 other: plain(_counterpart(right, sample)),
             }
-            for sample in left.result.samples
+            for sample in (left.result.texts.samples if left.result.texts else [])
         ]
         figures_of_both = [{"": name, one: left_value, other: _FIGURES[name](right)} for name, left_value in _figures(left).items()]
-        return prose(table(figures_of_both, right=f"{one}|{other}"), table(texts))
+        return prose(table(figures_of_both, right=f"{one}|{other}"), table(texts) if texts else "*The first of them was scored only.*")
 
     def curves(self, one: str, other: str) -> Picture:
         """Perplexity over sparsity of the models of two variants, by every way of pruning that was measured of them."""
         models = {self._record(name).model for name in (one, other)}
         data = self.data[self.data["model"].isin(models)]
-        return figures.methods_compared(data) if data["method"].nunique() > 2 else figures.perplexity_over_sparsity(data)
+        return figures.methods_compared(data) if data["method"].nunique() > 2 else figures.bits_over_sparsity(data)
 
     def _record(self, name: str) -> Record:
         if name not in self.names():
@@ -88,7 +88,7 @@ _FIGURES = {
     "Divergence from the dense model, nats per token": lambda record: number(record.result.kl),
     "Same likeliest token as the dense model": lambda record: percent(record.result.agreement),
     "Zeros in the whole model": lambda record: percent(record.result.sparsity_model),
-    "Verdict on the texts": lambda record: record.result.coherence.verdict,
+    "Verdict on the texts": lambda record: record.result.texts.verdict.verdict if record.result.texts else "",
 }
 
 
@@ -98,5 +98,6 @@ def _figures(record: Record) -> dict[str, str]:
 
 def _counterpart(record: Record, sample) -> str:
     """What another variant wrote after the same beginning in the same way."""
-    found = (s.text for s in record.result.samples if (s.prompt, s.how) == (sample.prompt, sample.how))
+    written = record.result.texts.samples if record.result.texts else []
+    found = (s.text for s in written if (s.prompt, s.how) == (sample.prompt, sample.how))
     return next(found, "") or "(nothing)"

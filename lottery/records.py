@@ -5,18 +5,19 @@ import json
 import os
 import re
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lottery import knowledge
+from lottery import coherence, knowledge
 from lottery.files import write_whole
 from lottery.methods import Variant
 from lottery.params import Profile
 
 # Raised whenever the meaning of a measured number changes, or one is added: older records are then measured again.
-MEASUREMENT = 3
+MEASUREMENT = 4
 
 
 class Request(BaseModel):
@@ -78,36 +79,43 @@ class Speed(BaseModel):
 
 
 class Memory(BaseModel):
-    """In bytes: the weights; the peaks during evaluation and during generation; what other processes held on the device."""
+    """In bytes: the weights; the peaks during evaluation and, where anything was written, during generation; what other processes held
+    on the device."""
 
     kind: Literal["GPU memory", "resident memory"]
     weights: int
     evaluation_peak: int
-    generation_peak: int
+    generation_peak: int | None
     others: int
 
 
-class Coherence(BaseModel):
-    """A verdict on the samples, and the measures behind it. Bits per byte are the dense model's own, of the samples, of stretches of
-    the test text after the same kind of beginnings, and of the same stretches with their words shuffled."""
+class Sample(BaseModel):
+    """A text that was written after a beginning, and how surprising the dense model finds it, in bits."""
 
-    verdict: Literal["coherent", "degraded", "broken"]
-    reason: str
-    noise: float
-    repeated_4grams: float
-    distinct_2: float
-    known_words: float
-    bits_per_byte: float
-    real_bits_per_byte: float
-    shuffled_bits_per_byte: float
+    prompt: str
+    text: str
+    how: Literal["greedy", "sampled"]
+    bits: float
 
     model_config = ConfigDict(ser_json_inf_nan="strings")
 
 
-class Sample(BaseModel):
-    prompt: str
-    text: str
-    how: Literal["greedy", "sampled"]
+class Texts(BaseModel):
+    """What a variant wrote, and what that is judged against: what the dense model drew after the same beginnings, and its bits per byte on
+    stretches of the test text after the same kind of beginnings, real ones and ones with their words shuffled."""
+
+    samples: list[Sample]
+    dense: list[Sample]
+    real: float
+    shuffled: float
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+    @cached_property
+    def verdict(self) -> coherence.Verdict:
+        """The verdict on the drawn texts."""
+        drawn = [(sample.text, sample.bits) for sample in self.samples if sample.how == "sampled"]
+        return coherence.verdict(drawn, [(sample.text, sample.bits) for sample in self.dense], self.real, self.shuffled)
 
 
 class Result(BaseModel):
@@ -136,11 +144,10 @@ class Result(BaseModel):
     recovery_seconds: float = 0.0
     bandwidth: float  # bytes per second of a plain copy on the device that generated
     decode_bytes: int  # bytes of weights that are read for each token
-    speed: Speed
+    speed: Speed | None  # None where no timing was asked for
     memory: Memory
-    coherence: Coherence
     tasks: dict[str, dict[str, float]]  # of each task its scores, as the harness names them
-    samples: list[Sample]
+    texts: Texts | None  # None where no text was asked for
 
 
 class Provenance(BaseModel):
@@ -165,6 +172,7 @@ class Record(BaseModel):
     model: str
     kind: str
     source: str
+    quantization: str | None  # what the weights were rounded to before anything was pruned, as the file names it
     architecture: str
     request: Request
     result: Result

@@ -15,6 +15,7 @@ from lottery.paths import outputs
 from lottery.records import Record, read_steadiness
 from lottery.show import Picture, inline, prose, table
 from lottery.ticket_findings import Outcome
+from lottery.ticket_score import FINE
 
 
 class Report:
@@ -75,15 +76,14 @@ class Report:
         if not self.records:
             return prose("*There is nothing to draw: no trial is recorded under this profile.*")
         self._keep_table("trials", self.data)
-        return self._keep_figure("perplexity-over-sparsity", figures.perplexity_over_sparsity(self.main))
+        return self._keep_figure("bits-over-sparsity", figures.bits_over_sparsity(findings.judged_by(self.data)))
 
-    def methods(self) -> Markdown:
+    def methods(self) -> Markdown | None:
         """The ways of pruning beside each other, where there are several."""
         if not self._several:
-            return prose("Only one way of pruning was asked for. `make report PROFILE=methods` compares all of them.")
-        data = self._named
-        said = f"{findings.which_method_keeps_most(data)} {findings.do_methods_agree(data, self.records)}"
-        parts = [tables.by_method(data, level) for level in findings.levels(data)]
+            return None
+        said = f"{findings.which_method_keeps_most(self._named)} {findings.do_methods_agree(self._named, self.records)}"
+        parts = [tables.by_method(self._named, level) for level in findings.levels(self._named)]
         return prose(
             said,
             *parts,
@@ -119,10 +119,10 @@ class Report:
         """The lottery ticket procedure, as far as it is recorded."""
         return Outcome(list(self.procedure.records) if self.procedure else [])
 
-    def winning_tickets(self) -> Markdown:
+    def winning_tickets(self) -> Markdown | None:
         """The verdict for each architecture, and the losses behind it."""
         if not self.profile.tickets:
-            return prose("The procedure was not asked for. `make report PROFILE=ticket` trains all five architectures, in about an hour.")
+            return None
         self._keep_table("winning-ticket", self.tickets.data)
         notebook = f"[executed notebook]({WINNING_TICKET}/{WINNING_TICKET}.ipynb)"
         where = f" ({notebook}); `tables/winning-ticket.csv` names the record of each"
@@ -144,9 +144,11 @@ class Report:
         said = f"**Does one-shot pruning tell who has the best ticket?** {ticket_bridge.does_one_shot_tell(self.tickets, self.scores)}"
         return prose(said, ticket_bridge.told(self.tickets, self.scores))
 
-    def published(self) -> Markdown:
-        """Published figures beside those measured here."""
-        self._keep_table("published", published.beside(self.records, self.profile.text))
+    def published(self) -> Markdown | None:
+        """Published figures beside those measured here, where there are any on these models."""
+        if (known := published.beside(self.records, self.profile.text)).empty:
+            return None
+        self._keep_table("published", known)
         return prose(published.told(self.records, self.profile.text))
 
     def _keep_figure(self, name: str, picture: Picture | None) -> Picture | None:
@@ -165,7 +167,7 @@ class Report:
             if records := self._main_records(model):
                 first = records[0]
                 caption = (
-                    f"{_source(first)}, {first.architecture}, {first.result.parameters:,} parameters"
+                    f"{_source(first)}, {first.architecture}, {first.result.parameters:,} parameters{_rounded(first)}"
                     f" ([executed notebook]({model.name}/{model.name}.ipynb))."
                 )
                 parts.append(tables.trials(records, f"{model.name}/records", caption).data)
@@ -179,8 +181,8 @@ class Report:
         return prose(
             "**Who has the best ticket?** " + findings.who_has_the_best_ticket(data, self.scores),
             "**Do bigger models prune better?** " + findings.do_bigger_models_prune_better(data),
-            "**Where is the cliff?** " + findings.where_is_the_cliff(data),
-            "**Does any architecture degrade gracefully?** " + findings.does_any_degrade_gracefully(data),
+            "**Where is the cliff?** " + findings.where_is_the_cliff(data, self.scores),
+            "**Does any architecture degrade gracefully?** " + findings.does_any_degrade_gracefully(data, self.scores),
             *self._ticket_scores(),
         )
 
@@ -188,8 +190,9 @@ class Report:
         if not self.scores:
             return []
         return [
-            "The ticket score is the sparsity at which bits per byte are up by 5%, and at which they have doubled. Between measured"
-            " sparsities it is interpolated; the 95% interval is that of the sample of text, not of the interpolation.",
+            "The ticket score is the last sparsity from which on bits per byte stay 5% above the dense model's, and twice as high. It is a"
+            f" number only where sparsities no more than {100 * FINE:g} points apart were measured on both sides. The 95% range covers what"
+            " lies between them and the sample of text.",
             tables.tickets(self.scores),
         ]
 
@@ -197,8 +200,7 @@ class Report:
         if not self.records:
             return prose("*No speed is recorded.*")
         steadiness = {m.name: found for m in self.models if m.records and (found := read_steadiness(self.folder / m.name))}
-        said = speed.what_zeros_save(self.data), speed.was_it_steady(steadiness), speed.what_limits_decoding(self.data)
-        return prose(*said)
+        return prose(speed.what_zeros_save(self.data), speed.was_it_steady(steadiness), speed.what_limits_decoding(self.data))
 
     def samples(self) -> Markdown:
         """The first sample of every variant of every model, a table a model."""
@@ -213,6 +215,7 @@ class Report:
         parts = []
         for model, rows in self.data.groupby("model", sort=False):
             records = [record for record in self.records if record.model == model]
+            rows = rows.sort_values("sparsity", kind="stable").sort_values("method", kind="stable", key=_in_order)
             parts += [f"### {model}: all figures", tables.quality(rows), tables.cost(records, f"{model}/records")]
         return prose(*parts)
 
@@ -246,6 +249,10 @@ class Report:
         plans = dict.fromkeys(f"{r.model}: {r.provenance.memory_reason}" for r in self.records if r.provenance.memory_plan == "streamed")
         return f"Streamed block by block: {'; '.join(plans)}." if plans else "Every model was in memory as a whole."
 
+    def limits(self) -> Markdown:
+        """What the figures do not say."""
+        return prose("\n".join(f"- {line}" for line in protocol.limits(self.profile, self.records)))
+
     def reproduce(self) -> Markdown:
         commits = sorted({r.provenance.commit for r in self.records})
         commit = commits[0] if len(commits) == 1 and commits[0] != "unknown" else ""
@@ -269,6 +276,16 @@ class Report:
         parts = [*self.models, *([self.procedure] if self.procedure else [])]
         named = [f"- {part.name}: {part.problem}" for part in parts if part.problem]
         return "**Incomplete.**\n\n" + "\n".join(named) if named else ""
+
+
+def _in_order(column: pd.Series) -> pd.Series:
+    """Where each value of a column comes first."""
+    return pd.Series(pd.factorize(column)[0], column.index)
+
+
+def _rounded(record: Record) -> str:
+    """What was done to the weights before this study, for the caption of a table."""
+    return f", weights rounded to {record.quantization} before anything was pruned" if record.quantization else ""
 
 
 def _source(record: Record) -> str:

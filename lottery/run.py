@@ -15,9 +15,9 @@ from lottery.collection import collect
 from lottery.corpus import corpus
 from lottery.errors import LotteryError, NotFetchedError
 from lottery.files import write_whole
-from lottery.notebooks import execute
+from lottery.notebooks import execute, notebook_of
 from lottery.params import Profile, load_profile
-from lottery.paths import outputs, project_root
+from lottery.paths import outputs
 from lottery.records import read_state, write_state
 
 
@@ -50,7 +50,7 @@ def measure(profile: Profile, name: str, step: str) -> bool:
         say(f"{step} {name}: all trials are recorded, nothing to do")
         return True
     folder, began = outputs(profile.profile) / name, datetime.now().astimezone()
-    say(f"{step} {name}: running notebooks/{name}.ipynb")
+    say(f"{step} {name}: running notebooks/{notebook_of(name).name}")
     reason = execute(name, profile.profile, folder / f"{name}.ipynb")
     state = read_state(folder)
     if reason or state is None or state.state != "finished":
@@ -73,7 +73,9 @@ def _check_anything_is_here(profile: Profile) -> None:
     absent = []
     for name in profile.checkpoints:
         try:
-            checkpoint(profile.model_copy(update={"model": name})).check()
+            wanted = checkpoint(profile.model_copy(update={"model": name}))
+            if wanted.kind != "gguf":  # its file is here, and the study converts it
+                wanted.check()
         except NotFetchedError as error:
             absent.append(error)
     if len(absent) == len(profile.checkpoints):
@@ -97,7 +99,7 @@ def _stamp(profile: Profile, name: str, *inputs: Path) -> str:
     """A digest of all that decides what an executed notebook shows: its source, the package, the profile, and the given files."""
     total = hashlib.sha256(profile.model_dump_json().encode())
     package = Path(__file__).parent
-    sources = [*package.rglob("*.py"), *package.glob("render/templates/**/*.*"), project_root() / "notebooks" / f"{name}.ipynb", *inputs]
+    sources = [*package.rglob("*.py"), *package.glob("render/templates/**/*.*"), notebook_of(name), *inputs]
     for path in sorted(sources):
         total.update(f"{path.name}\0".encode() + path.read_bytes())
     return total.hexdigest() + "\n"

@@ -12,6 +12,8 @@ from tabulate import tabulate
 
 from lottery.files import write_whole
 
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 # Control, format (also the bidirectional overrides), surrogate, private use, unassigned: never shown raw.
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
 

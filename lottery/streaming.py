@@ -14,7 +14,7 @@ from lottery import memory
 from lottery.errors import NotFiniteError
 from lottery.likelihood import Head, Likelihoods, likelihoods
 from lottery.methods import METHODS, Variant
-from lottery.pruning import check_layer, cuts_of, prune_fed_, prune_layers_
+from lottery.pruning import cuts_of, prune_fed_, prune_layers_
 from lottery.pruning.calls import entering, learned, leaving
 from lottery.pruning.scope import blocks, by_block
 from lottery.pruning.walk import measured
@@ -103,7 +103,7 @@ class _Walks:
 def _prune(variant: Variant, cuts, block, layers, crops, walks, index) -> None:
     """Prunes a block that is dense, as the variant wants it."""
     for name, layer in layers.items():
-        check_layer(layer.weight.data, cuts[name])
+        cuts[name].check(layer.weight.data)
     if crops:
         fed = measured(block, layers, crops, walks.call(crops[0], index), walks.device, METHODS[variant.method].needs == "products")
         prune_fed_(variant, cuts, fed)

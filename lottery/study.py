@@ -1,6 +1,7 @@
 """One model, many trials: what to run next, progress, resume. Nothing is drawn here; notebooks show what lies on disk."""
 
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -11,6 +12,7 @@ from lottery.corpus import corpus, corpus_identity, prompts, windows
 from lottery.errors import LotteryError
 from lottery.figures import curve
 from lottery.frame import median
+from lottery.gguf_files import convert
 from lottery.lifecycle import check_stop, failures_recorded, finish
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
@@ -28,6 +30,8 @@ class Study:
         self.checkpoint = checkpoint(profile)
         self.folder = outputs(profile.profile) / profile.model_name
         with failures_recorded(self.folder):
+            if self.checkpoint.kind == "gguf":
+                convert(Path(self.checkpoint.source))
             self.checkpoint.check()
             self.text = corpus(profile.text)
             source = profile.calibration_text if profile.calibrated else None
@@ -115,9 +119,9 @@ class Study:
                 label = f"trial {self.requests.index(request) + 1} of {len(self.requests)}, {tables.variant(request)}"
                 record = self.trials.run(request, todo, label)
                 write_record(self.folder, record)
-                result = record.result
-                speed = median(result.speed.tokens_per_second)
-                self.say(f"{label}: perplexity {tables.number(result.perplexity)}, {tables.number(speed)} tokens/s, recorded")
+                speed = record.result.speed
+                timed = f", {tables.number(median(speed.tokens_per_second))} tokens/s" if speed else ""
+                self.say(f"{label}: perplexity {tables.number(record.result.perplexity)}{timed}, recorded")
 
     @cached_property
     def calibration(self) -> torch.Tensor | None:

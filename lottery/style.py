@@ -7,7 +7,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from lottery.show import SUPERSCRIPT
 
 MARKERS = "osD^vP*XhpH8"
 BOLD_TEXT = {"fontweight": "bold", "annotation_clip": False}
@@ -46,11 +48,28 @@ def luminance(colour) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def logarithmic(axis, decades_only: bool = False) -> None:
-    """Ticks of a logarithmic axis at 1, 2 and 5 of each decade, written out."""
-    axis.set_major_locator(LogLocator(subs=(1,) if decades_only else (1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axis.set_minor_formatter(NullFormatter())
+LABELS = 7  # on an axis, at most
+_STEPS = [(1, 1.2, 1.5, 2, 3, 5, 7), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1,)]  # within a decade, from the finest
+
+
+def logarithmic(axis) -> None:
+    """Ticks of a logarithmic axis whose limits are set: as many within each decade as there is room for, else powers of ten, and every
+    second or third of these where they are many. ``LABELS`` at most; from 10⁵ on written as powers."""
+    low, high = sorted(getattr(axis.axes, f"get_{axis.axis_name}lim")())
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    choices = [[m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high] for steps in _STEPS]
+    few = [ticks for ticks in choices if len(ticks) <= LABELS]
+    axis.set_major_locator(FixedLocator(few[0] if few else choices[-1][:: math.ceil(len(choices[-1]) / LABELS)]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _written(value)))
+    axis.set_minor_locator(NullLocator())
+
+
+def _written(value: float) -> str:
+    if value < 1e5:
+        return f"{value:,.10g}"
+    times, exponent = f"{value:e}".split("e")
+    power = f"10{str(int(exponent)).translate(SUPERSCRIPT)}"
+    return power if float(times) == 1 else f"{float(times):g}×{power}"
 
 
 def label_ends(axes: Axes, ends: list[tuple]) -> None:

@@ -6,21 +6,21 @@ import pandas as pd
 from IPython.display import Markdown
 
 from lottery.frame import median, quantiles
+from lottery.perplexity import FEWEST
 from lottery.records import Record, Request
-from lottery.show import plain, prose, table, verbatim
+from lottery.show import SUPERSCRIPT, plain, prose, table, verbatim
 from lottery.ticket_score import Crossing
 
 NBSP = "\u00a0"  # does not break a line
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float) -> str:
     """A measured number with three figures, thousands apart; infinity as its sign."""
     if not math.isfinite(value):
         return "∞" if value == math.inf else "not a number"
-    if abs(value) >= 1e6:
+    if abs(value) >= 1e5:
         mantissa, exponent = f"{value:.2e}".split("e")
-        return f"{mantissa}×10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+        return f"{mantissa}×10{str(int(exponent)).translate(SUPERSCRIPT)}"
     return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2}f}"
 
 
@@ -52,7 +52,7 @@ def description(study) -> Markdown:
         " It is a **stand-in**: nothing measured here is a statement about the real model." if study.checkpoint.kind == "stand-in" else ""
     )
     return prose(
-        f"**{profile.model_name}**: {study.checkpoint.source} ({study.checkpoint.kind}), {type(study.skeleton).__name__},"
+        f"**{profile.model_name}**: {study.checkpoint.label} ({study.checkpoint.kind}), {type(study.skeleton).__name__},"
         f" {parameters:,} parameters.{stand_in}",
         f"Text: {study.text.name}, {len(windows.tokens):,} windows of {profile.window:,} tokens,"
         f" {int(windows.scored_bytes.sum()):,} scored bytes."
@@ -64,19 +64,23 @@ def description(study) -> Markdown:
 
 def trials(records: list[Record], folder: str = "records", caption: str = "") -> Markdown:
     """The five columns: Sparsity, which leads to the record in ``folder``, Perplexity, Tokens/sec, Memory, Coherent? Below them what the
-    variants know, where that was asked. ``caption``: what the caption says before it says what memory is."""
+    variants know, where that was asked. ``caption``: what the caption says before it says what memory is. Sparsities that a bisection
+    added are scored only; they have no row, and the caption names them."""
+    whole = [record for record in records if record.result.texts]
     rows = [
         {
             "Sparsity": linked(record, folder),
             "Perplexity": number(record.result.perplexity),
-            "Tokens/sec": number(median(record.result.speed.tokens_per_second)),
+            "Tokens/sec": number(median(record.result.speed.tokens_per_second)) if record.result.speed else "",
             "Memory": size(record.result.memory.generation_peak),
-            "Coherent?": f"{_SAID[record.result.coherence.verdict]}; {record.result.coherence.reason}",
+            "Coherent?": f"{_SAID[record.result.texts.verdict.verdict]}; {record.result.texts.verdict.reason}",
         }
-        for record in records
+        for record in whole
     ]
-    kinds = " and ".join(dict.fromkeys(record.result.memory.kind for record in records))
+    kinds = " and ".join(dict.fromkeys(record.result.memory.kind for record in whole))
     caption = f"{caption} Memory: peak {kinds} during generation.".strip() if kinds else caption
+    if scored := sorted({record.request.sparsity for record in records if not record.result.texts}):
+        caption += f" Scored only, to find where the bits rise: {', '.join(map(percent, scored))}."
     return prose(table(rows, "Perplexity|Tokens/sec|Memory", caption), knowledge(records))
 
 
@@ -109,10 +113,10 @@ def quality(data: pd.DataFrame) -> str:
         {
             "Variant": f"[{label(row)}]({row['record']})",
             "Perplexity": within(row, "perplexity"),
-            "Times dense": "" if row["method"] == "dense" else within(row, "factor"),
             "Per word": number(row["word_perplexity"]),
             "Window 1": number(row["first_window"]),
             "Bits per byte": number(row["bits_per_byte"]),
+            "Times dense": "" if row["method"] == "dense" else within(row, "bits_factor"),
             "KL": "" if row["method"] == "dense" else number(row["kl"]),
             "Top-1": "" if row["method"] == "dense" else percent(row["agreement"]),
         }
@@ -127,6 +131,8 @@ def cost(records: list[Record], folder: str) -> str:
     rows = []
     for record in records:
         result = record.result
+        if result.speed is None:
+            continue
         low, _, high = quantiles(result.speed.tokens_per_second)
         decode = median(result.speed.decode_tokens_per_second)
         rows.append(
@@ -142,7 +148,7 @@ def cost(records: list[Record], folder: str) -> str:
                 "Others": size(result.memory.others),
             }
         )
-    return table(rows, "|".join(list(rows[0])[1:]) if rows else "", "What it costs: speed in tokens per second, and memory.")
+    return table(rows, "|".join(list(rows[0])[1:]), "What it costs: speed in tokens per second, and memory.") if rows else ""
 
 
 def label(row: pd.Series) -> str:
@@ -156,63 +162,90 @@ def within(row: pd.Series, name: str) -> str:
     return number(row[name]) + ("" if math.isnan(low) else f"{NBSP}({number(low)}–{number(high)})")
 
 
+def span(score: Crossing, interval: bool = True) -> str:
+    """A ticket score as far as it is known: a number where it was measured closely on both sides, else what it lies between; with its 95%
+    range where that says more."""
+    if math.isinf(score.before):
+        # The text as it is does not pass; where enough of the resampled ones do, the range begins lower.
+        return f"above {percent(score.after)}" + (f" (95%: above {percent(score.low)})" if interval and score.low < score.after else "")
+    known = percent(score.at) if score.is_number else f"between {_end(score.after)} and {percent(score.before)}"
+    if not score.has_interval:
+        return f"{known} (measured at {_end(score.after)} and {percent(score.before)})" if score.is_number else known
+    if not interval or not (score.is_number or score.low < score.after or score.high > score.before):
+        return known
+    high = f"to {percent(score.high)}" if math.isfinite(score.high) else "or more"
+    return f"{known} (95%: {_end(score.low)} {high})"
+
+
+def _end(sparsity: float) -> str:
+    return percent(sparsity) if sparsity else "dense"
+
+
 def tickets(found: dict[str, dict[str, Crossing]]) -> str:
     """The ticket scores of all models: at which sparsity bits per byte pass each level, and between which measured ones that lies."""
-    rows = []
-    for model, crossings in found.items():
-        row = {"Model": model}
-        for name, c in crossings.items():
-            if math.isinf(c.at):
-                row |= {f"Bits {name}": f"above {percent(c.after)}", f"Measured at ({name})": ""}
-                continue
-            high = percent(c.high) if math.isfinite(c.high) else "…"
-            span = f"{NBSP}({percent(c.low)}–{high})" if c.has_interval else ""
-            between = f"{percent(c.after) if c.after else 'dense'} and {percent(c.before)}"
-            row |= {f"Bits {name}": f"{percent(c.at)}{span}", f"Measured at ({name})": between}
-        rows.append(row)
-    return table(rows, caption="Ticket scores: the sparsity at which bits per byte pass each level, and what it was interpolated between.")
+    rows = [{"Model": model, **{f"Bits {name}": span(c) for name, c in crossings.items()}} for model, crossings in found.items()]
+    windows = min((c.windows for crossings in found.values() for c in crossings.values()), default=0)
+    caption = "Ticket scores: the sparsity at which bits per byte pass each level, and its 95% range."
+    if windows < FEWEST:
+        caption = f"Ticket scores: the sparsity at which bits per byte pass each level. {windows} windows are too few for a 95% range."
+    return table(rows, caption=caption)
+
+
+WIDE = 6  # columns of models; with more, models are rows
 
 
 def by_method(data: pd.DataFrame, level: float) -> str:
-    """Perplexity at a sparsity, a row a way of pruning and a column a model, the lowest of each column in bold."""
+    """Perplexity at a sparsity, a row a way of pruning and a column a model, the lowest of each model in bold; with many models the other
+    way round."""
     at = data[(data["method"] != "dense") & (data["sparsity"] == level)]
     models = list(at["model"].unique())
     best = at.groupby("model")["perplexity"].min()
     dense = data[data["method"] == "dense"].set_index("model")["perplexity"]
-    rows = [{"Method": "dense", **{model: number(dense[model]) if model in dense else "" for model in models}, "Pruning": ""}]
+    rows = {"dense": {**{model: number(dense[model]) if model in dense else "" for model in models}, "Pruning": ""}}
     for method, points in at.groupby("method", sort=False):
         values = points.set_index("model")["perplexity"]
         cells = {model: number(values[model]) if model in values else "" for model in models}
         bold = {model: f"**{text}**" if text and values[model] == best[model] else text for model, text in cells.items()}
-        rows.append({"Method": str(method).replace(" ", NBSP), **bold, "Pruning": f"{points['pruning_seconds'].median():.2f} s"})
+        rows[str(method).replace(" ", NBSP)] = {**bold, "Pruning": f"{points['pruning_seconds'].median():.2f} s"}
+    grid = pd.DataFrame.from_dict(rows, orient="index")
+    first = "Method"
+    if len(models) > WIDE:
+        grid, first = grid.T, "Model"
+    shown = grid.rename_axis(first).reset_index().to_dict("records")
     caption = f"Perplexity by method at {percent(level)}. Bold: the lowest of each model. Pruning: seconds for a whole model, median."
-    return table(rows, "|".join([*models, "Pruning"]), caption)
+    return table(shown, "|".join(grid.columns), caption)
+
+
+SHOWN = 3  # beginnings whose continuations are shown; the verdict is on all of them
 
 
 def samples(records: list[Record]) -> Markdown:
-    """What each variant wrote after the same beginnings. Shown verbatim: it is data."""
-    parts = []
-    beginnings = list(dict.fromkeys(sample.prompt for record in records for sample in record.result.samples))
+    """What each variant wrote after the same first few beginnings. Shown verbatim: it is data."""
+    parts, written = [], [record for record in records if record.result.texts]
+    beginnings = list(dict.fromkeys(sample.prompt for record in written for sample in record.result.texts.samples))[:SHOWN]
     for index, beginning in enumerate(beginnings):
         parts += [f"### Beginning {index + 1}", verbatim(beginning)]
-        for record in records:
-            for sample in record.result.samples:
+        for record in written:
+            for sample in record.result.texts.samples:
                 if sample.prompt == beginning:
-                    parts.append(f"#### {variant(record.request)}, {sample.how}: {record.result.coherence.verdict}")
+                    parts.append(f"#### {variant(record.request)}, {sample.how}: {record.result.texts.verdict.verdict}")
                     parts.append(verbatim(sample.text.strip("\n") or "(nothing)"))
     return prose(*parts)
 
 
 def side_by_side(records: list[Record]) -> str:
     """How the variants of one model continue the same beginning, the first, a row a variant."""
-    beginning = records[0].result.samples[0].prompt
+    written = [record for record in records if record.result.texts]
+    if not written:
+        return ""
+    beginning = written[0].result.texts.samples[0].prompt
     rows = [
         {
             "Sparsity": linked(record, f"{record.model}/records"),
-            "Verdict": record.result.coherence.verdict,
-            "Continuation": plain(next(s.text for s in record.result.samples if s.prompt == beginning and s.how == "sampled"))
+            "Verdict": record.result.texts.verdict.verdict,
+            "Continuation": plain(next(s.text for s in record.result.texts.samples if s.prompt == beginning and s.how == "sampled"))
             or "(nothing)",
         }
-        for record in records
+        for record in written
     ]
     return table(rows, caption=f"How {records[0].model} and its tickets continue: {plain(beginning)} …")

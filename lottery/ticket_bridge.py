@@ -7,9 +7,9 @@ import pandas as pd
 
 from lottery.findings import Scores, rank_correlation
 from lottery.show import table
-from lottery.tables import percent
+from lottery.tables import percent, span
 from lottery.ticket_findings import Outcome, mean, of_intervals
-from lottery.ticket_score import LEVELS, first_crossing
+from lottery.ticket_score import LEVELS, last_crossing
 
 LEVEL = "5% more"
 
@@ -23,7 +23,7 @@ def at_a_cost(outcome: Outcome, arm: str = "ticket") -> dict[str, float]:
         if not len(rows) or not np.isfinite(rows[:, 0]).all():
             continue
         sparsities = np.array([0.0, *(1 - outcome.left(level) for level in outcome.levels)])
-        found[model] = float(first_crossing(sparsities, rows.sum(0, keepdims=True), LEVELS[LEVEL])[0][0])
+        found[model] = float(last_crossing(sparsities, rows.sum(0, keepdims=True), LEVELS[LEVEL])[0][0])
     return found
 
 
@@ -61,7 +61,7 @@ def told(outcome: Outcome, one_shot: Scores) -> str:
     rows = [
         {
             "Model": model,
-            "One shot, study": _sparsity(one_shot[model][LEVEL].at, 1) if model in one_shot else "",
+            "One shot, study": span(one_shot[model][LEVEL], interval=False) if model in one_shot else "",
             "One shot, here": _sparsity(pruned[model], 1 - last) if model in pruned else "",
             "Ticket": _sparsity(tickets[model], 1 - last) if model in tickets else "",
             f"Ticket's loss, {percent(last)} left": str(times.get(model, "")),

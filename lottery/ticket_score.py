@@ -1,7 +1,9 @@
 """The ticket score: how sparse a model can be made before text costs it 5% more bits per byte, and before it costs twice as many.
 
-Bits per byte and not perplexity, so that models with different tokenizers compare. Between measured sparsities the logarithm of the
-bits is taken as a straight line; the intervals are those of the sample of text (bootstrap over windows), not of that line.
+Bits per byte and not perplexity, so that models with different tokenizers compare. Bits may fall before they rise: the score is the last
+sparsity from which on they stay above the level. It is known between two measured sparsities and no better; only where these are at most
+``FINE`` apart is it stated as a number, and a bisection measures until they are. The 95% range covers both: what lies between the measured
+sparsities, and the sample of text (bootstrap over blocks of windows).
 """
 
 import math
@@ -14,26 +16,34 @@ from lottery import perplexity
 from lottery.records import Record, Request
 
 LEVELS = {"5% more": 1.05, "twice": 2.0}
-DENSE_ENOUGH = 0.02  # a bisection stops where the measured sparsities on both sides are so near
+FINE = 0.025  # of sparsity: no further apart may the measured ones lie between which a score is stated as a number
 
 
 class Crossing(NamedTuple):
-    """The sparsity at which bits per byte pass a level; infinite where they do not within what was measured.
+    """Where bits per byte pass a level: above ``after``, the last measured sparsity at which they are below it, and at ``before``, the next
+    measured one, at the latest. ``before`` is infinite where they are below it at the last.
 
-    ``low`` and ``high``: its 95% interval; ``after`` and ``before``: the measured sparsities between which it lies; ``draws``: the
-    resampled values, empty where there are too few windows for an interval.
+    ``at``: a straight line in the logarithm between the two, infinite likewise. ``low`` and ``high``: the 95% range; ``lows`` and
+    ``highs``: both ends for each resampled text, empty where there are too few windows.
     """
 
     at: float
-    low: float
-    high: float
     after: float
     before: float
-    draws: np.ndarray
+    low: float
+    high: float
+    lows: np.ndarray
+    highs: np.ndarray
+    windows: int
 
     @property
     def has_interval(self) -> bool:
-        return len(self.draws) > 0
+        return self.windows >= perplexity.FEWEST
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it was measured closely enough on both sides to be stated as a number."""
+        return self.before - self.after <= FINE + 1e-9
 
 
 def crossing(points: list[Record], level: float) -> Crossing | None:
@@ -46,62 +56,74 @@ def crossing(points: list[Record], level: float) -> Crossing | None:
         return None
     sparsities = np.array([record.request.sparsity for record in points])
     totals = [perplexity.finite(record.result.window_nll) for record in points]
-    found, passed = first_crossing(sparsities, np.array([[total.sum() for total in totals]]), level)
-    at, index = found[0], passed[0]
-    after, before = sparsities[index - 1], sparsities[index] if index < len(sparsities) else math.inf
+    (at,), (after,), (before,) = last_crossing(sparsities, np.array([[total.sum() for total in totals]]), level)
     windows = len(totals[0])
     if windows < perplexity.FEWEST:
-        return Crossing(float(at), math.nan, math.nan, float(after), float(before), np.array([]))
+        return Crossing(float(at), float(after), float(before), math.nan, math.nan, np.array([]), np.array([]), windows)
     times = perplexity.draws(points[0].model, windows)
-    draws, _ = first_crossing(sparsities, np.stack([perplexity.resampled(total, times) for total in totals], axis=1), level)
-    return Crossing(float(at), *perplexity.interval(draws), float(after), float(before), draws)
+    resampled = np.stack([perplexity.resampled(total, times) for total in totals], axis=1)
+    _, lows, highs = last_crossing(sparsities, resampled, level)
+    low, high = perplexity.interval(lows, windows)[0], perplexity.interval(highs, windows)[1]
+    # The text as it is must lie inside, too, however few of the resampled ones pass where it does.
+    return Crossing(float(at), float(after), float(before), min(low, float(after)), max(high, float(before)), lows, highs, windows)
 
 
 def told_apart(one: Crossing, other: Crossing) -> bool | None:
-    """Whether two models differ at the 95% level; ``None`` where there is no interval to say so.
+    """Whether two models differ at the 95% level, wherever between the measured sparsities each lies; ``None`` without intervals.
 
+    Their texts are resampled independently, although they are the same text: that is careful, for what is hard for both would cancel.
     Both may lie beyond what was measured: then nothing tells them apart.
     """
     if not (one.has_interval and other.has_interval):
         return None
-    if math.isinf(one.at) and math.isinf(other.at):
-        return False
-    with np.errstate(invalid="ignore"):
-        difference = np.nan_to_num(one.draws - other.draws, nan=0.0)
-    low, high = perplexity.interval(difference)
-    return not low <= 0 <= high
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        least, most = (np.nan_to_num(d, nan=0.0, posinf=2, neginf=-2) for d in (one.lows - other.highs, one.highs - other.lows))
+    windows = min(one.windows, other.windows)
+    return bool(perplexity.interval(least, windows)[0] > 0 or perplexity.interval(most, windows)[1] < 0)
 
 
-def first_crossing(sparsities: np.ndarray, nll: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """The first crossing of each row of ``nll`` [draws, sparsities], the dense column first, and the index of the sparsity behind it.
+def last_crossing(sparsities: np.ndarray, nll: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each row of ``nll`` [draws, sparsities], the dense column first: from where on it stays at or above ``level`` times the first.
 
-    Infinity, and the number of sparsities, where there is none. A line to infinity passes every level where it begins.
+    **Returns** where a straight line in the logarithm passes, the last sparsity below the level, and the next one; infinity for the first
+    and the last where the end of the row is below it. A line to infinity passes every level where it begins.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(nll / nll[:, :1])
-    wanted = math.log(level)
-    passed = logs >= wanted
-    index = np.where(passed.any(1), passed.argmax(1), 1)
-    rows = np.arange(len(logs))
-    below, above = logs[rows, index - 1], logs[rows, index]
-    share = (wanted - below) / np.where(above > below, above - below, 1.0)
-    found = sparsities[index - 1] + share * (sparsities[index] - sparsities[index - 1])
-    return np.where(passed.any(1), found, np.inf), np.where(passed.any(1), index, len(sparsities))
+    wanted, rows = math.log(level), np.arange(len(logs))
+    below = ~(logs >= wanted)  # the dense column always is
+    last = logs.shape[1] - 1 - below[:, ::-1].argmax(1)
+    passed = last < logs.shape[1] - 1
+    following = np.minimum(last + 1, logs.shape[1] - 1)
+    under, over = logs[rows, last], logs[rows, following]
+    share = (wanted - under) / np.where(over > under, over - under, 1.0)
+    at = sparsities[last] + share * (sparsities[following] - sparsities[last])
+    return np.where(passed, at, np.inf), sparsities[last], np.where(passed, sparsities[following], np.inf)
 
 
 def next_sparsity(points: list[Record]) -> float | None:
-    """What a bisection measures next: the middle of the widest gap in which a level is passed; ``None`` when all are narrow."""
+    """What is measured next so that the scores become numbers; ``None`` where they are.
+
+    The middle of the widest gap in which a level is passed. A gap of a few times ``FINE`` is cut where the straight line passes instead,
+    so that one or two measurements do for what would take three.
+    """
     found = [crossing(points, level) for level in LEVELS.values()]
-    gaps = [(c.before - c.after, c.after, c.before) for c in found if c and math.isfinite(c.before)]
-    gaps = [gap for gap in gaps if gap[0] > DENSE_ENOUGH + 1e-9]
-    if not gaps:
+    wide = [c for c in found if c and math.isfinite(c.before) and not c.is_number]
+    if not wide:
         return None
-    _, after, before = max(gaps)
-    return round((after + before) / 2, 3)
+    c = max(wide, key=lambda c: c.before - c.after)
+    width = c.before - c.after
+    if width <= 2 * FINE + 1e-9 or width > 8 * FINE or not c.after:
+        return round((c.after + c.before) / 2, 3)
+    # Half of FINE beyond the line, on the side of the far end: if the line is right, the next cut leaves no more than FINE.
+    nearer_low = c.at - c.after < c.before - c.at
+    cut = c.at + FINE / 2 if nearer_low else c.at - FINE / 2
+    return round(min(max(cut, c.after + FINE), c.before - FINE), 3)
 
 
 def with_bisections(requests: list[Request], read: Callable[[Request], Record | None]) -> list[Request]:
-    """The requests, and after them those that a bisection adds for each unstructured way of pruning.
+    """The requests, and after them those that a bisection adds for each unstructured way of pruning: these are scored only, without
+    texts, timings and tasks.
 
     **Arguments**: the requests that a profile names, the dense one first; ``read``, the record of a request or ``None``. Where a way's
     records are not complete nothing is added yet: what was measured decides what comes next, so a run that was killed goes on alike.
@@ -113,6 +135,6 @@ def with_bisections(requests: list[Request], read: Callable[[Request], Record | 
         own = [request for request in requests[1:] if request.variant.label == way]
         points = [known[request.key] for request in (requests[0], *own)]
         while all(points) and (sparsity := next_sparsity(sorted(points, key=lambda record: record.request.sparsity))):
-            found.append(own[0].model_copy(update={"sparsity": sparsity}))
+            found.append(own[0].model_copy(update={"sparsity": sparsity, "prompts": 0, "repeats": 0, "tasks": []}))
             points.append(read(found[-1]))
     return found

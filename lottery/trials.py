@@ -13,16 +13,18 @@ from lottery import coherence, generation, knowledge, loading, memory, perplexit
 from lottery.errors import LotteryError, NotFiniteError
 from lottery.evaluation import evaluate
 from lottery.frame import quantiles
+from lottery.generation import Continuation, continuations
 from lottery.likelihood import Likelihoods
 from lottery.methods import DENSE
 from lottery.provenance import provenance
 from lottery.pruning import count_zeros, prune
-from lottery.records import Coherence, Memory, Record, Request, Result, Sample, Speed, Steadiness
+from lottery.records import Memory, Record, Request, Result, Sample, Speed, Steadiness, Texts
 from lottery.recovery import recover
 from lottery.streaming import evaluate_streamed
 from lottery.weights import Weights
 
 _PROGRESS_SECONDS = 15
+GREEDY = 3  # beginnings that are also continued greedily, for show
 
 
 class Trials:
@@ -63,14 +65,14 @@ class Trials:
 
     def _run(self, request: Request, todo: list[Request], label: str) -> Record:
         started, plan, study = datetime.now().astimezone(), self.study.plan, self.study
-        study.say(f"{label}: {study.checkpoint.source} on {plan.device} as {plan.dtype}{', streamed' if plan.streamed else ''}")
+        study.say(f"{label}: {study.checkpoint.label} on {plan.device} as {plan.dtype}{', streamed' if plan.streamed else ''}")
         others = memory.others(plan.device)
         if plan.streamed:
             scored, peak = self._score_streamed(request, todo, label)
         else:
             scored = self._score_dense(label) if self._dense_states is None else None
             peak, _ = memory.peak(plan.device)
-        real_bits, shuffled_bits = self._yardsticks
+        judged_by = self._judged_by if request.prompts else None
         model, self._model = self._dense(), None  # from here on it is no longer dense
         began = time.monotonic()
         prune(model, request.variant, study.calibration, seed=request.seed, progress=self._progress(f"{label}: pruned block"))
@@ -85,23 +87,20 @@ class Trials:
             scored, _ = evaluate(model, study.windows.tokens, self.batch_size, self._dense_states, progress=progress)
             peak, _ = memory.peak(plan.device)
         memory.reset_peak(plan.speaker)
-        texts = [
-            self._continue(model, start, request, how, index) for how in ("greedy", "sampled") for index, start in enumerate(study.starts)
-        ]
-        speed = self._timed(model)
-        generation_peak, _ = memory.peak(plan.speaker)
+        written = self._written(model, request) if request.prompts else []
+        speed = self._timed(model) if request.repeats else None
+        generation_peak = memory.peak(plan.speaker)[0] if written or speed else None
         decode_bytes, weights = generation.decode_bytes(model), sum(p.numel() * p.element_size() for p in model.parameters())
-        tasks = self._know(model, label)
+        tasks = self._know(model, label) if request.tasks else {}
         self._model = model if request.method == "dense" else None
         del model
-        pairs = [(sample.prompt, sample.text) for sample in texts]
-        bits = generation.bits_per_byte(self._dense(), study.tokenizer, pairs)
         windows = study.windows
         score = perplexity.score(*scored, windows.scored_bytes, windows.scored_words, windows.tokens.shape[1] - 1)
         return Record(
             model=self.profile.model_name,
             kind=study.checkpoint.kind,
-            source=study.checkpoint.source if study.checkpoint.kind != "folder" else study.checkpoint.identity,
+            source=study.checkpoint.public_source,
+            quantization=study.checkpoint.quantization,
             architecture=type(study.skeleton).__name__,
             request=request,
             result=Result(
@@ -126,9 +125,8 @@ class Trials:
                 memory=Memory(
                     kind=memory.peak(plan.device)[1], weights=weights, evaluation_peak=peak, generation_peak=generation_peak, others=others
                 ),
-                coherence=self._coherence([sample.text for sample in texts], bits, real_bits, shuffled_bits),
                 tasks=tasks,
-                samples=texts,
+                texts=judged_by and judged_by.model_copy(update={"samples": self._samples(written)}),
             ),
             provenance=provenance(plan, started),
         )
@@ -174,18 +172,27 @@ class Trials:
         return memory.bandwidth(self.study.plan.speaker)
 
     @cached_property
-    def _yardsticks(self) -> tuple[float, float]:
-        """The dense model's bits per byte on stretches of the test text, and on the same with their words shuffled."""
-        texts = coherence.yardsticks(self.study.text.text, self.profile.prompt_words)
-        real, shuffled = (generation.bits_per_byte(self._dense(), self.study.tokenizer, pairs) for pairs in texts)
-        return real, shuffled
+    def _judged_by(self) -> Texts:
+        """What texts are judged against: the dense model's bits per byte on its own, on real and on shuffled text. No texts yet."""
+        tokenizer = self.study.tokenizer
+        stretches = coherence.yardsticks(self.study.text.text, self.profile.prompt_words)
+        real, shuffled = (generation.bits_per_byte(self._dense(), tokenizer, pairs) for pairs in stretches)
+        own = self._samples(self._written(self._dense(), self.study.requests[0]))
+        return Texts(samples=[], dense=[sample for sample in own if sample.how == "sampled"], real=real, shuffled=shuffled)
 
-    def _coherence(self, texts: list[str], *bits: float) -> Coherence:
-        return coherence.verdict(texts, self.study.text.text, *bits)
+    def _written(self, model, request: Request) -> list[tuple[str, str, Continuation]]:
+        """What a model writes: the beginning, how, and the continuation; all beginnings with drawn tokens, the first few greedily too."""
+        tokenizer, starts = self.study.tokenizer, self.study.starts
+        greedy = continuations(model, tokenizer, starts[:GREEDY], request.new_tokens)
+        drawn = continuations(model, tokenizer, starts, request.new_tokens, request.temperature, request.seed)
+        return [(start, how, c) for how, found in (("greedy", greedy), ("sampled", drawn)) for start, c in zip(starts, found, strict=False)]
+
+    def _samples(self, written: list[tuple[str, str, Continuation]]) -> list[Sample]:
+        """Texts with the dense model's surprise at each."""
+        dense = self._dense()
+        return [Sample(prompt=start, how=how, text=c.text, bits=generation.bits(dense, c.beginning, c.tokens)) for start, how, c in written]
 
     def _know(self, model, label: str) -> dict[str, dict[str, float]]:
-        if not self.profile.tasks:
-            return {}
         self.study.say(f"{label}: {', '.join(self.profile.tasks)}")
         return knowledge.scores(model, loading.tokenizer(self.study.checkpoint), self.profile.tasks, self.batch_size)
 
@@ -194,17 +201,6 @@ class Trials:
 
     def _encode(self, text: str) -> torch.Tensor:
         return self.study.tokenizer(text, return_tensors="pt").input_ids.to(self.study.plan.speaker)
-
-    def _continue(self, model, start: str, request: Request, how: str, index: int) -> Sample:
-        """The model's continuation of a prompt: exactly ``new_tokens`` tokens, the likeliest or drawn ones, none of these special."""
-        prompt, tokenizer = self._encode(start), self.study.tokenizer
-        drawn = generation.sampler(request.temperature, request.seed + index, banned=tokenizer.all_special_ids)
-        tokens = generation.generate(model, prompt, request.new_tokens, generation.greedy if how == "greedy" else drawn).tokens
-        before = tokenizer.decode(prompt[0], skip_special_tokens=True)
-        whole = tokenizer.decode(torch.cat([prompt[0], tokens]), skip_special_tokens=True)
-        # Decoded together, because some tokenizers drop the space in front of a text's first word.
-        text = whole[len(before) :] if whole.startswith(before) else tokenizer.decode(tokens, skip_special_tokens=True)
-        return Sample(prompt=start, text=text, how=how)
 
     def _check_finite(self, dense: Likelihoods) -> None:
         """A broken dtype must never be taken for a broken ticket."""
@@ -238,7 +234,7 @@ class Trials:
     def _forget(self) -> None:
         self._model = self._dense_states = None
         self._walked = {}
-        self.__dict__.pop("_yardsticks", None)
+        self.__dict__.pop("_judged_by", None)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

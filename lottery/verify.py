@@ -47,9 +47,10 @@ def compared(record: Record, again: Record) -> tuple[str, bool]:
     was, now = record.result, again.result
     close = math.isclose(was.bits_per_byte, now.bits_per_byte, rel_tol=TOLERANCE)
     zeros = was.sparsity_layers == now.sparsity_layers
-    texts = [sample.text for sample in was.samples] == [sample.text for sample in now.samples]
+    texts = [result.texts and [sample.text for sample in result.texts.samples] for result in (was, now)]
     said = "perplexity " + (f"{number(was.perplexity)} again" if was.perplexity == now.perplexity else _changed(was, now))
-    said += ", texts the same" if texts else ", other texts"
+    if any(texts):
+        said += ", texts the same" if texts[0] == texts[1] else ", other texts"
     if not zeros:
         said += ", zeros in other layers"
     here, there = (f"{r.provenance.device}, {r.provenance.dtype}" for r in (again, record))

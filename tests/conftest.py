@@ -48,6 +48,12 @@ def _one_seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _no_data_beside_the_project(monkeypatch):
+    """So that tests find the same on every machine; those that want the data name its folder."""
+    monkeypatch.setenv("LOTTERY_DATA", "/nowhere")
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
     """A copy of the project's notebooks and params in an empty folder, which is then the working directory."""

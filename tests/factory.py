@@ -2,21 +2,26 @@
 
 from datetime import UTC, datetime
 
-from lottery.records import Coherence, Memory, Provenance, Record, Request, Result, Sample, Speed
+from lottery.records import Memory, Provenance, Record, Request, Result, Sample, Speed, Texts
 from lottery.ticket_records import TicketRecord, TicketRequest, TicketResult
 
 _LAYERS = [f"model.layers.{block}.{kind}" for block in range(2) for kind in ("self_attn.q_proj", "mlp.up_proj")]
+BITS = {"coherent": 1.0, "degraded": 3.0, "broken": 7.5}  # a byte of a variant's texts; 1 for the dense model's, 8 for shuffled words
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def record_of(
     model, method, sparsity, perplexity=10.0, *, bits_per_byte=1.0, verdict="coherent", speed=100.0, text="Once more.", device="a CPU", parameters=1000, window_nll=None, windows=1,
-    allocation="uniform", pattern="unstructured", layers=None
+    allocation="uniform", pattern="unstructured", layers=None, quantization=None
 ) -> Record:  # fmt: skip
+    def sample(how, bits):
+        return Sample(prompt="Once upon a time", text=text, how=how, bits=bits * max(1, len(text.encode())))
+
     return Record(
         model=model,
         kind="stand-in",
         source=model,
+        quantization=quantization,
         architecture="LlamaForCausalLM",
         request=Request(
             measurement=1, checkpoint=model, text_sha256="0" * 64, method=method, sparsity=sparsity,
@@ -34,12 +39,8 @@ def record_of(
                 decode_tokens_per_second=[speed] * 3, device=device,
             ),
             memory=Memory(kind="resident memory", weights=4 * parameters, evaluation_peak=2**30, generation_peak=2**30, others=2**20),
-            coherence=Coherence(
-                verdict=verdict, reason="because", noise=0, repeated_4grams=0, distinct_2=1, known_words=1, bits_per_byte=0.3,
-                real_bits_per_byte=0.3, shuffled_bits_per_byte=3,
-            ),
             tasks={},
-            samples=[Sample(prompt="Once upon a time", text=text, how=how) for how in ("greedy", "sampled")],
+            texts=Texts(samples=[sample(how, BITS[verdict]) for how in ("greedy", "sampled")], dense=[sample("sampled", 1.0)], real=1.0, shuffled=8.0),
         ),
         provenance=Provenance(
             commit="c" * 40, dirty=False, versions={"torch": "2"}, machine="Linux", device=device, dtype="float32", dtype_reason="a CPU", memory_plan="resident", memory_reason="it fits", threads=2,

@@ -32,7 +32,7 @@ def test_what_is_no_checkpoint_is_refused_with_what_is_allowed(value):
     with pytest.raises(ParamsError) as caught:
         of(model=value)
     assert str(caught.value).startswith(
-        f"model: given {value!r}; allowed: qwen2.5-0.5b, owner/name@REVISION with the 40 digits of a commit, or a folder"
+        f"model: given {value!r}; allowed: qwen2.5-0.5b, owner/name@REVISION with the 40 digits of a commit, a folder with config.json, a .gguf file, or wheel:"
     )
 
 

@@ -1,10 +1,12 @@
+import math
+
 import psutil
 import pytest
 import torch
 
 from lottery import memory
 from lottery.corpus import corpus, prompts
-from lottery.generation import decode_bytes, generate, greedy, sampler, speed
+from lottery.generation import bits, continuations, decode_bytes, generate, greedy, sampler, speed
 from tests.test_likelihood import loaded
 
 
@@ -18,26 +20,49 @@ def test_greedy_equals_transformers_own_generate_token_by_token():
         prompt = prompt_for(tokens)
         expected = model.generate(prompt, max_new_tokens=30, min_new_tokens=30, do_sample=False, pad_token_id=0)[0, prompt.shape[1] :]
         found = generate(model, prompt, 30, greedy)
-        assert found.tokens.tolist() == expected.tolist(), name
+        assert found.tokens[0].tolist() == expected.tolist(), name
         assert min(found.prefill, found.decode) > 0
 
 
 def test_exactly_so_many_tokens_even_after_an_end_of_text():
     model, tokens = loaded("phi-2")
     found = generate(model, prompt_for(tokens), 12, lambda logits: torch.tensor([0]))
-    assert found.tokens.tolist() == [0] * 12
+    assert found.tokens.tolist() == [[0] * 12]
+
+
+@pytest.mark.parametrize("name", ["mistral-7b", "phi-2", "qwen2.5-0.5b"])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_texts_written_in_one_batch_are_those_written_alone(name, temperature):
+    """Beginnings of different lengths are padded on the left; neither that nor the company shows in a text."""
+    model, tokens = loaded(name)
+    starts = [start[:cut] for start, cut in zip(prompts(corpus("stories"), 4, 20), (30, 60, 45, 200), strict=True)]
+    together = continuations(model, tokens, starts, 20, temperature, seed=3)
+    alone = [continuations(model, tokens, [start], 20, temperature, seed=3 + i)[0] for i, start in enumerate(starts)]
+    assert [c.tokens for c in together] == [c.tokens for c in alone]
+    assert [c.beginning for c in together] == [tokens(start).input_ids for start in starts]
+    assert all(len(c.tokens) == 20 and c.text for c in together)
+
+
+def test_the_surprise_of_a_text_is_that_of_its_tokens():
+    model, tokens = loaded("phi-2")
+    found = continuations(model, tokens, prompts(corpus("stories"), 1, 20), 15, 0.7)[0]
+    ids = torch.tensor([found.beginning + found.tokens])
+    with torch.no_grad():
+        logs = model(input_ids=ids).logits[0].double().log_softmax(-1)
+    expected = -sum(float(logs[i - 1, ids[0, i]]) for i in range(len(found.beginning), ids.shape[1])) / math.log(2)
+    assert bits(model, found.beginning, found.tokens) == pytest.approx(expected, rel=1e-5)
 
 
 def test_one_seed_draws_alike_and_never_a_banned_token():
-    logits = torch.randn(50)
-    draw = lambda seed: [int(choose(logits)) for choose in [sampler(1.5, seed, banned=[3, 4])] for _ in range(200)]  # noqa: E731
+    logits = torch.randn(1, 50)
+    draw = lambda seed: [int(choose(logits)) for choose in [sampler(1.5, [seed], banned=[3, 4])] for _ in range(200)]  # noqa: E731
     assert draw(1) == draw(1) != draw(2)
     assert not {3, 4} & set(draw(1))
 
 
 def test_broken_logits_still_give_a_token():
     for value in (torch.nan, torch.inf, -torch.inf):
-        assert 0 <= int(sampler(0.7, 0, banned=[0])(torch.full((8,), value))) < 8
+        assert 0 <= int(sampler(0.7, [0], banned=[0])(torch.full((1, 8), value))) < 8
 
 
 def test_speed_times_every_repeat_as_a_whole_and_in_its_two_halves():

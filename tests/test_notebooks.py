@@ -23,8 +23,8 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_there_is_one_notebook_a_model_one_for_tickets_one_for_the_report_and_one_to_explore():
-    assert set(NOTEBOOKS) == {*MODELS, "winning-ticket", "report", "explore"}
+def test_there_is_one_notebook_a_model_one_for_all_others_one_for_tickets_one_for_the_report_and_one_to_explore():
+    assert set(NOTEBOOKS) == {*MODELS, "model", "winning-ticket", "report", "explore"}
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -45,7 +45,9 @@ def test_a_notebook_holds_no_function_no_class_and_short_cells(name):
 
 
 def test_shared_cells_are_the_same_byte_for_byte():
-    shared = {name: [(c.id, c.source) for c in NOTEBOOKS[name].cells if "shared" in c.metadata.get("tags", [])] for name in MODELS}
+    shared = {
+        name: [(c.id, c.source) for c in NOTEBOOKS[name].cells if "shared" in c.metadata.get("tags", [])] for name in [*MODELS, "model"]
+    }
     assert len(shared[MODELS[0]]) == 7
     assert all(cells == shared[MODELS[0]] for cells in shared.values())
 

@@ -39,7 +39,10 @@ def test_the_full_profile_is_the_standard_protocol_at_pinned_revisions():
         ({"window": 2048.0}, "window: given 2048.0; allowed: a whole number of tokens, 2 to 131072"),
         ({"repeats": True}, "repeats: given True; allowed: a whole number of timed repeats, 1 to 100"),
         ({"dtype": "fp16"}, "dtype: given 'fp16'; allowed: auto, float32, float16 or bfloat16"),
-        ({"checkpoints": {}}, "checkpoints: given {}; allowed: a mapping from notebook to checkpoint"),
+        ({"checkpoints": {}}, "checkpoints: given {}; allowed: a mapping from the name of a model to its checkpoint"),
+        ({"methods": ["w" * 100_000]}, "methods[0]: given 'wwwwww…"),
+        ({"x" * 100_000: 1}, "unknown key 'xxxxxx…"),
+        ({"text": {"a": ["b" * 100_000]}}, "text: given {'a': ['bbbbbb…"),
         ({"window": 1, "repeats": 0}, "window: given 1; allowed: a whole number of tokens, 2 to 131072 (and 1 more)"),
     ],
 )  # fmt: skip
@@ -48,6 +51,7 @@ def test_a_fault_is_one_line_that_names_key_given_and_allowed(change, message):
         validated({**TOY, **change})
     assert str(caught.value).startswith(message.split("…")[0]) or message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1_000, "a value of 100,000 characters was once echoed whole"
 
 
 def test_a_missing_key_is_named():
@@ -62,7 +66,10 @@ def test_a_missing_key_is_named():
 def test_an_unknown_profile_names_those_that_exist(project):
     with pytest.raises(ParamsError) as caught:
         load_profile("dmeo")
-    assert str(caught.value) == "profile: given 'dmeo'; allowed: the name of a file in params/ (demo, full, methods, ticket)"
+    assert (
+        str(caught.value)
+        == "profile: given 'dmeo'; allowed: the name of a file in params/ (demo, full, methods, real, real-models, ticket)"
+    )
 
 
 @pytest.mark.parametrize("name", ["../demo", "", 3, "Demo Profile"])

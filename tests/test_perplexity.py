@@ -24,14 +24,20 @@ def test_what_no_number_can_hold_is_infinite_and_no_crash(bad):
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():
-    """Windows drawn from a known distribution: of 200 intervals of their mean about 95% hold the true one."""
+    """Windows of which each is like its neighbour, few and many: of 400 intervals of their mean about 95% hold the true one.
+
+    Resampling single windows with plain percentiles, as was done once, held it in 79 to 90% of those with a correlation of 0.3.
+    """
     random = np.random.default_rng(1)
-    held = 0
-    for trial in range(200):
-        sample = random.normal(3.0, 1.0, size=60)
-        low, high = interval(resampled(sample, draws(f"model {trial}", 60)) / 60)
-        held += low <= 3.0 <= high
-    assert 180 <= held <= 199
+    for windows, alike in [(20, 0.0), (20, 0.3), (60, 0.3), (150, 0.2)]:
+        held = 0
+        for trial in range(400):
+            noise = random.standard_normal(windows + 20)
+            for i in range(1, len(noise)):
+                noise[i] = alike * noise[i - 1] + math.sqrt(1 - alike**2) * noise[i]
+            low, high = interval(resampled(3.0 + noise[20:], draws(f"model {trial}", windows)) / windows, windows)
+            held += low <= 3.0 <= high
+        assert 0.91 <= held / 400 <= 0.985, (windows, alike, held / 400)
 
 
 def test_draws_are_the_same_for_a_model_and_others_for_another():
@@ -44,4 +50,4 @@ def test_draws_are_the_same_for_a_model_and_others_for_another():
 def test_an_infinite_window_is_infinite_only_where_it_is_drawn():
     times = np.array([[2, 0], [1, 1]])
     assert resampled([1.0, math.nan], times).tolist() == [2.0, math.inf]
-    assert interval(np.array([1.0] * 90 + [math.inf] * 10)) == (1.0, math.inf)
+    assert interval(np.array([1.0] * 90 + [math.inf] * 10), 40) == (1.0, math.inf)

@@ -31,7 +31,7 @@ def test_a_notebook_on_stories260k(project, text):
     assert dense.perplexity < records[0.5].result.perplexity < records[0.9].result.perplexity
     if text == "stories.jsonl":
         assert dense.perplexity < 5
-        assert dense.coherence.verdict == "coherent"
+        assert dense.texts.verdict.verdict == "coherent"
 
 
 def plain_perplexity(folder, path) -> float:

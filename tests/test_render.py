@@ -19,11 +19,11 @@ HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(1)> [a](javascript
 @pytest.fixture
 def notebook(project):
     """An executed report notebook with hostile samples, made without a kernel."""
-    from lottery.figures import perplexity_over_sparsity
+    from lottery.figures import bits_over_sparsity
     from lottery.frame import frame
 
     records = sweep_of("hostile", [10, 12, 40, 900], text=HOSTILE)
-    picture = perplexity_over_sparsity(frame(records))
+    picture = bits_over_sparsity(frame(records))
     data, metadata = picture._repr_mimebundle_()
     cells = [
         nbformat.v4.new_markdown_cell("# Title of it\n\nProse with $\\frac{a}{b}$ and\n\n$$\\sum_{k=1}^{K} x_k$$"),
@@ -57,7 +57,7 @@ def test_html_is_one_file_that_asks_for_nothing(notebook, tmp_path):
     assert "secret_code_cell" in html
     assert html.count("<details") == 2, "the contents and the code"
     assert "the_parameter" not in html
-    assert 'alt="Line chart of perplexity' in html
+    assert 'alt="Line chart of bits per byte' in html
     assert "a line" in html
     assert "a library warns" not in html
 

@@ -116,7 +116,8 @@ def test_with_nothing_fetched_there_is_one_line_that_names_the_command(project, 
     run = subprocess.run([sys.executable, "-m", "lottery.run", "full"], cwd=project, env=environment, capture_output=True, text=True)
     assert run.returncode == 1
     assert run.stderr == (
-        "NotFetchedError: wikitext-2-raw is not in the Hugging Face cache; fetch it first, where there is a network: make fetch PROFILE=full\n"
+        "NotFetchedError: wikitext-2-raw is not in the Hugging Face cache; fetch it first, where there is a network: make fetch PROFILE=full;"
+        " or put its original file into the folder that LOTTERY_DATA names, as wikitext-2-raw/wiki.test.raw\n"
     )
 
 
@@ -134,4 +135,7 @@ def test_a_model_that_is_not_fetched_is_a_gap_and_the_rest_appears(toy_project, 
 def test_a_profile_that_is_not_there_is_one_line_and_exit_status_1(project):
     run = subprocess.run([sys.executable, "-m", "lottery.run", "nonsense"], cwd=project, capture_output=True, text=True)
     assert run.returncode == 1
-    assert run.stderr == "ParamsError: profile: given 'nonsense'; allowed: the name of a file in params/ (demo, full, methods, ticket)\n"
+    assert (
+        run.stderr
+        == "ParamsError: profile: given 'nonsense'; allowed: the name of a file in params/ (demo, full, methods, real, real-models, ticket)\n"
+    )

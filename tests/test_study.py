@@ -53,7 +53,7 @@ def test_the_same_seed_gives_the_same_numbers_and_texts(toy):
     first = run(toy)
     second = run(toy, profile="again")
     for a, b in zip(first.records, second.records, strict=True):
-        assert (a.result.perplexity, a.result.samples) == (b.result.perplexity, b.result.samples)
+        assert (a.result.perplexity, a.result.texts) == (b.result.perplexity, b.result.texts)
 
 
 def test_a_changed_profile_measures_only_what_is_new(toy, counted):
@@ -73,7 +73,7 @@ def test_pruning_shows_in_the_record(toy):
     )
     assert most.result.sparsity_model < most.result.sparsity_prunable
     assert dense.result.perplexity < most.result.perplexity
-    assert [sample.how for sample in dense.result.samples] == ["greedy", "greedy", "sampled", "sampled"]
+    assert [sample.how for sample in dense.result.texts.samples] == ["greedy", "greedy", "sampled", "sampled"]
     assert dense.provenance.dtype == "float32" or torch.cuda.is_available()
     assert dense.result.speed.new_tokens == 8
 

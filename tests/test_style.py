@@ -16,3 +16,25 @@ def test_a_colour_that_is_dark_enough_stays_as_it_is():
     assert style.darkened(blue, 4.5) == blue
     assert style.luminance("white") == pytest.approx(1)
     assert style.luminance("black") == 0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.95, 2.4, ["1", "1.2", "1.5", "2"]),
+        (0.9, 18, ["1", "2", "5", "10"]),
+        (15, 7e8, ["100", "1,000", "10,000", "10⁵", "10⁶", "10⁷", "10⁸"]),
+        (1e-3, 1e20, ["0.001", "10", "10⁵", "10⁹", "10¹³", "10¹⁷"]),
+        (90_000, 2_100_000, ["10⁵", "2×10⁵", "5×10⁵", "10⁶", "2×10⁶"]),
+    ],
+)
+def test_a_logarithmic_axis_has_seven_labels_at_most_and_powers_of_ten(low, high, expected):
+    """Perplexities from 20 to 500,000,000 once had 24 labels."""
+    axes = style.new_figure().subplots()
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    style.logarithmic(axes.yaxis)
+    axes.figure.canvas.draw()
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == expected
+    assert len(labels) <= style.LABELS

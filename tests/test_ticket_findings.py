@@ -22,7 +22,7 @@ ANY_MASK = {**WINNER, "random mask": [1.99, 2.0]}
 
 
 def crossing(at: float) -> dict[str, Crossing]:
-    return {"5% more": Crossing(at, math.nan, math.nan, 0.0, 1.0, [])}
+    return {"5% more": Crossing(at, at - 0.01, at + 0.01, at - 0.01, at + 0.01, [], [], 20)}
 
 
 def test_a_mean_has_students_interval():

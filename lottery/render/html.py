@@ -7,6 +7,7 @@ from nbconvert.exporters import HTMLExporter
 from traitlets import default
 
 from lottery.render.pandoc import to_html
+from lottery.render.sections import with_content
 
 
 class LotteryHTMLExporter(HTMLExporter):
@@ -31,7 +32,7 @@ class LotteryHTMLExporter(HTMLExporter):
         return True
 
     def from_notebook_node(self, nb, resources=None, **kwargs):
-        html, resources = super().from_notebook_node(nb, resources, **kwargs)
+        html, resources = super().from_notebook_node(with_content(nb), resources, **kwargs)
         return finished(html), resources
 
     def default_filters(self):

@@ -12,6 +12,7 @@ from nbconvert.exporters.exporter import Exporter
 from traitlets import default
 
 from lottery.render.pandoc import to_typst
+from lottery.render.sections import with_content
 from lottery.show import verbatim
 
 _FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -29,7 +30,7 @@ class LotteryPDFExporter(Exporter):
         return ".pdf"
 
     def from_notebook_node(self, nb, resources=None, **kwargs):
-        notebook, resources = super().from_notebook_node(nb, resources, **kwargs)
+        notebook, resources = super().from_notebook_node(with_content(nb), resources, **kwargs)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             title, subtitle, markdown = to_markdown(notebook, folder)
