@@ -39,7 +39,7 @@ stand-ins: .venv/ready
 	@$(BIN)/python -m lottery.standins.train
 
 pictures: report
-	@mkdir -p docs && cp outputs/$(PROFILE)/figures/perplexity-over-sparsity.svg docs/figure.svg
+	@mkdir -p docs && cp outputs/$(PROFILE)/figures/bits-over-sparsity.svg docs/figure.svg
 	@pdftoppm -r 75 -f 1 -l 1 -png -singlefile outputs/$(PROFILE)/report.pdf docs/report
 
 ticket-summary: $(READY)

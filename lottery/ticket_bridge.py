@@ -28,12 +28,13 @@ def at_a_cost(outcome: Outcome, arm: str = "ticket") -> dict[str, float]:
 
 
 def both_scores(outcome: Outcome, one_shot: Scores) -> pd.DataFrame:
-    """A row a model that has both: the sparsity at which one-shot pruning costs 5%, and what is lost by its ticket at the last level, as a
+    """A row a model that has both: the sparsity at which one-shot pruning costs 5%, where it is known closely, and what is lost by its ticket at the last level, as a
     multiple of the dense model's loss (a ``Mean``). Not that ticket's own 5%: good tickets cost less than that at every level."""
     rows = []
     for model in outcome.models if outcome.levels else []:
         times = mean((outcome.by_seed(model, "ticket", outcome.levels[-1]) / outcome.by_seed(model, "dense", 0)).dropna())
-        if model in one_shot and not math.isnan(times.value):
+        known = model in one_shot and (one_shot[model][LEVEL].is_number or math.isinf(one_shot[model][LEVEL].at))
+        if known and not math.isnan(times.value):
             rows.append({"model": model, "one_shot": one_shot[model][LEVEL].at, "times_dense": times})
     return pd.DataFrame(rows, columns=["model", "one_shot", "times_dense"])
 
