@@ -6,7 +6,19 @@ from functools import cached_property
 import pandas as pd
 from IPython.display import Markdown
 
-from lottery import figures, findings, layers, pareto, protocol, published, speed, tables, ticket_bridge, ticket_figures
+from lottery import (
+    figures,
+    findings,
+    layers,
+    pareto,
+    perplexity_protocols,
+    protocol,
+    published,
+    speed,
+    tables,
+    ticket_bridge,
+    ticket_figures,
+)
 from lottery.collection import Part, collect
 from lottery.files import write_whole
 from lottery.frame import frame
@@ -150,6 +162,25 @@ class Report:
             return None
         self._keep_table("published", known)
         return prose(published.told(self.records, self.profile.text))
+
+    @cached_property
+    def _protocols(self) -> dict[str, pd.DataFrame]:
+        """For each model that was scored by several protocols, what each gave."""
+        records = {m.name: perplexity_protocols.recorded(self.folder / m.name, self.profile.window) for m in self.models}
+        return {name: perplexity_protocols.frame(found) for name, found in records.items() if found}
+
+    def protocols(self) -> Markdown | None:
+        """Why a perplexity differs from the paper's: the same dense model by every protocol that people use."""
+        for name, data in self._protocols.items():
+            self._keep_table(f"protocols-{name}", data)
+        told = [perplexity_protocols.told(name, data) for name, data in self._protocols.items()]
+        return prose(*told) if told else None
+
+    def protocols_figure(self) -> Picture | None:
+        """The protocols of the first model that has any."""
+        for name, data in self._protocols.items():
+            return self._keep_figure(f"protocols-{name}", perplexity_protocols.picture(name, data))
+        return None
 
     def _keep_figure(self, name: str, picture: Picture | None) -> Picture | None:
         if picture:

@@ -109,7 +109,7 @@ def write_report(profile: Profile, step: str) -> list[Path]:
     """Runs the report notebook and renders it, unless nothing changed. **Returns** the files that are there, and names them."""
     folder = outputs(profile.profile)
     html, pdf, stamp = folder / "report.html", folder / "report.pdf", folder / "report.stamp"
-    inputs = sorted([*folder.glob("*/records/*.json"), *folder.glob("*/state.json")])
+    inputs = sorted([*folder.glob("*/records/*.json"), *folder.glob("*/state.json"), *folder.glob("*/protocols/*.json")])
     wanted = _stamp(profile, "report", *inputs)
     if html.exists() and pdf.exists() and stamp.exists() and stamp.read_text() == wanted:
         say(f"{step} report: nothing changed")

@@ -28,8 +28,9 @@ def at_a_cost(outcome: Outcome, arm: str = "ticket") -> dict[str, float]:
 
 
 def both_scores(outcome: Outcome, one_shot: Scores) -> pd.DataFrame:
-    """A row a model that has both: the sparsity at which one-shot pruning costs 5%, where it is known closely, and what is lost by its ticket at the last level, as a
-    multiple of the dense model's loss (a ``Mean``). Not that ticket's own 5%: good tickets cost less than that at every level."""
+    """A row a model that has both: the sparsity at which one-shot pruning costs 5%, where it is known closely, and what is lost by its
+    ticket at the last level, as a multiple of the dense model's loss (a ``Mean``). Not that ticket's own 5%: good tickets cost less than
+    that at every level."""
     rows = []
     for model in outcome.models if outcome.levels else []:
         times = mean((outcome.by_seed(model, "ticket", outcome.levels[-1]) / outcome.by_seed(model, "dense", 0)).dropna())

@@ -8,9 +8,11 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from lottery import corpus as module
+from lottery import fetch
 from lottery.corpus import Corpus, corpus, prompts, windows
 from lottery.errors import LotteryError, NotFetchedError, ParamsError
 from lottery.loading import tokenizer
+from lottery.params import load_profile
 from tests.conftest import need_data
 from tests.test_checkpoints import of
 
@@ -122,3 +124,21 @@ def test_prompts_are_the_same_words_for_every_model():
     one_row = Corpus("t", (" ".join(f"w{i}" for i in range(100)),))
     assert prompts(one_row, 2, 3) == ["w0 w1 w2", "w47 w48 w49"]
     assert prompts(Corpus("t", ("only a few words",)), 2, 10) == ["only a few words"] * 2
+
+
+def test_without_a_hub_the_original_file_is_the_same_text(monkeypatch, tmp_path):
+    """A machine without the hub scores WikiText-2 from its original file, and nothing else is taken for it."""
+    data = need_data()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("LOTTERY_DATA", str(data))
+    corpus.cache_clear()
+    assert corpus("wikitext-2-raw").sha256 == corpus(str(data / "wikitext-2-raw" / "wiki.test.raw")).sha256
+    assert "Salesforce/wikitext" not in {d.repository for d in fetch.downloads(load_profile("full"))}
+    (tmp_path / "wikitext-2-raw").mkdir()
+    original = (data / "wikitext-2-raw" / "wiki.test.raw").read_bytes()
+    (tmp_path / "wikitext-2-raw" / "wiki.test.raw").write_bytes(original.replace(b"Robert", b"Rupert", 1))
+    monkeypatch.setenv("LOTTERY_DATA", str(tmp_path))
+    corpus.cache_clear()
+    with pytest.raises(NotFetchedError, match="or put its original file into the folder that LOTTERY_DATA names, as wikitext-2-raw/wiki"):
+        corpus("wikitext-2-raw")
+    corpus.cache_clear()
