@@ -53,7 +53,7 @@ def bits_over_sparsity(data: pd.DataFrame) -> Picture:
             name, (0, level), xycoords=("axes fraction", "data"), textcoords="offset points", xytext=(4, 3), fontsize=8, color=".35"
         )
     style.label_ends(axes, ends)
-    ticks = _apart(_shared(data))
+    ticks = _apart(_named(data))
     axes.set_xticks(ticks, [percent(t) if t else "dense" for t in ticks])
     axes.set_xlim(-0.03, max([*data["sparsity"], 0.5]) + 0.02)
     style.logarithmic(axes.yaxis)
@@ -88,7 +88,7 @@ def methods_compared(data: pd.DataFrame) -> Picture:
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
     colours = dict(zip(methods, style.colours(len(methods)), strict=True))
     markers = dict(zip(methods, itertools.cycle(style.MARKERS), strict=False))
-    ticks = _apart(_shared(shown), 0.1)
+    ticks = _apart(_named(shown), 0.1)
     handles = {}
     for panel, model in zip(panels, models, strict=False):
         for (method, label), points in shown[shown["model"] == model].groupby(["base_method", "method"], sort=False):
@@ -130,10 +130,9 @@ def methods_compared(data: pd.DataFrame) -> Picture:
     return Picture(figure, caption, alt)
 
 
-def _shared(data: pd.DataFrame) -> list[float]:
-    """The sparsities at which most was measured: those of the profile, not what a bisection added for one model or another."""
-    counts = data.groupby("sparsity").size()
-    return list(counts.index[(counts == counts.max()) | (counts.index == 0)])
+def _named(data: pd.DataFrame) -> list[float]:
+    """The sparsities that the profile names, not those that a bisection added for one model or another and that were scored only."""
+    return list(data.loc[data["verdict"].notna(), "sparsity"].unique())
 
 
 def _apart(sparsities, least: float = 0.06) -> list[float]:

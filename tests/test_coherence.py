@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from benchmarks.coherence import TUNED, compared, confusion, read, summary
-from lottery.coherence import VERDICTS, bits_of_new_text, distinct, verdict, yardsticks
+from lottery.coherence import BROKEN, DEGRADED, VERDICTS, bits_of_new_text, distinct, verdict, yardsticks
 from lottery.corpus import corpus, prompts
 from lottery.generation import bits, bits_per_byte, continuations
 from lottery.methods import Variant
 from lottery.pruning import prune
 from tests.conftest import ROOT
 from tests.test_likelihood import loaded
+from tests.test_notebooks import NOTEBOOKS
 
 TEXT = corpus("stories").text
 STARTS = prompts(corpus("stories"), 12, 30)
@@ -118,7 +119,12 @@ def test_verdicts_are_those_of_a_reader():
 def test_the_page_of_the_comparison_is_what_the_labels_say():
     data = read()
     assert (ROOT / "docs" / "coherence.md").read_text() == summary(data)
-    assert confusion(compared(data)).count("\n") == 4
+    unseen = compared(data)
+    table = confusion(unseen[~unseen["model"].isin(TUNED)])
+    assert table.count("\n") == 4
+    method = next(c.source for c in NOTEBOOKS["report"].cells if c.source.startswith("## Method"))
+    assert table in method, "the report's method has the same table"
+    assert f"{DEGRADED} texts are coherent, beyond {BROKEN:.2f} broken" in method
 
 
 def test_yardsticks_are_stretches_of_the_text_and_the_same_words_shuffled():

@@ -127,7 +127,7 @@ def test_tasks_change_nothing_that_was_measured_without_them(toy, endings):
         study.sweep()
     for one, other in zip(plain.records, asked.records, strict=True):
         assert one.result.window_nll == other.result.window_nll
-        assert one.result.samples == other.result.samples
+        assert one.result.texts == other.result.texts
 
 
 @pytest.mark.tasks
