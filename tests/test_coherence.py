@@ -119,10 +119,10 @@ def test_verdicts_are_those_of_a_reader():
 def test_the_page_of_the_comparison_is_what_the_labels_say():
     data = read()
     assert (ROOT / "docs" / "coherence.md").read_text() == summary(data)
-    unseen = compared(data)
-    table = confusion(unseen[~unseen["model"].isin(TUNED)])
+    variants = compared(data)
+    table = confusion(variants[~variants["model"].isin(TUNED)])
     assert table.count("\n") == 4
-    method = next(c.source for c in NOTEBOOKS["report"].cells if c.source.startswith("## Method"))
+    method = next(c.source for c in NOTEBOOKS["report"].cells if c.source.startswith("## Method\n"))
     assert table in method, "the report's method has the same table"
     assert f"{DEGRADED} texts are coherent, beyond {BROKEN:.2f} broken" in method
 
