@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from lottery import perplexity_protocols
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus, corpus_identity
 from lottery.errors import LotteryError
@@ -37,7 +38,8 @@ def collect(profile: Profile, name: str) -> Part:
     except LotteryError as error:
         return Part(name, [], 0, inline(str(error)))
     records = [record for request in wanted if (record := read_record(folder, request))]
-    return Part(name, records, len(wanted), _problem(folder, [record.request for record in records], wanted))
+    problem = _problem(folder, [record.request for record in records], wanted) or perplexity_protocols.missing(folder, profile)
+    return Part(name, records, len(wanted), problem)
 
 
 def _tickets(profile: Profile, folder: Path) -> Part:

@@ -88,6 +88,9 @@ class Profile(BaseModel):
         False,
         description="true or false: whether sparsities are added until it is known within 2.5 points where bits rise by 5% and double",
     )
+    protocols: bool = Field(
+        False, description="true or false: whether the dense model is also scored by every other protocol of perplexity that people use"
+    )
     calibration_text: str | None = Field(
         None, description="'training-stories', 'c4', or the path of a .txt, .raw or .jsonl file; not the text that is scored", min_length=1
     )

@@ -1,6 +1,7 @@
 """Why a perplexity differs from the paper's: the protocols by which people score one model on one text, and what each gave here.
 
-The standard one is that of GPTQ, SparseGPT and Wanda; every other differs from it in one thing. All score the same stretch of text.
+The standard one is that of GPTQ, SparseGPT and Wanda; every other differs from it in one thing, but for those of two tools. All score the
+same stretch of text.
 """
 
 import math
@@ -12,19 +13,21 @@ import seaborn as sns
 from pydantic import BaseModel, ConfigDict
 
 from lottery import style
+from lottery.params import Profile
 from lottery.perplexity import exp
 from lottery.records import Provenance, read_json
 from lottery.show import Picture, prose, table
 from lottery.tables import number
 
-MEASUREMENT = 1  # raised whenever a number here means something else
+MEASUREMENT = 2  # raised whenever a number here means something else
 FOLDER = "protocols"
-STANDARD = "the standard protocol"
+STANDARD, WHOLE, LLAMA_CPP = "the standard protocol", "the whole text", "llama.cpp's default"
 
 
 class Protocol(BaseModel):
     """One way to score a text. ``window``: tokens. ``overlap``: windows advance by half of themselves, and only tokens count that no window
-    before has scored. ``joined``: what is tokenized in one piece. ``prefix``: each window begins with a beginning-of-sequence token."""
+    before has scored. ``second_half``: of each window only that is scored. ``joined``: what is tokenized in one piece. ``prefix``: each
+    window begins with a beginning-of-sequence token. ``whole``: all of the text is scored, whatever stretch the others score."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,8 +35,10 @@ class Protocol(BaseModel):
     used_by: str
     window: int
     overlap: bool = False
+    second_half: bool = False
     joined: Literal["blank lines", "as it is", "lines", "pages"] = "blank lines"
     prefix: bool = False
+    whole: bool = False
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
@@ -49,11 +54,13 @@ class Request(BaseModel):
 
 
 class Result(BaseModel):
-    """``windows``: nats and scored tokens of each window; ``words``: of the stretch. ``skipped``: why it was not measured, else empty."""
+    """``windows``: nats and scored tokens of each window; ``tokens`` and ``words`` of the text that they were cut from. ``skipped``: why it
+    was not measured, else empty."""
 
     model_config = ConfigDict(ser_json_inf_nan="strings")
 
     windows: list[tuple[float, int]]
+    tokens: int
     words: int
     seconds: float
     skipped: str = ""
@@ -70,36 +77,50 @@ class ProtocolRecord(BaseModel):
     provenance: Provenance
 
 
-def protocols(window: int) -> list[Protocol]:
-    """All protocols beside the standard one with windows of ``window`` tokens; those with other windows have a quarter, half and twice."""
+def protocols(window: int, max_windows: int | None) -> list[Protocol]:
+    """All protocols beside the standard one with windows of ``window`` tokens; those with other windows have a quarter, half and twice.
+    Where a stretch of ``max_windows`` is scored only, the standard one is also that of the whole text."""
     quarter, half, twice = window // 4, window // 2, 2 * window
-    return [
+    found = [
         Protocol(name=STANDARD, used_by="GPTQ, SparseGPT, Wanda, this study", window=window),
-        Protocol(name=f"windows of {quarter:,}", used_by="quick checks; llama.cpp's default length", window=quarter),
+        Protocol(name=WHOLE, used_by="papers", window=window, whole=True),
+        Protocol(name=f"windows of {quarter:,}", used_by="quick checks", window=quarter),
         Protocol(name=f"windows of {half:,}", used_by="GPT-2's length", window=half),
         Protocol(name=f"windows of {twice:,}", used_by="Llama-2's length, in Wanda's README", window=twice),
         Protocol(
             name=f"windows of {half:,}, half overlapping", used_by="the Hugging Face guide to perplexity", window=half, overlap=True
         ),
         Protocol(name=f"windows of {window:,}, half overlapping", used_by="papers with sliding windows", window=window, overlap=True),
-        Protocol(name="the file as it is", used_by="llama.cpp", window=window, joined="as it is"),
+        Protocol(name="the file as it is", used_by="scripts that read wiki.test.raw", window=window, joined="as it is"),
         Protocol(name="line by line", used_by="scripts that map a tokenizer over a dataset", window=window, joined="lines"),
         Protocol(name="page by page, detokenized", used_by="lm-evaluation-harness, per word", window=window, joined="pages"),
-        Protocol(name="a beginning-of-sequence token", used_by="llama.cpp, and whoever's tokenizer adds one", window=window, prefix=True),
+        Protocol(
+            name=LLAMA_CPP, used_by=f"llama.cpp: windows of {quarter:,}, their second half, the file as it is", window=quarter,
+            joined="as it is", second_half=True,
+        ),
+        Protocol(name="a beginning-of-sequence token", used_by="whoever's tokenizer adds one", window=window, prefix=True),
         Protocol(name="bfloat16", used_by="most, on a recent GPU", window=window, dtype="bfloat16"),
         Protocol(name="float16", used_by="most, on a T4 or V100", window=window, dtype="float16"),
     ]  # fmt: skip
+    return [protocol for protocol in found if max_windows or not protocol.whole]
 
 
 PARTS = {"the first window alone": 1, "the first 12 windows": 12, "the first 40 windows": 40}
 
 
-def recorded(folder: Path, window: int) -> list[ProtocolRecord]:
-    """What is recorded of a model in its folder, in the order of the protocols."""
-    found = [read_json(ProtocolRecord, path) for path in (folder / FOLDER).glob("*.json")]
-    order = [protocol.name for protocol in protocols(window)]
-    known = [record for record in found if record and record.request.measurement == MEASUREMENT and record.request.protocol.name in order]
-    return sorted(known, key=lambda record: order.index(record.request.protocol.name))
+def recorded(folder: Path, profile: Profile) -> list[ProtocolRecord]:
+    """What is recorded of a model in its folder under a profile, in the order of the protocols."""
+    found = {r.request.protocol: r for path in (folder / FOLDER).glob("*.json") if (r := read_json(ProtocolRecord, path))}
+    wanted = protocols(profile.window, profile.max_windows)
+    return [found[p] for p in wanted if p in found and found[p].request.measurement == MEASUREMENT]
+
+
+def missing(folder: Path, profile: Profile) -> str:
+    """What is missing of the protocols that a profile asks for, in one sentence; empty where nothing is."""
+    if not profile.protocols:
+        return ""
+    wanted, count = len(protocols(profile.window, profile.max_windows)), len(recorded(folder, profile))
+    return "" if count == wanted else f"{count} of {wanted} protocols are recorded; it goes on when it is run again."
 
 
 def frame(records: list[ProtocolRecord]) -> pd.DataFrame:
@@ -108,32 +129,39 @@ def frame(records: list[ProtocolRecord]) -> pd.DataFrame:
     rows = []
     for record in records:
         protocol, result = record.request.protocol, record.result
-        rows.append(_row(protocol.name, protocol.used_by, result.windows, result.words, result.skipped))
+        name = f"{WHOLE}, {len(result.windows)} windows" if protocol.whole else protocol.name
+        rows.append(_row(name, protocol.used_by, result.windows, result.words / max(result.tokens, 1), result.skipped))
         if protocol.name != STANDARD or result.skipped:
             continue
         for name, count in PARTS.items():
             if count < len(result.windows):
-                rows.append(_row(name, "whoever is in a hurry", result.windows[:count], 0))
+                rows.append(_row(name, "whoever is in a hurry", result.windows[:count]))
         singles = [_perplexity([window]) for window in result.windows]
         mean = sum(singles) / len(singles)
-        rows.append({**_row("mean of the windows' perplexities", "scripts that average last", result.windows, 0), "perplexity": mean})
-    found = pd.DataFrame(rows, columns=["protocol", "used_by", "perplexity", "per_word", "tokens", "skipped"])
+        rows.append({**_row("mean of the windows' perplexities", "scripts that average last", result.windows), "perplexity": mean})
+    found = pd.DataFrame(rows, columns=["protocol", "used_by", "perplexity", "per_word", "windows", "tokens", "skipped"])
     standard = found.loc[found["protocol"] == STANDARD, "perplexity"]
     found["change"] = found["perplexity"] / standard.iloc[0] - 1 if len(standard) else math.nan
     return found
 
 
-def _row(name: str, used_by: str, windows: list[tuple[float, int]], words: int, skipped: str = "") -> dict:
-    per_word = exp(sum(nats for nats, _ in windows) / words) if words and windows else math.nan
-    tokens = sum(count for _, count in windows)
+def _row(name: str, used_by: str, windows: list[tuple[float, int]], words_a_token: float = 0, skipped: str = "") -> dict:
+    nats, tokens = sum(nats for nats, _ in windows), sum(count for _, count in windows)
+    per_word = exp(nats / tokens / words_a_token) if words_a_token and tokens else math.nan
     return {
-        "protocol": name, "used_by": used_by, "perplexity": _perplexity(windows), "per_word": per_word, "tokens": tokens, "skipped": skipped
+        "protocol": name, "used_by": used_by, "perplexity": _perplexity(windows), "per_word": per_word, "windows": len(windows),
+        "tokens": tokens, "skipped": skipped,
     }  # fmt: skip
 
 
 def _perplexity(windows: list[tuple[float, int]]) -> float:
     tokens = sum(count for _, count in windows)
     return exp(sum(nats for nats, _ in windows) / tokens) if tokens else math.nan
+
+
+def change(share: float) -> str:
+    """A relative change in per cent, without a sign where it is none."""
+    return "0.0%" if abs(share) < 0.0005 else f"{100 * share:+.1f}%"
 
 
 def told(model: str, data: pd.DataFrame) -> str:
@@ -146,17 +174,19 @@ def told(model: str, data: pd.DataFrame) -> str:
         {
             "Protocol": row.protocol,
             "Perplexity": number(row.perplexity) if not row.skipped else "–",
-            "Against the standard": f"{100 * row.change:+.1f}%" if row.change and not row.skipped else "",
+            "Against the standard": change(row.change) if row.protocol != STANDARD and not row.skipped else "",
             "Per word": number(row.per_word) if pd.notna(row.per_word) else "",
             "Who scores so": row.skipped or row.used_by,
         }
         for row in data.itertuples()
     ]
     sentence = (
-        f"**{model}**, dense: the same model on the same stretch of text has a perplexity of {number(low.perplexity)} ({low.protocol}) or"
+        f"**{model}**, dense: the same model on the same text has a perplexity of {number(low.perplexity)} ({low.protocol}) or"
         f" {number(high.perplexity)} ({high.protocol}), and all between. A figure without its protocol says nothing."
     )
-    caption = f"{model}: its dense perplexity by protocol. Each differs from the standard one in one thing."
+    count = data.loc[data["protocol"] == STANDARD, "windows"]
+    scored = f" The standard one scored {count.iloc[0]} windows, and the others the same stretch of text." if len(count) else ""
+    caption = f"{model}: its dense perplexity by protocol.{scored}"
     return prose(sentence, table(rows, "Perplexity|Against the standard|Per word", caption)).data
 
 

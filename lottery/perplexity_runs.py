@@ -6,6 +6,9 @@ import re
 import sys
 import time
 from datetime import datetime
+from typing import NamedTuple
+
+from accelerate.utils.memory import should_reduce_batch_size
 
 from lottery import loading
 from lottery.checkpoints import checkpoint
@@ -13,6 +16,7 @@ from lottery.corpus import Corpus, corpus, windows
 from lottery.errors import LotteryError
 from lottery.files import write_whole
 from lottery.generation import bits
+from lottery.lifecycle import check_stop
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs
 from lottery.perplexity_protocols import FOLDER, MEASUREMENT, Protocol, ProtocolRecord, Request, Result, protocols
@@ -43,26 +47,39 @@ def pieces(text: Corpus, joined: str) -> list[str]:
     """What is tokenized in one piece each."""
     if joined == "blank lines":
         return [text.text]
-    if joined == "as it is":
-        return ["".join(row or "\n" for row in text.rows)]
     if joined == "lines":
         return [row.strip() for row in text.rows if row.strip()]
+    if joined == "as it is":
+        return ["".join(map(_line, text.rows))]
     pages: list[list[str]] = [[]]
     for row in text.rows:
         if _HEADING.match(row):
             pages.append([])
-        pages[-1].append(row or "\n")
-    return [detokenized("".join(page)) for page in pages if "".join(page).strip()]
+        pages[-1].append(_line(row))
+    return [page for page in map("".join, pages) if page.strip()]
 
 
-def detokenized(text: str) -> str:
-    """WikiText's spaced-out signs put back where writers put them, in the manner of lm-evaluation-harness."""
-    text = re.sub(r" ?@([-,.])@ ?", r"\1", text)  # numbers and compounds
-    text = re.sub(r" ([.,:;!?)\]}])", r"\1", text)
-    text = re.sub(r"([(\[{]) ", r"\1", text)
-    text = re.sub(r'" ([^"\n]*?) "', r'"\1"', text)
-    text = re.sub(r" '(s|t|re|ve|ll|d|m)\b", r"'\1", text)
-    return re.sub(r" ?\n ?", "\n", text)
+def _line(row: str) -> str:
+    """A row as WikiText's file has it, where a blank line holds a space."""
+    return row if row.endswith("\n") else f"{row or ' '}\n"
+
+
+def detokenized(page: str) -> str:
+    """A page of WikiText with its signs where writers put them, by the rules of lm-evaluation-harness's task, oddities included."""
+    for pattern, replacement in _RULES:
+        page = re.sub(pattern, replacement, page)
+    return page
+
+
+# In this order. Some do more than was meant, such as the apostrophes that are taken for quotation marks: that is the protocol.
+_RULES = [
+    (r"s '", "s'"),
+    (r" @([-,.])@ ", r"\1"),  # numbers and compounds
+    *[(rf" {re.escape(sign)} ", f"{sign} ") for sign in ":;.!?,"],
+    *[(rf"{a}\s*([^{b}]*?)\s*{b}", rf"{a[-1]}\1{b[-1]}") for a, b in ((r"\(", r"\)"), (r"\[", r"\]"), ("{", "}"), ('"', '"'), ("'", "'"))],
+    ("= = = =", "===="), ("= = =", "==="), ("= =", "=="),
+    (" ° ", "°"), (" \n", "\n"), ("\n ", "\n"), (" N ", " 1 "), (" 's", "'s"),
+]  # fmt: skip
 
 
 def cut(ids: list[int], protocol: Protocol, prefix: int | None) -> list[tuple[list[int], list[int]]]:
@@ -70,55 +87,69 @@ def cut(ids: list[int], protocol: Protocol, prefix: int | None) -> list[tuple[li
 
     The rest of a long piece that fills no window is dropped, as is usual, where the text is one piece; lines and pages are scored whole.
     """
-    size, long = protocol.window, protocol.joined in ("blank lines", "as it is")
+    size, half = protocol.window, protocol.window // 2
+    starts = range(0, len(ids), size)
     if protocol.overlap:
         found, scored = [], 1
-        for start in range(0, len(ids), size // 2):
+        for start in range(0, len(ids), half):
             stop = min(start + size, len(ids))
             found.append((ids[start:scored], ids[scored:stop]))
             scored = stop
             if stop == len(ids):
                 break
         return [pair for pair in found if pair[1]]
-    if protocol.prefix or protocol.joined == "pages":  # every token is scored, after the prefix or the token before
-        first = ids[:1] if prefix is None else [prefix]
-        rest = ids[1:] if prefix is None else ids
-        steps = range(0, len(rest), size - 1)
-        found = [(first if start == 0 or protocol.prefix else rest[start - 1 : start], rest[start : start + size - 1]) for start in steps]
-    else:
-        found = [(ids[start : start + 1], ids[start + 1 : start + size]) for start in range(0, len(ids), size)]
-    return [(context, scored) for context, scored in found if scored and (not long or len(scored) == size - 1)]
+    if protocol.joined == "pages":  # every token is scored, a page's last window with as much context as fits
+        ends = [min(start + size, len(ids)) for start in starts]
+        contexts = [ids[stop - size - 1 : start] if start else [prefix] for start, stop in zip(starts, ends, strict=True)]
+        return [(context, ids[start:stop]) for context, start, stop in zip(contexts, starts, ends, strict=True)]
+    if protocol.second_half:
+        found = [(ids[start : start + half + 1], ids[start + half + 1 : start + size]) for start in starts if start + size <= len(ids)]
+        return [([prefix, *context[1:]] if prefix is not None else context, scored) for context, scored in found]
+    if protocol.prefix:
+        return [([prefix], rest) for start in range(0, len(ids), size - 1) if len(rest := ids[start : start + size - 1]) == size - 1]
+    long = protocol.joined in ("blank lines", "as it is")
+    pairs = [(ids[start : start + 1], ids[start + 1 : start + size]) for start in starts]
+    return [(context, scored) for context, scored in pairs if scored and (not long or len(scored) == size - 1)]
 
 
 def measure(profile: Profile) -> list[ProtocolRecord]:
     """Scores the model that a profile names by every protocol that is not recorded yet. A protocol that this model cannot be scored by is
     recorded as skipped, with its reason.
 
-    **Raises** ``LotteryError`` as a study of the model does.
+    **Raises** ``LotteryError`` as a study of the model does, ``StoppedError`` between protocols.
     """
     model_of = checkpoint(profile).check()
-    tokenizer, text = loading.tokenizer(model_of), corpus(profile.text)
-    scored, folder = stretch(tokenizer, text, profile.window, profile.max_windows), outputs(profile.profile) / profile.model_name / FOLDER
+    tokenizer, whole = loading.tokenizer(model_of), corpus(profile.text)
+    part, folder = stretch(tokenizer, whole, profile.window, profile.max_windows), outputs(profile.profile) / profile.model_name
     skeleton = loading.skeleton(model_of)
     longest = getattr(skeleton.config, "max_position_embeddings", None) or math.inf
-    found, loaded = [], {}
-    for number_, protocol in enumerate(protocols(profile.window), 1):
-        request = Request(measurement=MEASUREMENT, checkpoint=model_of.identity, text_sha256=scored.sha256, protocol=protocol)
-        path = folder / f"{re.sub(r'[^a-z0-9]+', '-', protocol.name)}.json"
+    wanted, found, loaded = protocols(profile.window, profile.max_windows), [], {}
+    for protocol in wanted:
+        text = whole if protocol.whole else part
+        request = Request(measurement=MEASUREMENT, checkpoint=model_of.identity, text_sha256=text.sha256, protocol=protocol)
+        path = folder / FOLDER / f"{re.sub(r'[^a-z0-9]+', '-', protocol.name)}.json"
         record = read_json(ProtocolRecord, path)
         if record is None or record.request != request:
+            check_stop(folder, len(found), len(wanted))
             started, began = datetime.now().astimezone(), time.monotonic()
             plan = loading.plan(profile.model_copy(update={"dtype": protocol.dtype, "memory": "resident"}), skeleton)
-            skipped = _impossible(protocol, longest, tokenizer)
-            if not skipped and protocol.dtype not in loaded:
-                loaded = {protocol.dtype: loading.load(model_of, plan)}  # one at a time
-            sums = [] if skipped else _score(loaded[protocol.dtype], tokenizer, scored, protocol)
-            result = Result(windows=sums, words=len(scored.text.split()), seconds=time.monotonic() - began, skipped=skipped)
+            scored, skipped = Scored([], 0, 0), _impossible(protocol, longest, tokenizer)
+            if not skipped:
+                try:
+                    if protocol.dtype not in loaded:
+                        loaded.clear()  # one at a time
+                        loaded[protocol.dtype] = loading.load(model_of, plan)
+                    scored = _score(loaded[protocol.dtype], tokenizer, text, protocol)
+                except (RuntimeError, MemoryError) as error:
+                    if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                        raise
+                    skipped = f"out of memory on {plan.device}"
+            result = Result(**scored._asdict(), seconds=time.monotonic() - began, skipped=skipped)
             record = ProtocolRecord(model=profile.model_name, request=request, result=result, provenance=provenance(plan, started))
             write_whole(path, record.model_dump_json(indent=1) + "\n")
-        said = record.result.skipped or f"{number(record.result.perplexity)} ({record.result.seconds:.0f} s)"
-        print(f"{profile.model_name}: {number_} of {len(protocols(profile.window))}, {protocol.name}: {said}", flush=True)
         found.append(record)
+        said = record.result.skipped or f"{number(record.result.perplexity)} ({record.result.seconds:.0f} s)"
+        print(f"{profile.model_name}: {len(found)} of {len(wanted)}, {protocol.name}: {said}", flush=True)
     return found
 
 
@@ -126,19 +157,42 @@ def _impossible(protocol: Protocol, longest: float, tokenizer) -> str:
     """Why a model cannot be scored by a protocol; empty where it can."""
     if protocol.window > longest:
         return f"the model was made for at most {longest:,} tokens"
+    if protocol.joined == "pages" and _prefix(tokenizer, protocol) is None:
+        return "its tokenizer has no token that a page could follow"
     return "its tokenizer has no beginning-of-sequence token" if protocol.prefix and tokenizer.bos_token_id is None else ""
 
 
-def _score(model, tokenizer, text: Corpus, protocol: Protocol) -> list[tuple[float, int]]:
-    """Nats and scored tokens of each window."""
-    sums, first = [], tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    for piece in pieces(text, protocol.joined):
-        own = not protocol.prefix and protocol.joined in ("blank lines", "as it is")  # what a tokenizer adds by itself, as in the study
-        ids = tokenizer(piece, add_special_tokens=own, verbose=False).input_ids
+def _prefix(tokenizer, protocol: Protocol) -> int | None:
+    """The token in front of a window: for llama.cpp's protocol only where the tokenizer adds one by itself, as it does."""
+    first = tokenizer.bos_token_id
+    if protocol.second_half:
+        return first if tokenizer("").input_ids[:1] == [first] else None
+    return tokenizer.eos_token_id if first is None else first
+
+
+class Scored(NamedTuple):
+    """``windows``: nats and scored tokens of each; ``tokens`` and ``words`` of the text that they were cut from."""
+
+    windows: list[tuple[float, int]]
+    tokens: int
+    words: int
+
+
+def _score(model, tokenizer, text: Corpus, protocol: Protocol) -> Scored:
+    found, tokens, first = [], 0, _prefix(tokenizer, protocol)
+    given = pieces(text, protocol.joined)
+    pages = protocol.joined == "pages"
+    for piece in map(detokenized, given) if pages else given:
+        ids = tokenizer(
+            piece, add_special_tokens=not protocol.prefix, verbose=False
+        ).input_ids  # else what it adds by itself, as in the study
+        tokens += len(ids)
         for context, scored in cut(ids, protocol, first):
             nats = bits(model, context, scored) * math.log(2)
-            sums.append((nats if math.isfinite(nats) else math.inf, len(scored)))
-    return sums
+            found.append((nats if math.isfinite(nats) else math.inf, len(scored)))
+    # The harness counts the words of its pages before it detokenizes them, and empty ones at their ends.
+    words = sum(len(re.split(r"\s+", page)) for page in given) if pages else len(text.text.split())
+    return Scored(found, tokens, words)
 
 
 def main() -> int:

@@ -1,15 +1,21 @@
 """What others have published on pruned models, beside what was measured here. ``published.csv`` holds each figure with its protocol,
 its source, and whether that is the primary one."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
 
+from lottery import perplexity_protocols
+from lottery.perplexity_protocols import LLAMA_CPP, change
 from lottery.records import Record
 from lottery.show import prose, table
 from lottery.tables import number, percent
 
 WIKITEXT = "wikitext-2-raw"
+STANDARD = "2048"  # the whole test in windows of 2048 tokens, as the file of published figures has it
+PROTOCOLS = {"4096": "windows of 4,096", "llama.cpp ctx512 half-window": LLAMA_CPP}  # of that file: their names among those measured here
+NEAR = 0.05  # how far a change may lie from a published one that it is to explain
 TEAM = "ROSIE team"  # whose first table this study measures again
 
 
@@ -61,6 +67,48 @@ def told(records: list[Record], text: str) -> str:
         _of_the_first_table(),
         _of_methods(),
     ).data
+
+
+def by_protocol(measured: dict[str, pd.DataFrame]) -> str:
+    """What published dense figures by other protocols are to the full test's in windows of 2048, beside what the same protocol changes in
+    the models that were scored by it here; and which protocol may be behind a figure that does not say its own.
+
+    **Arguments**: for each model scored here, its frame of protocols.
+    """
+    dense = figures().query("method == 'dense'")
+    rows, said = [], []
+    for model, own in dense.groupby("model", sort=False):
+        standard = own.loc[own["protocol"] == STANDARD, "perplexity"]
+        for row in own[own["protocol"] != STANDARD].itertuples() if len(standard) else ():
+            share, name = row.perplexity / standard.iloc[0] - 1, PROTOCOLS.get(row.protocol.split(";")[0])
+            here = [(m, protocol, value) for m, data in measured.items() for protocol, value in _changes(data) if name in (None, protocol)]
+            if not here:
+                continue
+            near = min(here, key=lambda found: abs(found[2] - share))
+            shown = here if name else [near]
+            rows.append(
+                {
+                    "Published": f"{model}, {number(row.perplexity)}",
+                    "Protocol": row.protocol,
+                    "Against 2048": change(share),
+                    "Here": "; ".join(f"{change(value)} ({m}{'' if name else ', ' + protocol})" for m, protocol, value in shown),
+                    "Source": row.source,
+                }
+            )
+            if not name:
+                least = "comes near is" if abs(near[2] - share) <= NEAR else "comes nearest, and is not near, is"
+                said.append(
+                    f"{model}'s {number(row.perplexity)} is {change(share)} against the full test's {number(standard.iloc[0])}, and its"
+                    f" source does not say of which part. What {least} {near[1]}, {change(near[2])} on {near[0]}."
+                )
+    caption = "Published dense perplexities by another protocol than the full test's, and what that protocol changes here."
+    return prose(table(rows, "Against 2048", caption), " ".join(said)).data if rows else ""
+
+
+def _changes(data: pd.DataFrame) -> list[tuple[str, float]]:
+    """Each other protocol's change of the perplexity, where it was measured."""
+    other = data[(data["skipped"] == "") & (data["protocol"] != perplexity_protocols.STANDARD) & data["change"].map(math.isfinite)]
+    return list(zip(other["protocol"], other["change"], strict=True))
 
 
 def _of_the_difference(found: pd.DataFrame, records: list[Record]) -> str:

@@ -166,7 +166,7 @@ class Report:
     @cached_property
     def _protocols(self) -> dict[str, pd.DataFrame]:
         """For each model that was scored by several protocols, what each gave."""
-        records = {m.name: perplexity_protocols.recorded(self.folder / m.name, self.profile.window) for m in self.models}
+        records = {m.name: perplexity_protocols.recorded(self.folder / m.name, self.profile) for m in self.models}
         return {name: perplexity_protocols.frame(found) for name, found in records.items() if found}
 
     def protocols(self) -> Markdown | None:
@@ -174,7 +174,7 @@ class Report:
         for name, data in self._protocols.items():
             self._keep_table(f"protocols-{name}", data)
         told = [perplexity_protocols.told(name, data) for name, data in self._protocols.items()]
-        return prose(*told) if told else None
+        return prose(*told, published.by_protocol(self._protocols)) if told else None
 
     def protocols_figure(self) -> Picture | None:
         """The protocols of the first model that has any."""

@@ -3,9 +3,10 @@
 from functools import cached_property
 from pathlib import Path
 
+import pandas as pd
 import torch
 
-from lottery import knowledge, loading, tables
+from lottery import knowledge, loading, perplexity_protocols, perplexity_runs, tables
 from lottery.calibration import calibration
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus, corpus_identity, prompts, windows
@@ -18,6 +19,7 @@ from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
 from lottery.pruning import check_pattern
 from lottery.records import Record, Request, read_record, read_steadiness, requests, write_record, write_state, write_steadiness
+from lottery.show import prose
 from lottery.ticket_score import with_bisections
 from lottery.trials import Trials
 
@@ -82,6 +84,21 @@ class Study:
     def measure_dense(self) -> None:
         """Measures the dense model, unless its record is there."""
         self._measure(self.requests[:1])
+
+    def protocols(self):
+        """The dense model's perplexity by every protocol that people use, where the profile asks for it."""
+        return prose(perplexity_protocols.told(self.profile.model_name, self._by_protocol)) if self.profile.protocols else None
+
+    def protocols_figure(self):
+        return perplexity_protocols.picture(self.profile.model_name, self._by_protocol) if self.profile.protocols else None
+
+    @cached_property
+    def _by_protocol(self) -> pd.DataFrame:
+        with failures_recorded(self.folder):
+            if perplexity_protocols.missing(self.folder, self.profile):
+                write_state(self.folder, "running")
+                self.__dict__.pop("trials", None)  # the dense model that they keep need not be in memory twice
+            return perplexity_protocols.frame(perplexity_runs.measure(self.profile))
 
     def sweep(self) -> None:
         """Measures every pruned variant whose record is not there; with ``cliff`` what those say is to be measured next, too."""

@@ -48,7 +48,7 @@ def test_shared_cells_are_the_same_byte_for_byte():
     shared = {
         name: [(c.id, c.source) for c in NOTEBOOKS[name].cells if "shared" in c.metadata.get("tags", [])] for name in [*MODELS, "model"]
     }
-    assert len(shared[MODELS[0]]) == 7
+    assert len(shared[MODELS[0]]) == 9
     assert all(cells == shared[MODELS[0]] for cells in shared.values())
 
 

@@ -68,7 +68,7 @@ def test_an_unknown_profile_names_those_that_exist(project):
         load_profile("dmeo")
     assert (
         str(caught.value)
-        == "profile: given 'dmeo'; allowed: the name of a file in params/ (demo, full, methods, real, real-models, ticket)"
+        == "profile: given 'dmeo'; allowed: the name of a file in params/ (demo, full, methods, real, real-methods, real-models, ticket)"
     )
 
 

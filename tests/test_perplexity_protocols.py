@@ -5,19 +5,23 @@ import math
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
 import yaml
 
-from lottery.checkpoints import checkpoint
+from lottery import loading, published
+from lottery.checkpoints import Checkpoint, checkpoint
+from lottery.collection import collect
 from lottery.corpus import Corpus, corpus
+from lottery.errors import StoppedError
 from lottery.params import load_profile, validated
 from lottery.paths import outputs
-from lottery.perplexity_protocols import STANDARD, Protocol, frame, picture, protocols, recorded, told
-from lottery.perplexity_runs import cut, detokenized, measure, pieces, stretch
+from lottery.perplexity_protocols import LLAMA_CPP, STANDARD, WHOLE, Protocol, change, frame, picture, protocols, recorded, told
+from lottery.perplexity_runs import Scored, _score, cut, detokenized, measure, pieces, stretch
 from lottery.report import Report
 from lottery.study import Study
-from tests.conftest import TOY
+from tests.conftest import TOY, need_data
 from tests.test_likelihood import loaded
 
 NAME = "phi-2"
@@ -66,8 +70,12 @@ def test_every_protocol_gives_what_a_plain_loop_gives(profile):
         "windows of 32, half overlapping": (32, 16), "windows of 64, half overlapping": (64, 32),
     }.items():  # fmt: skip
         assert records[name].perplexity == pytest.approx(plain(model, tokenizer, text, window, step), rel=1e-4), name
-    raw = "".join(row or "\n" for row in stretch(tokenizer, corpus("stories"), 64, 6).rows)
+    raw = "".join(f"{row}\n" for row in stretch(tokenizer, corpus("stories"), 64, 6).rows)
     assert records["the file as it is"].perplexity == pytest.approx(plain(model, tokenizer, raw, 64, 64), rel=1e-4)
+    ids = tokenizer(raw).input_ids
+    halves = [nats(model, ids[start : start + 16], 7) for start in range(0, len(ids) - 15, 16)]
+    assert records[LLAMA_CPP].perplexity == pytest.approx(math.exp(sum(halves) / 7 / len(halves)), rel=1e-4)
+    assert records[WHOLE].perplexity == pytest.approx(plain(model, tokenizer, corpus("stories").text, 64, 64), rel=1e-4)
     standard = records[STANDARD].perplexity
     for dtype in ("bfloat16", "float16"):
         assert records[dtype].perplexity != standard
@@ -94,8 +102,11 @@ def test_windows_by_hand():
     assert cut(ids, half, 99) == [([0], [1, 2, 3]), ([2, 3], [4, 5]), ([4, 5], [6, 7]), ([6, 7], [8, 9])]
     assert cut(ids, disjoint.model_copy(update={"prefix": True}), 99) == [([99], [0, 1, 2]), ([99], [3, 4, 5]), ([99], [6, 7, 8])]
     assert cut(ids, disjoint.model_copy(update={"joined": "pages"}), 99) == [
-        ([99], [0, 1, 2]), ([2], [3, 4, 5]), ([5], [6, 7, 8]), ([8], [9]),
-    ]  # fmt: skip
+        ([99], [0, 1, 2, 3]), ([3], [4, 5, 6, 7]), ([5, 6, 7], [8, 9]),
+    ], "the last window of a page sees as much before it as fits"  # fmt: skip
+    last = disjoint.model_copy(update={"second_half": True})
+    assert cut(ids, last, None) == [([0, 1, 2], [3]), ([4, 5, 6], [7])]
+    assert cut(ids, last, 99) == [([99, 1, 2], [3]), ([99, 5, 6], [7])], "llama.cpp overwrites the first token"
     assert cut([7, 8], disjoint.model_copy(update={"joined": "lines"}), 99) == [([7], [8])]
     assert cut([7], disjoint.model_copy(update={"joined": "lines"}), 99) == []
 
@@ -113,18 +124,51 @@ def test_pieces_of_a_text():
     )
     text = Corpus("x", rows)
     assert pieces(text, "blank lines") == ["\n\n".join(rows)]
-    assert pieces(text, "as it is")[0].startswith("\n = Robert Boulter = \n\n He was")
+    assert pieces(text, "as it is")[0].startswith(" \n = Robert Boulter = \n \n He was"), "a blank line of the file holds a space"
     assert pieces(text, "lines")[1] == "He was an actor ."
     pages = pieces(text, "pages")
     assert len(pages) == 2
-    assert "He was an actor." in pages[0]
+    assert "He was an actor ." in pages[0]
     assert "Career" in pages[0]
-    assert pages[1].endswith("It is hard.\n")
+    assert pages[1].endswith("It is hard . \n")
+    assert pieces(Corpus("x", ("One.", "Two.")), "as it is") == ["One.\nTwo.\n"]
+
+
+def test_the_file_as_it_is_is_wikitext_s_own_byte_for_byte():
+    path = need_data() / "wikitext-2-raw" / "wiki.test.raw"
+    assert pieces(corpus(str(path)), "as it is") == [path.read_bytes().decode()]
+    assert len(pieces(corpus(str(path)), "pages")) == 62, "as many as lm-evaluation-harness has"
 
 
 def test_signs_go_back_to_where_writers_put_them():
-    spaced = 'Nero \'s guest @-@ starring role ( of 1 @,@ 000 , or 2 @.@ 5 ) : " The Bill " !'
-    assert detokenized(spaced) == 'Nero\'s guest-starring role (of 1,000, or 2.5): "The Bill"!'
+    spaced = 'Nero \'s guest @-@ starring role ( of 1 @,@ 000 , or 2 @.@ 5 ) : " The Bill " ! \n'
+    assert detokenized(spaced) == 'Nero\'s guest-starring role (of 1,000, or 2.5): "The Bill"!\n'
+
+
+@pytest.mark.tasks
+def test_page_by_page_is_what_lm_evaluation_harness_gives():
+    """Its own detokenizer and its own rolling windows, on the test text's pages and a small real model."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks.wikitext.preprocess_wikitext import process_results, wikitext_detokenizer
+
+    text = corpus(str(need_data() / "wikitext-2-raw" / "wiki.test.raw"))
+    whole = pieces(text, "pages")
+    assert [detokenized(page) for page in whole] == [wikitext_detokenizer({"page": page}) for page in whole]
+
+    source = Checkpoint("stories260k", "folder", str(need_data() / "stories260K"))
+    model = loading.load(source, loading.Plan(torch.device("cpu"), torch.float32, ""))
+    part = Corpus("two pages", text.rows[: next(i for i, row in enumerate(text.rows) if i > 1 and " = Du Fu = " in row)])
+    protocol = next(p for p in protocols(256, None) if p.joined == "pages")
+    ours = _score(model, loading.tokenizer(source), part, protocol)
+    harness = HFLM(pretrained=model, tokenizer=loading.tokenizer(source), batch_size=1, max_length=256)
+    pages = pieces(part, "pages")
+    asked = [Instance("loglikelihood_rolling", {}, (wikitext_detokenizer({"page": page}),), 0) for page in pages]
+    theirs = [process_results({"page": page}, (found,)) for page, found in zip(pages, harness.loglikelihood_rolling(asked), strict=True)]
+    sums, words = (sum(one["word_perplexity"][i] for one in theirs) for i in (0, 1))
+    assert words == ours.words
+    assert sum(count for _, count in ours.windows) == ours.tokens, "every token of every page"
+    assert sum(nats_ for nats_, _ in ours.windows) == pytest.approx(-sums, rel=1e-5)
 
 
 def test_the_stretch_ends_where_the_last_window_of_the_standard_protocol_ends():
@@ -150,7 +194,7 @@ def test_the_report_shows_them_where_there_are_any(profile):
     measure(profile)
     report = Report(bare)
     said = report.protocols().data
-    assert "**phi-2**, dense: the same model on the same stretch of text has a perplexity of " in said
+    assert "**phi-2**, dense: the same model on the same text has a perplexity of " in said
     assert "A figure without its protocol says nothing." in said
     assert "| lm-evaluation-harness, per word" in said
     assert "the first window alone" in said
@@ -160,7 +204,7 @@ def test_the_report_shows_them_where_there_are_any(profile):
 
 
 def test_parts_and_means_come_from_the_standard_windows(profile):
-    found = recorded(outputs("toy") / NAME, 64) or measure(profile)
+    found = recorded(outputs("toy") / NAME, profile) or measure(profile)
     data = frame(found).set_index("protocol")
     standard = next(r.result for r in found if r.request.protocol.name == STANDARD)
     singles = [math.exp(nats_ / tokens) for nats_, tokens in standard.windows]
@@ -172,15 +216,70 @@ def test_parts_and_means_come_from_the_standard_windows(profile):
     assert picture(NAME, frame([])) is None
 
 
+def test_a_profile_asks_for_them_and_the_notebook_shows_them(profile, project):
+    bare = profile.model_copy(update={"model": None})
+    plain_, asked = Study(profile), Study(profile.model_copy(update={"protocols": True}))
+    plain_.sweep()
+    assert plain_.protocols() is plain_.protocols_figure() is None
+    assert collect(bare, NAME).problem == ""
+    wanted = bare.model_copy(update={"protocols": True})
+    assert collect(wanted, NAME).problem == "0 of 14 protocols are recorded; it goes on when it is run again."
+    (asked.folder / "stop").touch()
+    with pytest.raises(StoppedError, match="stopped between trials, 0 of 14 are recorded; run again to go on"):
+        asked.protocols()
+    assert "| windows of 16, their second half" not in asked.protocols().data
+    assert "llama.cpp: windows of 16, their second half, the file as it is" in asked.protocols().data
+    assert asked.protocols_figure().alt.startswith("Dot plot")
+    assert collect(wanted, NAME).problem == ""
+    (asked.folder / "protocols" / "float16.json").unlink()
+    assert collect(wanted, NAME).problem == "13 of 14 protocols are recorded; it goes on when it is run again."
+
+
+def test_what_does_not_fit_into_memory_is_skipped_with_its_reason(profile, monkeypatch):
+    def no_room(model, tokenizer, text, protocol):
+        if protocol.window == 128:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        return Scored([(1.0, 2)], 2, 1)
+
+    monkeypatch.setattr("lottery.perplexity_runs._score", no_room)
+    assert {r.request.protocol.name: r.result.skipped for r in measure(profile) if r.result.skipped} == {
+        "windows of 128": "out of memory on cpu"
+    }
+
+
+def test_published_figures_stand_beside_what_their_protocols_change_here():
+    data = pd.DataFrame(
+        [(STANDARD, 0.0), ("windows of 4,096", -0.07), (LLAMA_CPP, 0.1), ("the first window alone", -0.22), ("float16", math.nan)],
+        columns=["protocol", "change"],
+    ).assign(skipped="")
+    said = published.by_protocol({"a": data})
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if line.startswith("| L") or line.startswith("| M")
+    ]
+    assert [row[:4] for row in rows] == [
+        ["Llama-2-7B, 5.12", "4096; 83 windows", "-6.4%", "-7.0% (a)"],
+        ["Mistral-7B-v0.1, 5.69", "llama.cpp ctx512 half-window", "+8.4%", "+10.0% (a)"],
+        ["Mistral-7B-v0.1, 4.00", "2048 stated; subset or full not stated", "-23.9%", "-22.0% (a, the first window alone)"],
+    ]
+    assert "Mistral-7B-v0.1's 4.00 is -23.9% against the full test's 5.25, and its source does not say of which part." in said
+    assert "What comes near is the first window alone, -22.0% on a." in said
+    assert "comes nearest, and is not near, is windows of 4,096" in published.by_protocol({"a": data[data["change"] > -0.2]})
+    assert published.by_protocol({}) == ""
+
+
+def test_no_change_has_no_sign():
+    assert [change(share) for share in (0.0004, -0.0004, 0.001, -0.25)] == ["0.0%", "0.0%", "+0.1%", "-25.0%"]
+
+
 def test_the_command_measures_one_model_or_all(profile, project):
     run = subprocess.run([sys.executable, "-m", "lottery.perplexity_runs", "toy", NAME], cwd=project, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[0].startswith("phi-2: 1 of 12, the standard protocol: ")
-    assert len(run.stdout.splitlines()) == len(protocols(64)) == 12
+    assert run.stdout.splitlines()[0].startswith("phi-2: 1 of 14, the standard protocol: ")
+    assert len(run.stdout.splitlines()) == len(protocols(64, 6)) == 14
     run = subprocess.run([sys.executable, "-m", "lottery.perplexity_runs", "toy", "nobody"], cwd=project, capture_output=True, text=True)
     assert (run.returncode, run.stderr.startswith("ParamsError: model: given 'nobody'; allowed: ")) == (1, True)
 
 
 def test_the_real_profile_has_the_lengths_that_people_use():
-    windows = {protocol.window for protocol in protocols(load_profile("real").window)}
+    windows = {protocol.window for protocol in protocols(load_profile("real").window, None)}
     assert windows == {512, 1024, 2048, 4096}
