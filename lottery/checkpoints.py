@@ -111,7 +111,7 @@ class Checkpoint:
     def _not_fetched(self, how: str) -> NotFetchedError:
         repository, revision = self.source.split("@")
         return NotFetchedError(
-            f"{self.source} {how}; fetch it first, where there is a network: make fetch PROFILE=full"
+            f"{self.source} {how}; fetch it first, where there is a network: make fetch PROFILE=…"
             f" (a model that is in no profile: hf download {repository} --revision {revision})"
         )
 

@@ -129,7 +129,7 @@ def hub_folder(text: str) -> Path:
         folder = None
     if folder is None or not list(folder.glob(pattern)):
         raise NotFetchedError(
-            f"{text} is not in the Hugging Face cache; fetch it first, where there is a network: make fetch PROFILE=full"
+            f"{text} is not in the Hugging Face cache; fetch it first, where there is a network: make fetch PROFILE=…"
             + (f"; or put its original file into the folder that LOTTERY_DATA names, as {LOCAL[text][0]}" if text in LOCAL else "")
         )
     return folder

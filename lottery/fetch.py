@@ -127,7 +127,7 @@ def _asking_the_hub(download: Download, ask: Callable):
                 f"{what} cannot be written into {constants.HF_HUB_CACHE}: {reason}; set HF_HOME to a folder with room"
             ) from None
         raise NotFetchedError(
-            f"{what} is not cached and the hub cannot be reached ({reason}); where there is a network, run: make fetch PROFILE=full"
+            f"{what} is not cached and the hub cannot be reached ({reason}); where there is a network, run: make fetch PROFILE=…"
         ) from None
 
 

@@ -78,7 +78,9 @@ def who_has_the_best_ticket(data: pd.DataFrame, scores: Scores) -> str:
         return "No model has been measured both dense and at every sparsity, so nothing can be compared."
     best, *others = ranks["model"]
     rivals = [model for model in others if not told_apart(scores[best]["5% more"], scores[model]["5% more"])]
-    if not others:
+    if data["model"].nunique() == 1:
+        text = f"**{best}** is the only model measured: {_loses(scores[best])}."
+    elif not others:
         text = f"Only **{best}** can be judged so far: {_loses(scores[best])}."
     elif not rivals:
         text = f"**{best}** has the best ticket: {_loses(scores[best])}. Next is {others[0]}: {_loses(scores[others[0]])}."
@@ -111,6 +113,12 @@ def who_survives(data: pd.DataFrame) -> str:
     """For each sparsity, who keeps working there."""
     pruned = comparable(data)
     said = []
+    if pruned["model"].nunique() == 1:
+        alive = set(pruned["sparsity"][keeps_working(pruned)])
+        good, bad = ([percent(level) for level in levels(data) if (level in alive) == wanted] for wanted in (True, False))
+        if not good:
+            return f"It does not keep working at {' or '.join(bad)}."
+        return f"It keeps working at {' and '.join(good)}" + (f", not at {' or '.join(bad)}." if bad else ".")
     for level in levels(data):
         at = pruned[pruned["sparsity"] == level]
         alive = list(dict.fromkeys(at["model"][keeps_working(at)]))
@@ -133,6 +141,8 @@ def do_bigger_models_prune_better(data: pd.DataFrame) -> str:
         said.append(f"{rho:+.2f} at {percent(level)} ({len(at)} models" + (f", p = {chance:.2f})" if len(at) >= FEWEST_MODELS else ")"))
         if chance <= 0.05:
             decided.append((rho > 0, percent(level)))
+    if data["model"].nunique() == 1:
+        return "One model cannot say."
     if not said:
         return "Cannot be decided: fewer than three models can be compared at any sparsity."
     verdicts = []
@@ -192,8 +202,8 @@ def does_any_degrade_gracefully(data: pd.DataFrame, scores: Scores) -> str:
     points = f"{100 * low:.0f}" if round(100 * low) == round(100 * high) else f"{100 * low:.0f} to {100 * high:.0f}"
     return (
         "No: every model doubles its bits per byte within what was measured. From 5% more to twice as many "
-        + (f"{model} takes longest" if len(models) > 1 else f"{model} takes")
-        + f", {points} points of sparsity."
+        + (f"{model} takes longest, {points}" if len(models) > 1 else f"{model} takes {points}")
+        + " points of sparsity."
     )
 
 

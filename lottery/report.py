@@ -73,6 +73,10 @@ class Report:
     def _several(self) -> bool:
         return len(findings.methods(self.data)) > 1
 
+    @cached_property
+    def _several_models(self) -> bool:
+        return len({record.model for record in self.records}) > 1
+
     def _main_records(self, model: Part) -> list[Record]:
         return [record for record in model.records if record.request.variant.label in set(self.main["method"])]
 
@@ -106,12 +110,12 @@ class Report:
         return self._keep_figure("methods", figures.methods_compared(self.data)) if self._several else None
 
     def size_figure(self) -> Picture | None:
-        return self._keep_figure("bits-over-weights", pareto.picture(self.main)) if self.records else None
+        return self._keep_figure("bits-over-weights", pareto.picture(self.main)) if self._several_models else None
 
-    def size(self) -> Markdown:
-        """Who is best at a number of weights that are not zero."""
-        if not self.records:
-            return prose("*No trial is recorded.*")
+    def size(self) -> Markdown | None:
+        """Who is best at a number of weights that are not zero; a question for several models."""
+        if not self._several_models:
+            return None
         self._keep_table("bits-over-weights", pareto.sizes(self.main)[pareto.COLUMNS])
         return prose(pareto.who_is_best_at_a_size(self.main))
 

@@ -158,8 +158,12 @@ def label(row: pd.Series) -> str:
 
 def within(row: pd.Series, name: str) -> str:
     """A value and its 95% interval, where there is one."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return number(row[name]) + ("" if math.isnan(low) else f"{NBSP}({number(low)}–{number(high)})")
+    value, low, high = (number(row[column]) for column in (name, f"{name}_low", f"{name}_high"))
+    if math.isnan(row[f"{name}_low"]):
+        return value
+    within_ = f"({low}–{high})"
+    # Together on a line, but for powers of ten, which would be cut in the middle where a column is narrow.
+    return f"{value}{NBSP if len(value + within_) <= 22 else ' '}{within_}"
 
 
 def span(score: Crossing, interval: bool = True) -> str:

@@ -102,15 +102,16 @@ def last_crossing(sparsities: np.ndarray, nll: np.ndarray, level: float) -> tupl
 
 
 def next_sparsity(points: list[Record]) -> float | None:
-    """What is measured next so that the scores become numbers; ``None`` where they are.
+    """What is measured next so that the scores become numbers with narrow ranges; ``None`` where they are.
 
     The middle of the widest gap in which a level is passed. A gap of a few times ``FINE`` is cut where the straight line passes instead,
-    so that one or two measurements do for what would take three.
+    so that one or two measurements do for what would take three. Then, where some resampled texts pass in a wide gap beside, so that the
+    range reaches across all of it, a measurement ``FINE`` into that gap.
     """
-    found = [crossing(points, level) for level in LEVELS.values()]
-    wide = [c for c in found if c and math.isfinite(c.before) and not c.is_number]
+    found = [c for level in LEVELS.values() if (c := crossing(points, level)) and math.isfinite(c.before)]
+    wide = [c for c in found if not c.is_number]
     if not wide:
-        return None
+        return next((cut for c in found if (cut := _beside(c, [record.request.sparsity for record in points])) is not None), None)
     c = max(wide, key=lambda c: c.before - c.after)
     width = c.before - c.after
     if width <= 2 * FINE + 1e-9 or width > 8 * FINE or not c.after:
@@ -119,6 +120,17 @@ def next_sparsity(points: list[Record]) -> float | None:
     nearer_low = c.at - c.after < c.before - c.at
     cut = c.at + FINE / 2 if nearer_low else c.at - FINE / 2
     return round(min(max(cut, c.after + FINE), c.before - FINE), 3)
+
+
+def _beside(score: Crossing, sparsities: list[float]) -> float | None:
+    """Where the 95% range of a score reaches across a wide gap beside the one in which the level is passed: ``FINE`` into that gap."""
+    following = min((s for s in sparsities if s > score.before), default=score.before)
+    if score.high > score.before and following - score.before > 2 * FINE + 1e-9:
+        return round(score.before + FINE, 3)
+    preceding = max((s for s in sparsities if s < score.after), default=score.after)
+    if score.low < score.after and score.after - preceding > 2 * FINE + 1e-9:
+        return round(score.after - FINE, 3)
+    return None
 
 
 def with_bisections(requests: list[Request], read: Callable[[Request], Record | None]) -> list[Request]:

@@ -99,7 +99,7 @@ def test_a_text_that_is_not_there_names_where_it_was_looked_for(project):
 def test_wikitext_that_is_not_fetched_names_the_command(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     corpus.cache_clear()
-    with pytest.raises(NotFetchedError, match="make fetch PROFILE=full"):
+    with pytest.raises(NotFetchedError, match="make fetch PROFILE=…"):
         corpus("wikitext-2-raw")
 
 

@@ -76,9 +76,9 @@ def test_it_says_how_much_then_downloads_what_is_missing_and_only_that(hub, caps
     [
         (GatedRepoError("gated", response=Response()), "mistralai/Mistral-7B-v0.1@27d67f1b5f is gated: accept its terms on its page while logged in, then run: hf auth login"),
         (RevisionNotFoundError("gone", response=Response()), "mistralai/Mistral-7B-v0.1@27d67f1b5f is not on the hub, or not for you; check its name and revision in params/"),
-        (TimeoutError(), "is not cached and the hub cannot be reached (TimeoutError); where there is a network, run: make fetch PROFILE=full"),
+        (TimeoutError(), "is not cached and the hub cannot be reached (TimeoutError); where there is a network, run: make fetch PROFILE=…"),
         (OSError(28, "No space left on device"), "cannot be written into "),
-        (LocalEntryNotFoundError("no network\nmore"), "is not cached and the hub cannot be reached (no network); where there is a network, run: make fetch PROFILE=full"),
+        (LocalEntryNotFoundError("no network\nmore"), "is not cached and the hub cannot be reached (no network); where there is a network, run: make fetch PROFILE=…"),
     ],
 )  # fmt: skip
 def test_what_goes_wrong_is_one_line_that_says_what_to_do(hub, monkeypatch, error, said):
@@ -111,7 +111,7 @@ def test_without_a_network_the_command_itself_says_so_in_its_last_line(tmp_path)
     run = subprocess.run([sys.executable, "-m", "lottery.fetch", "full"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 1
     assert "is not cached and the hub cannot be reached" in run.stderr.splitlines()[-1]
-    assert run.stderr.splitlines()[-1].endswith("run: make fetch PROFILE=full")
+    assert run.stderr.splitlines()[-1].endswith("run: make fetch PROFILE=…")
 
 
 def test_calibration_text_is_fetched_only_where_a_variant_needs_it():

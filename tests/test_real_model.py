@@ -32,5 +32,5 @@ def test_smollm2_from_its_wheel_is_measured_as_others_measured_it_and_judged_as_
     assert (dense.texts.verdict.verdict, half.texts.verdict.verdict) == ("coherent", "broken")
     said = report.answer().data
     assert "its text costs 5% more bits per byte between dense and 50% sparsity, twice as many " in said
-    assert "at 50% none of 1" in said
+    assert "It does not keep working at 50%." in said
     assert "weights rounded to Q4_1 before anything was pruned" in (project / "outputs" / "real" / "report.html").read_text()

@@ -140,6 +140,29 @@ def test_a_bisection_halves_wide_gaps_then_aims_and_ends():
     assert next_sparsity(points([1, 1.01, 1.02, 1.03])) is None
 
 
+def test_a_range_that_reaches_across_a_wide_gap_is_narrowed():
+    """The first real model: its bits doubled between 47.5 and 50%, some resampled texts only beyond, and the range went on to 70%."""
+
+    def record(sparsity, bits, swing):
+        nll = [bits * (1 + swing * (i % 8 < 4)) for i in range(40)]  # half of the text suffers more
+        return record_of("m", "magnitude" if sparsity else "dense", sparsity, windows=40, window_nll=nll)
+
+    found = [record(0.0, 1, 0), record(0.45, 1.02, 0), record(0.475, 1.9, 0), record(0.5, 1.85, 0.2), record(0.7, 4, 0)]
+    wide = crossing(found, 2.0)
+    assert (wide.after, wide.before, wide.high) == (0.475, 0.5, 0.7)
+    assert next_sparsity(found) == 0.525
+    found.insert(4, record(0.525, 2.3, 0))
+    assert crossing(found, 2.0).high == 0.525
+    assert next_sparsity(found) is None
+
+    found = [record(0.0, 1, 0), record(0.2, 1.0, 0), record(0.5, 1.96, 0.08), record(0.525, 2.4, 0), record(0.7, 4, 0)]
+    found[2] = record(0.5, 1.91, 0.08)
+    found.insert(2, record(0.225, 1.06, 0))
+    low = crossing(found, 2.0)
+    assert (low.low, low.after, low.before) == (0.225, 0.5, 0.525)
+    assert next_sparsity(found) == 0.475
+
+
 def test_bisections_are_asked_for_one_by_one_scored_only_and_go_on_from_what_is_recorded(project):
     profile = validated({**TOY, "sparsities": [0.5, 0.7, 0.9], "cliff": True})
     named = requests(profile, "c", "t")
