@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN ?= .venv/bin
 READY ?= .venv/ready
 
-.PHONY: report verify test test-tasks lint lab fetch submit status bench stand-ins pictures protocols ticket-summary
+.PHONY: report verify test test-tasks lint lab fetch submit status bench stand-ins pictures publish protocols ticket-summary
 report: $(READY)
 	@$(BIN)/python -m lottery.run $(PROFILE)
 
@@ -41,6 +41,9 @@ stand-ins: .venv/ready
 pictures: report
 	@mkdir -p docs && cp outputs/$(PROFILE)/figures/bits-over-sparsity.svg docs/figure.svg
 	@pdftoppm -r 75 -f 1 -l 1 -png -singlefile outputs/$(PROFILE)/report.pdf docs/report
+
+publish: report
+	@$(BIN)/python -m lottery.publish $(PROFILE) docs/$(PROFILE)
 
 protocols: $(READY)
 	@$(BIN)/python -m lottery.perplexity_runs $(PROFILE) $(MODEL)

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 
@@ -41,6 +42,12 @@ def test_the_whole_way_a_gap_and_its_mending(toy_project, capsys):
     assert "done in" in first.stdout
     assert first.stdout.rstrip().endswith("failed: phi-2")
     assert "1 of 3 trials are recorded; it failed: <code>AttributeError" in (folder / "report.html").read_text()
+    publish = [sys.executable, "-m", "lottery.publish", "toy", "docs/toy"]
+    refused = subprocess.run(publish, capture_output=True, **options)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("LotteryError: profile toy, phi-2: 1 of 3 trials are recorded; it failed: ")
+    assert refused.stderr.endswith(" Run make report PROFILE=toy first\n")
+    assert not (toy_project / "docs" / "toy").exists()
 
     hidden.write_text(source)
     second = subprocess.run(arguments, capture_output=True, **options)
@@ -59,6 +66,17 @@ def test_the_whole_way_a_gap_and_its_mending(toy_project, capsys):
     assert str(folder / "report.html") in third.stdout
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
     assert not list(folder.rglob("*.part"))
+
+    (folder / "phi-2" / "records" / "old.json").write_text("{}")
+    assert subprocess.run(publish, capture_output=True, **options).stdout == "docs/toy/report.html\n"
+    there = toy_project / "docs" / "toy"
+    links = {link for link in re.findall(r'href="([^"#]+)', (there / "report.html").read_text()) if "://" not in link}
+    assert {"phi-2/phi-2.ipynb", "qwen2.5-0.5b/qwen2.5-0.5b.ipynb"} < links
+    assert all((there / link).is_file() for link in links)
+    files = {path.relative_to(there).as_posix(): path.read_text() for path in there.rglob("*") if path.is_file()}
+    assert len([name for name in files if "/records/" in name]) == 6
+    assert "tables/trials.csv" in files
+    assert not [name for name, text in files.items() if str(toy_project) in text], "no path of this machine"
 
 
 def test_killed_in_a_trial_the_next_run_goes_on_and_believes_no_notebook(toy_project):

@@ -1,0 +1,65 @@
+"""A whole study as a folder that can be committed or handed on: ``python -m lottery.publish PROFILE FOLDER``.
+
+The report with all that its links lead to, the records and the executed notebooks, and its tables as CSV. A later run can go on from the
+records: copy the folders of the models back into ``outputs/PROFILE``.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import nbformat
+
+from lottery.collection import collect
+from lottery.errors import LotteryError
+from lottery.files import write_whole
+from lottery.params import Profile, load_profile
+from lottery.paths import outputs
+
+LEFT_OUT = {"zeros-by-layer.csv"}  # large, and the records hold it
+
+
+def publish(profile: Profile, folder: Path) -> Path:
+    """Copies what was made of a profile. **Returns** the report.
+
+    **Raises** ``LotteryError`` where anything is missing: what is published must be whole.
+    """
+    made = outputs(profile.profile)
+    parts = [collect(profile, name) for name in profile.parts]
+    for part in parts:
+        if part.problem:
+            raise LotteryError(f"profile {profile.profile}, {part.name}: {part.problem} Run make report PROFILE={profile.profile} first")
+    for part in parts:
+        for record in part.records:
+            _copy(made, folder, f"{part.name}/records/{record.request.file_name}")
+        notebook = nbformat.read(made / part.name / f"{part.name}.ipynb", as_version=4)
+        for holder in (notebook, *notebook.cells):
+            holder.metadata.pop("papermill", None)  # when and where on this machine it ran
+            holder.metadata.pop("execution", None)
+        write_whole(folder / part.name / f"{part.name}.ipynb", nbformat.writes(notebook) + "\n")
+    for table in sorted((made / "tables").glob("*.csv")):
+        if table.name not in LEFT_OUT:
+            _copy(made, folder, f"tables/{table.name}")
+    return _copy(made, folder, "report.html")
+
+
+def _copy(source: Path, target: Path, name: str) -> Path:
+    write_whole(target / name, (source / name).read_text(encoding="utf-8"))
+    return target / name
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Copy a whole study into a folder that can be committed.")
+    parser.add_argument("profile", help="the name of a file in params/")
+    parser.add_argument("folder", type=Path, help="where to")
+    given = parser.parse_args()
+    try:
+        print(publish(load_profile(given.profile), given.folder))
+    except LotteryError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
