@@ -99,7 +99,7 @@ def _stamp(profile: Profile, name: str, *inputs: Path) -> str:
     """A digest of all that decides what an executed notebook shows: its source, the package, the profile, and the given files."""
     total = hashlib.sha256(profile.model_dump_json().encode())
     package = Path(__file__).parent
-    sources = [*package.rglob("*.py"), *package.glob("render/templates/**/*.*"), notebook_of(name), *inputs]
+    sources = [*package.rglob("*.py"), *package.glob("*.csv"), *package.glob("render/templates/**/*.*"), notebook_of(name), *inputs]
     for path in sorted(sources):
         total.update(f"{path.name}\0".encode() + path.read_bytes())
     return total.hexdigest() + "\n"
@@ -109,7 +109,8 @@ def write_report(profile: Profile, step: str) -> list[Path]:
     """Runs the report notebook and renders it, unless nothing changed. **Returns** the files that are there, and names them."""
     folder = outputs(profile.profile)
     html, pdf, stamp = folder / "report.html", folder / "report.pdf", folder / "report.stamp"
-    inputs = sorted([*folder.glob("*/records/*.json"), *folder.glob("*/state.json"), *folder.glob("*/protocols/*.json")])
+    shown = ("records/*.json", "protocols/*.json", "state.json", "steadiness.json")
+    inputs = [path for kind in shown for path in sorted(folder.glob(f"*/{kind}"))]
     wanted = _stamp(profile, "report", *inputs)
     if html.exists() and pdf.exists() and stamp.exists() and stamp.read_text() == wanted:
         say(f"{step} report: nothing changed")

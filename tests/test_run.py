@@ -9,6 +9,7 @@ import typst
 import yaml
 
 from lottery import run as module
+from lottery.files import write_whole
 from lottery.params import load_profile
 from lottery.records import read_state, write_state
 from tests.conftest import TOY
@@ -116,6 +117,22 @@ def test_if_the_pdf_fails_the_html_is_there_and_the_reason_is_one_line(toy_proje
     paths = module.write_report(profile, "[3/3]")
     assert [path.name for path in paths] == ["report.html"]
     assert "[3/3] report: no PDF: TypstError: no such font second line" in capsys.readouterr().out
+
+
+def test_everything_that_the_report_shows_is_in_its_stamp(toy_project, monkeypatch):
+    package, folder, runs = toy_project / "lottery", toy_project / "outputs" / "toy", []
+    shown = [package / "published.csv", package / "a.py"]
+    shown += [folder / "phi-2" / name for name in ("records/a.json", "protocols/a.json", "state.json", "steadiness.json")]
+    for path in shown:
+        write_whole(path, "old")
+    monkeypatch.setattr(module, "__file__", str(package / "run.py"))
+    monkeypatch.setattr(module, "execute", lambda *_: runs.append(1) or "")
+    monkeypatch.setattr(module, "render", lambda notebook, exporter, target: write_whole(target, "made"))
+    for count, path in enumerate(shown, 1):
+        for _ in range(2):
+            module.write_report(load_profile("toy"), "")
+            assert len(runs) == count
+        path.write_text("new")
 
 
 def test_an_old_reason_is_not_told_again(toy_project):
