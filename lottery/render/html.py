@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from bs4 import BeautifulSoup
+from markupsafe import Markup
 from nbconvert.exporters import HTMLExporter
+from nbconvert.filters import ansi2html
 from traitlets import default
 
 from lottery.render.pandoc import to_html
@@ -35,9 +37,16 @@ class LotteryHTMLExporter(HTMLExporter):
         html, resources = super().from_notebook_node(with_content(nb), resources, **kwargs)
         return finished(html), resources
 
+    def _create_environment(self):
+        environment = super()._create_environment()
+        environment.autoescape = True  # nbconvert's own templates leave it off
+        return environment
+
     def default_filters(self):
         yield from super().default_filters()
-        yield "markdown2html", to_html
+        # What these give is HTML; everything else is text.
+        yield "markdown2html", lambda text: Markup(to_html(text))
+        yield "ansi2html", lambda text: Markup(ansi2html(text))
 
 
 def finished(html: str) -> str:

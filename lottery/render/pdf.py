@@ -13,7 +13,7 @@ from traitlets import default
 
 from lottery.render.pandoc import to_typst
 from lottery.render.sections import with_content
-from lottery.show import verbatim
+from lottery.show import plain, verbatim
 
 _FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -35,7 +35,8 @@ class LotteryPDFExporter(Exporter):
             folder = Path(name)
             title, subtitle, markdown = to_markdown(notebook, folder)
             source = folder / "report.typ"
-            source.write_text(to_typst(legible(markdown), title, subtitle, _HEADER.read_text(encoding="utf-8")), encoding="utf-8")
+            header = _HEADER.read_text(encoding="utf-8")
+            source.write_text(to_typst(legible(markdown), title, subtitle, header, folder), encoding="utf-8")
             pdf = typst.compile(str(source), root=str(folder), font_paths=[str(_FONTS)])
         return pdf, resources
 
@@ -72,8 +73,7 @@ def _output(output, folder: Path, number: int) -> str:
     if "image/svg+xml" in data:
         path = folder / f"figure-{number}-{len(list(folder.iterdir()))}.svg"
         path.write_text(data["image/svg+xml"], encoding="utf-8")
-        caption = output.metadata.get("caption", "").replace("]", "\\]")
-        return f"![{caption}]({path.name}){{width=100%}}"
+        return f"![{plain(output.metadata.get('caption', ''))}]({path.name}){{width=100%}}"
     return verbatim(data.get("text/plain", ""))
 
 
