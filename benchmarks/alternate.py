@@ -13,7 +13,7 @@ import torch
 from lottery import memory
 from lottery.files import write_whole
 from lottery.loading import describe
-from lottery.provenance import commit_now
+from lottery.provenance import commit_of
 from lottery.show import table
 
 
@@ -44,6 +44,10 @@ def alternate(
     return {name: statistics.median(values) for name, values in seconds.items()}, held, results
 
 
+# What is measured, read once before it is; the results themselves are no part of it.
+COMMIT, DIRTY = commit_of(Path(__file__).parents[1], ":!benchmarks/results")
+
+
 def arguments(rounds: int = 3) -> tuple[torch.device, int]:
     """The device and the number of rounds that a benchmark is called with."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__.splitlines()[0])
@@ -54,10 +58,13 @@ def arguments(rounds: int = 3) -> tuple[torch.device, int]:
 
 
 def publish(name: str, device: torch.device, rounds: int, rows: list[dict], **facts) -> None:
-    """Prints a table of the rows and writes them, with where they come from, to ``benchmarks/results/<name>-<device>.json``."""
-    commit, dirty = commit_now()
-    where = {"machine": describe(device), "torch": torch.__version__, "threads": torch.get_num_threads(), "commit": commit, "dirty": dirty}
+    """Prints a table of the rows and writes them, with where they come from, to ``benchmarks/results/<name>-<device>.json``; from a
+    committed tree only, since else nobody could tell what was measured."""
+    where = {"machine": describe(device), "torch": torch.__version__, "threads": torch.get_num_threads(), "commit": COMMIT}
     target = Path(__file__).parent / "results" / f"{name}-{device.type}.json"
-    write_whole(target, json.dumps({**where, "rounds": rounds, **facts, "rows": rows}, indent=1) + "\n")
     print(table([{key: value if isinstance(value, str) else f"{value:.3g}" for key, value in row.items()} for row in rows]))
+    if DIRTY or COMMIT == "unknown":
+        print(f"{where['machine']}; not written to {target.name}: the tree has changes that are not committed\n", flush=True)
+        return
+    write_whole(target, json.dumps({**where, "rounds": rounds, **facts, "rows": rows}, indent=1) + "\n")
     print(f"{where['machine']}, written to benchmarks/results/{target.name}\n", flush=True)

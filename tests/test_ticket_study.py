@@ -182,3 +182,15 @@ def test_a_report_is_made_where_the_text_is_gone(profile, monkeypatch):
         TicketRecord.model_validate_json(path.read_text()).request.key for path in (folder_of(profile) / "records").iterdir()
     }
     assert collect(profile, WINNING_TICKET).problem == ""
+
+
+def test_a_changed_profile_is_not_taken_for_an_older_version(profile):
+    """Tickets and trials have versions of their own, and those of trials are ahead."""
+    for request in requests(profile):
+        write_ticket(folder_of(profile), ticket_of(NAME, "dense", 0, 0, 2.0).model_copy(update={"request": request}))
+    write_state(folder_of(profile), "finished")
+    longer = profile.model_copy(update={"tickets": profile.tickets.model_copy(update={"steps": 9})})
+    assert (
+        collect(longer, WINNING_TICKET).problem
+        == "0 of 12 trials are recorded under the present profile; the profile changed since it ran."
+    )
