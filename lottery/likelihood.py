@@ -14,6 +14,7 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from lottery.pruning.calls import replaced
+from lottery.pruning.scope import owner
 
 # Logits at one time, and how much of the vocabulary. On a CPU they stay in its cache; a GPU wants large products.
 _LOGITS = {"cpu": 1 << 21, "cuda": 1 << 26}
@@ -38,6 +39,14 @@ class Likelihoods(NamedTuple):
         return Likelihoods(*map(torch.cat, zip(*parts, strict=True)))
 
 
+class _Output(BaseModelOutputWithPast):
+    """What a trunk gives: hidden states, and nothing of what else a family looks for in it."""
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
 class Head:
     """A model's way from hidden states to logits, a stretch of the vocabulary at a time.
 
@@ -48,6 +57,7 @@ class Head:
     def __init__(self, model: nn.Module, rows: Rows | None = None):
         self.model, self.linear = model, model.get_output_embeddings()
         self.rows, self.vocabulary = rows or self._own_rows, self.linear.weight.shape[0]
+        self.trunks = {id(trunk): trunk for trunk in (model.base_model, owner(model))}.values()  # OPT calls its decoder past its trunk
 
     def stretches(self, device: torch.device) -> Iterator[tuple[int, Callable[[torch.Tensor], torch.Tensor]]]:
         """For each stretch where it starts, and what makes fp32 logits [n, stretch] of hidden states [n, hidden]."""
@@ -61,7 +71,7 @@ class Head:
         return self.linear.weight.detach()[start:stop], None if bias is None else bias.detach()[start:stop]
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        with replaced([self.model.base_model], lambda *_, **__: BaseModelOutputWithPast(last_hidden_state=hidden[None])):
+        with replaced(self.trunks, lambda *_, **__: _Output(last_hidden_state=hidden[None])):
             return self.model(use_cache=False).logits[0].float()
 
     @contextmanager

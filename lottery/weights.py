@@ -29,7 +29,7 @@ class Weights:
         for name, parameter in model.named_parameters():
             if shapes.get(name) != tuple(parameter.shape):
                 raise LotteryError(
-                    f"{checkpoint.source} cannot be streamed: its files do not hold {name} as the model has it; set memory: resident"
+                    f"{checkpoint.label} cannot be streamed: its files do not hold {name} as the model has it; set memory: resident"
                 )
 
     def copy_(self, target: torch.Tensor, name: str, start: int = 0) -> torch.Tensor:
