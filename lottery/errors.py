@@ -27,5 +27,9 @@ class StoppedError(LotteryError):
     """The study was asked to stop, and did so between two trials."""
 
 
+class HeldError(LotteryError):
+    """Another run is at work in the same folder."""
+
+
 class NotFiniteError(LotteryError, ArithmeticError):
     """The dense model itself gives infinity or no number: its dtype overflows, or the checkpoint is damaged."""

@@ -1,11 +1,47 @@
 """What every long run leaves on disk about itself: that it runs, why it failed, that it was asked to stop, and that it is finished."""
 
+import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
-from lottery.errors import LotteryError, StoppedError
-from lottery.records import read_state, write_state
+from filelock import FileLock, Timeout
+
+from lottery.errors import HeldError, LotteryError, StoppedError
+from lottery.files import write_whole
+from lottery.records import read_state, slurm_job, write_state
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps other runs away from a folder, for a while; the system lets go of it when a process ends, however it ends.
+
+    **Raises** ``HeldError`` at once where another run has it, with what is known of that one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(folder / ".lock"), folder / ".holder.json"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise HeldError(f"{folder.name}: {_who(holder)} is at work on it; wait until it is done, or stop it") from None
+    try:
+        job, now = slurm_job(), datetime.now().astimezone()
+        write_whole(holder, json.dumps({"process": os.getpid(), "job": job, "since": f"{now:%Y-%m-%d %H:%M}"}) + "\n")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _who(holder: Path) -> str:
+    try:
+        known = json.loads(holder.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # it has only just begun
+        return "another run"
+    name = f"Slurm job {known['job']}" if known["job"] else f"process {known['process']}"
+    return f"another run ({name}, since {known['since']})"
 
 
 @contextmanager

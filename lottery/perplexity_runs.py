@@ -5,6 +5,7 @@ import math
 import re
 import sys
 import time
+from contextlib import nullcontext
 from datetime import datetime
 from typing import NamedTuple
 
@@ -16,10 +17,10 @@ from lottery.corpus import Corpus, corpus, windows
 from lottery.errors import LotteryError
 from lottery.files import write_whole
 from lottery.generation import bits
-from lottery.lifecycle import check_stop
+from lottery.lifecycle import check_stop, held
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs
-from lottery.perplexity_protocols import FOLDER, MEASUREMENT, Protocol, ProtocolRecord, Request, Result, protocols
+from lottery.perplexity_protocols import FOLDER, MEASUREMENT, Protocol, ProtocolRecord, Request, Result, missing, protocols
 from lottery.provenance import provenance
 from lottery.records import read_json
 from lottery.tables import number
@@ -124,32 +125,33 @@ def measure(profile: Profile) -> list[ProtocolRecord]:
     skeleton = loading.skeleton(model_of)
     longest = getattr(skeleton.config, "max_position_embeddings", None) or math.inf
     wanted, found, loaded = protocols(profile.window, profile.max_windows), [], {}
-    for protocol in wanted:
-        text = whole if protocol.whole else part
-        request = Request(measurement=MEASUREMENT, checkpoint=model_of.identity, text_sha256=text.sha256, protocol=protocol)
-        path = folder / FOLDER / f"{re.sub(r'[^a-z0-9]+', '-', protocol.name)}.json"
-        record = read_json(ProtocolRecord, path)
-        if record is None or record.request != request:
-            check_stop(folder, len(found), len(wanted))
-            started, began = datetime.now().astimezone(), time.monotonic()
-            plan = loading.plan(profile.model_copy(update={"dtype": protocol.dtype, "memory": "resident"}), skeleton)
-            scored, skipped = Scored([], 0, 0), _impossible(protocol, longest, tokenizer)
-            if not skipped:
-                try:
-                    if protocol.dtype not in loaded:
-                        loaded.clear()  # one at a time
-                        loaded[protocol.dtype] = loading.load(model_of, plan)
-                    scored = _score(loaded[protocol.dtype], tokenizer, text, protocol)
-                except (RuntimeError, MemoryError) as error:
-                    if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
-                        raise
-                    skipped = f"out of memory on {plan.device}"
-            result = Result(**scored._asdict(), seconds=time.monotonic() - began, skipped=skipped)
-            record = ProtocolRecord(model=profile.model_name, request=request, result=result, provenance=provenance(plan, started))
-            write_whole(path, record.model_dump_json(indent=1) + "\n")
-        found.append(record)
-        said = record.result.skipped or f"{number(record.result.perplexity)} ({record.result.seconds:.0f} s)"
-        print(f"{profile.model_name}: {len(found)} of {len(wanted)}, {protocol.name}: {said}", flush=True)
+    with held(folder) if missing(folder, profile.model_copy(update={"protocols": True})) else nullcontext():
+        for protocol in wanted:
+            text = whole if protocol.whole else part
+            request = Request(measurement=MEASUREMENT, checkpoint=model_of.identity, text_sha256=text.sha256, protocol=protocol)
+            path = folder / FOLDER / f"{re.sub(r'[^a-z0-9]+', '-', protocol.name)}.json"
+            record = read_json(ProtocolRecord, path)
+            if record is None or record.request != request:
+                check_stop(folder, len(found), len(wanted))
+                started, began = datetime.now().astimezone(), time.monotonic()
+                plan = loading.plan(profile.model_copy(update={"dtype": protocol.dtype, "memory": "resident"}), skeleton)
+                scored, skipped = Scored([], 0, 0), _impossible(protocol, longest, tokenizer)
+                if not skipped:
+                    try:
+                        if protocol.dtype not in loaded:
+                            loaded.clear()  # one at a time
+                            loaded[protocol.dtype] = loading.load(model_of, plan)
+                        scored = _score(loaded[protocol.dtype], tokenizer, text, protocol)
+                    except (RuntimeError, MemoryError) as error:
+                        if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                            raise
+                        skipped = f"out of memory on {plan.device}"
+                result = Result(**scored._asdict(), seconds=time.monotonic() - began, skipped=skipped)
+                record = ProtocolRecord(model=profile.model_name, request=request, result=result, provenance=provenance(plan, started))
+                write_whole(path, record.model_dump_json(indent=1) + "\n")
+            found.append(record)
+            said = record.result.skipped or f"{number(record.result.perplexity)} ({record.result.seconds:.0f} s)"
+            print(f"{profile.model_name}: {len(found)} of {len(wanted)}, {protocol.name}: {said}", flush=True)
     return found
 
 

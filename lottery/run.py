@@ -13,8 +13,9 @@ from nbconvert.exporters import get_exporter
 from lottery.checkpoints import checkpoint
 from lottery.collection import collect
 from lottery.corpus import corpus
-from lottery.errors import LotteryError, NotFetchedError
+from lottery.errors import HeldError, LotteryError, NotFetchedError
 from lottery.files import write_whole
+from lottery.lifecycle import held
 from lottery.notebooks import execute, notebook_of
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs
@@ -50,6 +51,12 @@ def measure(profile: Profile, name: str, step: str) -> bool:
         say(f"{step} {name}: all trials are recorded, nothing to do")
         return True
     folder, began = outputs(profile.profile) / name, datetime.now().astimezone()
+    try:
+        with held(folder):  # the notebook's kernel takes hold of it itself; here it is only seen before anything is written
+            pass
+    except HeldError as error:
+        say(f"{step} {error}")
+        return False
     say(f"{step} {name}: running notebooks/{notebook_of(name).name}")
     reason = execute(name, profile.profile, folder / f"{name}.ipynb")
     state = read_state(folder)

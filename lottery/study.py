@@ -14,7 +14,7 @@ from lottery.errors import LotteryError
 from lottery.figures import curve
 from lottery.frame import median
 from lottery.gguf_files import convert
-from lottery.lifecycle import check_stop, failures_recorded, finish
+from lottery.lifecycle import check_stop, failures_recorded, finish, held
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
 from lottery.pruning import check_pattern
@@ -102,9 +102,12 @@ class Study:
 
     def sweep(self) -> None:
         """Measures every pruned variant whose record is not there; with ``cliff`` what those say is to be measured next, too."""
-        before = len(self.records)
+        before = done = len(self.records)
         self._measure(self.requests)
         while len(self.records) < len(self.requests):
+            if len(self.records) == done:
+                raise LotteryError(f"{self.profile.model_name}: records that were just written do not read back; look at {self.folder}")
+            done = len(self.records)
             self._measure(self.requests)
         if len(self.records) > before or read_steadiness(self.folder) is None:
             with failures_recorded(self.folder):
@@ -129,7 +132,7 @@ class Study:
         todo = [request for request in wanted if read_record(self.folder, request) is None]
         if not todo:
             return self.say(f"{', '.join(map(tables.variant, wanted))}: recorded already")
-        with failures_recorded(self.folder):
+        with held(self.folder), failures_recorded(self.folder):
             write_state(self.folder, "running")
             for request in todo:
                 check_stop(self.folder, len(self.records), len(self.requests))

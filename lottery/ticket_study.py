@@ -12,7 +12,7 @@ import torch
 
 from lottery import ticket_figures, ticket_run
 from lottery.errors import LotteryError
-from lottery.lifecycle import check_stop, failures_recorded, finish
+from lottery.lifecycle import check_stop, failures_recorded, finish, held
 from lottery.params import WINNING_TICKET, Profile, profile_of_this_notebook
 from lottery.records import write_state
 from lottery.show import prose
@@ -71,8 +71,9 @@ class TicketStudy:
         """Makes every run whose record is not there, as soon as what it starts from is."""
         with failures_recorded(self.folder):
             todo = self._todo()
-            if not todo:
-                return self.say("all trials are recorded")
+        if not todo:
+            return self.say("all trials are recorded")
+        with held(self.folder), failures_recorded(self.folder):
             write_state(self.folder, "running")
             workers = self._workers
             # Not forked: a process that has used torch's threads or a GPU cannot be.

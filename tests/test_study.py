@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from lottery import trials as module
-from lottery.errors import LotteryError
+from lottery.errors import HeldError, LotteryError
 from lottery.params import validated
 from lottery.paths import outputs
-from lottery.records import read_state
+from lottery.records import read_state, write_state
+from lottery.run import measure as run_model
 from lottery.study import Study
 from lottery.trials import Trials
 
@@ -107,6 +108,43 @@ def test_a_disk_that_fills_up_costs_the_trial_at_work_and_no_other(toy, monkeypa
         study.sweep()
     assert len(study.records) == 1
     monkeypatch.setattr(os, "fsync", real)
+    study.sweep()
+    assert len(study.records) == 3
+
+
+def test_records_that_do_not_read_back_end_the_run(toy, monkeypatch, counted):
+    monkeypatch.setattr("lottery.study.write_record", lambda *_: None)
+    with pytest.raises(LotteryError, match=r"^qwen2\.5-0\.5b: records that were just written do not read back; look at "):
+        Study(validated(toy)).sweep()
+    assert len(counted) == 3, "each is measured once"
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from lottery.lifecycle import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_two_at_once_one_works_and_the_other_is_told_who(toy, capsys):
+    """Another process holds the folder; this one says so at once, and leaves its state alone. Killed, it lets go."""
+    study = Study(validated(toy))
+    study.measure_dense()
+    write_state(study.folder, "running", "the other's")
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(study.folder)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(HeldError, match=rf"^qwen2\.5-0\.5b: another run \(process {other.pid}, since [-\d: ]+\) is at work on it; wait"):
+        study.sweep()
+    bare = validated({**toy, "model": None, "sparsities": [0.4]})
+    assert not run_model(bare, "qwen2.5-0.5b", "[1/2]")
+    assert f"[1/2] qwen2.5-0.5b: another run (process {other.pid}" in capsys.readouterr().out
+    assert (read_state(study.folder).state, read_state(study.folder).reason) == ("running", "the other's")
+    assert not list(study.folder.glob("*.ipynb"))
+    other.kill()
+    other.wait()
     study.sweep()
     assert len(study.records) == 3
 
