@@ -1,6 +1,7 @@
 """The text that models are scored on, and its windows of tokens."""
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -92,13 +93,15 @@ def corpus(text: str, key: str = "text") -> Corpus:
 
 def _raw_rows(content: str) -> tuple[str, ...]:
     """Rows as the hub's dataset has them: every line keeps its newline, but a blank line is the empty string."""
-    return tuple(line if line.strip() else "" for line in content.splitlines(keepends=True))
+    return tuple(line if line.strip() else "" for line in io.StringIO(content, newline="\n"))
 
 
 def _json_rows(path: Path, content: str, key: str) -> tuple[str, ...]:
     try:
-        return tuple(json.loads(line)["text"] for line in content.split("\n") if line.strip())
-    except (json.JSONDecodeError, KeyError, TypeError):
+        rows = tuple(json.loads(line)["text"] for line in content.split("\n") if line.strip())
+        "".join(rows).encode()  # a lone half of a surrogate pair is no text, and JSON can hold it
+        return rows
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeEncodeError):
         raise ParamsError(f'{key}: {path} is not one {{"text": …}} a line; make it so, or give a .txt file') from None
 
 

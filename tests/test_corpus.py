@@ -79,6 +79,8 @@ def test_the_files_that_a_text_can_come_from(tmp_path):
         ("a.txt", b" \n ", "is empty; give a file with some thousand words"),
         ("a.jsonl", b"{}", 'is not one {"text": …} a line'),
         ("a.jsonl", b"nonsense", 'is not one {"text": …} a line'),
+        ("a.jsonl", b'{"text": 5}', 'is not one {"text": …} a line'),
+        ("a.jsonl", b'{"text": "half of a pair: \\ud800"}', 'is not one {"text": …} a line'),
     ],
 )
 def test_a_text_that_cannot_be_read_says_why(tmp_path, name, content, message):
