@@ -8,8 +8,9 @@ import pandas as pd
 from lottery.findings import Scores, rank_correlation
 from lottery.show import table
 from lottery.tables import percent, span
-from lottery.ticket_findings import Outcome, mean, of_intervals
+from lottery.ticket_findings import Outcome, of_intervals
 from lottery.ticket_score import LEVELS, last_crossing
+from lottery.ticket_verdict import mean
 
 LEVEL = "5% more"
 
@@ -18,7 +19,7 @@ def at_a_cost(outcome: Outcome, arm: str = "ticket") -> dict[str, float]:
     """For each model the sparsity at which the mean loss of an arm is up by 5% on the dense one: infinite beyond the last level."""
     found = {}
     for model in outcome.models if outcome.levels else []:
-        columns = [outcome.by_seed(model, arm if level else "dense", level) for level in (0, *outcome.levels)]
+        columns = [outcome.by_seed(model, arm if level else outcome.baseline(model), level) for level in (0, *outcome.levels)]
         rows = pd.concat(columns, axis=1).dropna().to_numpy()
         if not len(rows) or not np.isfinite(rows[:, 0]).all():
             continue
@@ -33,7 +34,7 @@ def both_scores(outcome: Outcome, one_shot: Scores) -> pd.DataFrame:
     that at every level."""
     rows = []
     for model in outcome.models if outcome.levels else []:
-        times = mean((outcome.by_seed(model, "ticket", outcome.levels[-1]) / outcome.by_seed(model, "dense", 0)).dropna())
+        times = mean((outcome.by_seed(model, "ticket", outcome.levels[-1]) / outcome.by_seed(model, outcome.baseline(model), 0)).dropna())
         known = model in one_shot and (one_shot[model][LEVEL].is_number or math.isinf(one_shot[model][LEVEL].at))
         if known and not math.isnan(times.value):
             rows.append({"model": model, "one_shot": one_shot[model][LEVEL].at, "times_dense": times})

@@ -12,22 +12,21 @@ from lottery.findings import Scores
 from lottery.show import Picture
 from lottery.tables import number, percent
 from lottery.ticket_bridge import both_scores
-from lottery.ticket_findings import Outcome, mean
-from lottery.ticket_records import ARMS
+from lottery.ticket_findings import Outcome
+from lottery.ticket_records import ARMS, DENSE
+from lottery.ticket_verdict import mean
 
 
 def loss_over_weights_left(outcome: Outcome) -> Picture | None:
     """The figure of the paper: held-out loss over the share of the weights left, a panel an architecture, a line an arm."""
-    caption = "Held-out loss after training over the share of the weights left, a panel an architecture. Dotted: the dense model."
-    return _panels(outcome, "loss", "held-out loss, nats a token (lower is better)", caption, list(ARMS)[1:])
+    caption = "Held-out loss after training over the share of the weights left, a panel an architecture."
+    return _panels(outcome, "loss", "held-out loss, nats a token (lower is better)", caption, [arm for arm in ARMS if arm not in DENSE])
 
 
 def steps_over_weights_left(outcome: Outcome) -> Picture | None:
     """How soon an arm learns: steps to the loss that the dense model has after half its steps."""
     caption = "Training steps until the held-out loss is at that of the dense model after half its steps. ∞: it is never reached."
-    return _panels(
-        outcome, "steps", "steps to the loss (fewer is better)", caption, [arm for arm in ARMS if arm not in ("dense", "pruned")]
-    )
+    return _panels(outcome, "steps", "steps to the loss (fewer is better)", caption, [arm for arm in ARMS if arm not in (*DENSE, "pruned")])
 
 
 def bridge(outcome: Outcome, one_shot: Scores) -> Picture | None:
@@ -86,16 +85,16 @@ def _panels(outcome: Outcome, what: str, label: str, caption: str, arms: list[st
     rows = math.ceil(len(models) / columns)
     figure = style.new_figure(8 if columns > 1 else 6, 2.7 * rows + 1)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    colours, markers = _colours(), dict(zip(ARMS, style.MARKERS, strict=False))
+    colours, markers = _colours(), dict(zip([arm for arm in ARMS if arm not in DENSE], style.MARKERS, strict=False))
     lefts = {level: outcome.left(level) for level in outcome.levels}
     handles, said, cut = {}, [], False
     for panel, model in zip(panels, models, strict=False):
-        finite = outcome.data.loc[(outcome.data["model"] == model) & outcome.data["arm"].isin(["dense", *arms]), what]
+        finite = outcome.data.loc[(outcome.data["model"] == model) & outcome.data["arm"].isin([*DENSE, *arms]), what]
         finite = finite[np.isfinite(finite)]
         low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
         height = high - low or 1.0
         bottom, top = low - 0.05 * height, high + 0.08 * height
-        dense, endless = mean(outcome.by_seed(model, "dense", 0, what)), set()
+        dense, endless = mean(outcome.by_seed(model, outcome.baseline(model), 0, what)), set()
         for index, arm in enumerate(arms):
             points = [(lefts[level], mean(outcome.by_seed(model, arm, level, what))) for level in outcome.levels]
             points = [(left, value) for left, value in points if not math.isnan(value.value)]
@@ -117,11 +116,12 @@ def _panels(outcome: Outcome, what: str, label: str, caption: str, arms: list[st
             said.append(f"{model}, {arm}: " + ", ".join(f"{percent(left)} left {number(value.value)}" for left, value in points) + ".")
         for left in endless:  # one sign for all arms that end there
             panel.annotate("∞", (left, top), textcoords="offset points", xytext=(0, 5), ha="center", color=".2", fontsize=12)
-        if math.isfinite(dense.value):
-            panel.axhline(dense.value, color=".3", linewidth=1.2, linestyle=":", zorder=1)
-            if not math.isnan(dense.low):
-                panel.axhspan(dense.low, dense.high, color=".5", alpha=0.15, linewidth=0, zorder=0)
-            said.append(f"{model}, dense: {number(dense.value)}.")
+        for arm, line in zip(DENSE, (":", "-."), strict=True):
+            if math.isfinite(value := mean(outcome.by_seed(model, arm, 0, what)).value):
+                panel.axhline(value, color=".3", linewidth=1.2, linestyle=line, zorder=1)
+                said.append(f"{model}, {arm}: {number(value)}.")
+        if math.isfinite(dense.value) and not math.isnan(dense.low):
+            panel.axhspan(dense.low, dense.high, color=".5", alpha=0.15, linewidth=0, zorder=0)
         panel.set_xscale("log")
         panel.invert_xaxis()
         panel.xaxis.set_major_locator(FixedLocator([1, *lefts.values()]))
@@ -136,6 +136,7 @@ def _panels(outcome: Outcome, what: str, label: str, caption: str, arms: list[st
     figure.supylabel(label, fontsize=10)
     figure.legend(handles.values(), handles, loc="outside upper center", ncols=min(3, len(handles)), frameon=False, fontsize=9)
     sns.despine(figure)
+    caption += " Dotted: the dense model; dash-dotted: the dense model, rewound and restarted as a ticket is; grey band: the better one."
     few = _of_bars(outcome, "Bars and the grey band") + (" A bar without an end goes on beyond the frame." if cut else "")
     if outcome.data["loss"].isna().any():
         few += " Where pruning left nothing of a layer, a mean is of the other seeds, and a line may end."

@@ -1,54 +1,16 @@
 """What the runs of the lottery ticket procedure say: means and intervals over seeds, and verdicts."""
 
 import math
-from functools import cached_property
-from typing import NamedTuple
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from lottery.params import Tickets
 from lottery.show import table
 from lottery.tables import number, percent
-from lottery.ticket_records import ARMS, CONTROLS, TicketRecord, TicketRequest
-
-TOLERANCE = 0.01  # of the dense model's loss: what is nearer than that counts as equal
-MEANING = (
-    f"*Ticket*: at some level it is not worse than the dense model by more than {percent(TOLERANCE)} of its loss, and better than each of"
-    " three controls: its mask on new weights, a random mask, its mask shuffled. *No ticket*: at every level it is worse, or a control is"
-    " as good. *Not decided*: the 95% intervals over seeds allow both. A ticket may be at any level, so the intervals that find one are"
-    " made wider for the number of levels (Bonferroni)."
-)
-
-
-class Mean(NamedTuple):
-    """A mean over seeds with its 95% interval (Student's t): not numbers where there are fewer than two seeds."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        if math.isnan(self.value):
-            return ""
-        return number(self.value) if math.isnan(self.low) else f"{number(self.value)} ({number(self.low)} to {number(self.high)})"
-
-
-def mean(values, looks: int = 1) -> Mean:
-    """The mean of a value a seed, those without one left out. Infinite, and without an interval, where any is.
-
-    With several ``looks`` the intervals of all of them together hold at 95% (Bonferroni).
-    """
-    values = np.asarray(values, dtype=float)
-    values = values[~np.isnan(values)]
-    if not len(values) or not np.isfinite(values).all():
-        return Mean(math.inf if len(values) else math.nan, math.nan, math.nan)
-    centre = float(values.mean())
-    if len(values) < 2:
-        return Mean(centre, math.nan, math.nan)
-    half = float(stats.t.ppf(1 - 0.025 / looks, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
-    return Mean(centre, centre - half, centre + half)
+from lottery.ticket_records import ARMS, CONTROLS, DENSE, TicketRecord, TicketRequest
+from lottery.ticket_verdict import MARGIN, MEANING, NO_TICKET, TICKET, Compared, compared, holm, mean, of_model, why_not
 
 
 class Outcome:
@@ -109,63 +71,48 @@ class Outcome:
         data = self.data
         return data[(data["model"] == model) & (data["arm"] == arm) & (data["level"] == level)].set_index("seed")[what]
 
-    def difference(self, model: str, level: int, arm: str, less: str, looks: int = 1) -> Mean:
-        """How much higher the loss of one arm is than that of another, seed by seed; ``dense`` is the same at every level."""
-        one, other = (self.by_seed(model, name, 0 if name == "dense" else level) for name in (arm, less))
-        with np.errstate(invalid="ignore"):
-            return mean((one - other).dropna(), looks)
+    def baseline(self, model: str) -> str:
+        """The dense arm that a ticket is judged beside: the better one in the mean, of those that are recorded."""
+        means = {arm: mean(self.by_seed(model, arm, 0)).value for arm in DENSE}
+        return min((arm for arm in DENSE if not math.isnan(means[arm])), key=lambda arm: means[arm], default=DENSE[0])
 
-    def verdict(self, model: str) -> tuple[str, str]:
-        """'ticket', 'no ticket' or 'not decided', and the sentence that says why.
+    def compared(self, model: str, level: int, error: float) -> tuple[Compared, dict[str, Compared]]:
+        """The ticket of a level beside the better dense arm, and each control beside the ticket. What could not be made, because pruning
+        left nothing of a layer, counts as diverged: a procedure that ends so has found no ticket."""
 
-        A ticket is a level at which the retrained ticket is not worse than the dense model by more than the tolerance, and better than
-        every control; both with 95% intervals over seeds, made wider because it may be at any of the levels. There is none if at every
-        level it is worse, or a control as good.
-        """
-        dense = mean(self.by_seed(model, "dense", 0))
-        margin, found, ruled_out = TOLERANCE * dense.value, [], []
-        looks = len(self.levels)
-        for level in self.levels:
-            surely = [self.difference(model, level, arm, "ticket", looks) for arm in CONTROLS]
-            if self.difference(model, level, "ticket", "dense", looks).high <= margin and all(control.low > 0 for control in surely):
-                found.append(level)
-            beside = self.difference(model, level, "ticket", "dense")
-            as_good = [arm for arm in CONTROLS if self.difference(model, level, arm, "ticket").high <= margin]
-            if beside.low > margin or math.isinf(beside.value) or as_good:
-                ruled_out.append(level)
-        if found:
-            gap = self.difference(model, found[-1], "ticket", "dense", looks)
-            as_well = "better than" if gap.high < 0 else "as well as"
-            return "ticket", (
-                f"with {percent(self.left(found[-1]))} of the weights left it does {as_well} the dense model (loss {_by(gap)}), and no"
-                " control does as well as it"
-            )
-        if not self.levels:
-            return "not decided", "nothing is recorded but the dense model"
-        if math.isinf(dense.value):
-            return "not decided", "a dense run has no finite loss"
-        if math.isnan(dense.low):
-            return "not decided", "an interval needs at least two seeds"
-        told = "; ".join(f"with {percent(self.left(level))} left {self._nearest(model, level, margin)}" for level in self.levels)
-        return ("no ticket" if len(ruled_out) == len(self.levels) else "not decided"), told
+        def losses(arm: str, at: int) -> pd.Series:
+            found = self.by_seed(model, arm, at).where(self.by_seed(model, arm, at, "problem") == "", math.inf)
+            return found.reindex(sorted(set(self.data.loc[self.data["model"] == model, "seed"])))
 
-    def _nearest(self, model: str, level: int, margin: float) -> str:
-        """Why a level does not make a ticket: the first of its conditions that it does not meet."""
-        beside = self.difference(model, level, "ticket", "dense")
-        if math.isinf(beside.value):
-            return "a run has no finite loss"
-        if beside.low > margin:
-            return f"it is worse than the dense model (loss {_by(beside)})"
-        controls = {arm: self.difference(model, level, arm, "ticket") for arm in CONTROLS}
-        arm = min(controls, key=lambda arm: controls[arm].value)
-        if controls[arm].high <= margin:
-            return f"{arm} does as well (loss {_by(controls[arm])})"
-        beside = self.difference(model, level, "ticket", "dense", len(self.levels))
-        if beside.high > margin:
-            return f"it may be worse than the dense model (loss {_by(beside)})"
-        controls = {arm: self.difference(model, level, arm, "ticket", len(self.levels)) for arm in CONTROLS}
-        arm = min(controls, key=lambda arm: controls[arm].low)
-        return f"{arm} may do as well (loss {_by(controls[arm])})"
+        dense, ticket = losses(self.baseline(model), 0), losses("ticket", level)
+        middle = mean(dense).value
+        margin = MARGIN * middle if math.isfinite(middle) else math.nan  # then nothing is decided
+        return compared(ticket, dense, margin, error), {arm: compared(losses(arm, level), ticket, margin, error) for arm in CONTROLS}
+
+    @cached_property
+    def verdict(self) -> dict[str, tuple[str, str]]:
+        """For each model 'ticket', 'no ticket' or 'not decided', and the sentence that says why."""
+        found = {}
+        judged = holm(self.models, lambda model, error: of_model(self.levels, partial(self.compared, model), error))
+        for model, (verdict, level, error) in judged.items():
+            if not self.levels:
+                why = "nothing is recorded but the dense model"
+            elif self.by_seed(model, DENSE[0], 0).count() < 2:
+                why = "an interval needs at least two seeds"
+            elif math.isinf(mean(self.by_seed(model, self.baseline(model), 0)).value):
+                why = "a dense run has no finite loss"
+            elif verdict == TICKET:
+                beside, _ = self.compared(model, level, error / len(self.levels))
+                as_well = "better than" if beside.case == "better" else "as well as"
+                left = f"with {percent(self.left(level))} of the weights left"
+                why = f"{left} it does {as_well} the dense model ({beside}), and every control does worse"
+            else:
+                looks = 4 if verdict == NO_TICKET else len(self.levels)
+                why = "; ".join(
+                    f"with {percent(self.left(level))} left {why_not(*self.compared(model, level, error / looks))}" for level in self.levels
+                )
+            found[model] = verdict, why
+        return found
 
     def left(self, level: int) -> float:
         """The share of the prunable weights that a level leaves."""
@@ -177,7 +124,7 @@ class Outcome:
             return "*No run is recorded.*"
         lines = []
         for model in self.models:
-            verdict, why = self.verdict(model)
+            verdict, why = self.verdict[model]
             lines.append(f"- **{model}: {verdict}.** {why[0].upper()}{why[1:]}.")
         return "\n".join(lines) + f"\n\n{MEANING}"
 
@@ -229,13 +176,6 @@ def schedule(asked: TicketRequest | Tickets) -> str:
         f"Each run: {asked.steps:,} steps of {asked.batch} windows of {asked.window} tokens, AdamW, peak rate {asked.rate:g}, rewound to"
         f" {back}. Each round prunes {percent(asked.share)} of what is left in the linear layers inside the blocks, {where}."
     )
-
-
-def _by(difference: Mean) -> str:
-    """A difference of losses in words."""
-    if difference.value >= 0 or math.isnan(difference.value):
-        return f"higher by {difference}"
-    return f"lower by {Mean(-difference.value, -difference.high, -difference.low)}"
 
 
 def _names(record: TicketRecord) -> list[str]:

@@ -20,6 +20,7 @@ MEASUREMENT = 1
 
 ARMS = {
     "dense": "all weights, trained from the start to the end",
+    "dense rewound": "all weights, trained again from the rewound weights, restarted as a ticket is",
     "pruned": "the trained dense model, pruned once and not trained again",
     "ticket": "the mask of the iterative procedure, trained again from the rewound weights",
     "one-shot": "the trained dense model pruned once, that mask trained again from the rewound weights",
@@ -27,6 +28,7 @@ ARMS = {
     "random mask": "as many weights of each layer as the ticket has, drawn at random, from the rewound weights",
     "shuffled mask": "the ticket's mask with the rows and the columns of each layer in another order, from the rewound weights",
 }
+DENSE = ("dense", "dense rewound")
 CONTROLS = ("new weights", "random mask", "shuffled mask")
 
 
@@ -123,9 +125,9 @@ def requests(profile: Profile) -> list[TicketRequest]:
         for name in asked.models:
             shared = {"measurement": MEASUREMENT, "model": name, "checkpoint": identities[name], "seed": seed, "device": profile.device}
             shared |= {**texts, **settings}
-            found.append(TicketRequest(arm="dense", level=0, **shared))
+            found += [TicketRequest(arm=arm, level=0, **shared) for arm in DENSE]
             for level in range(1, asked.levels + 1):
-                arms = [arm for arm in ARMS if arm != "dense" and (arm != "one-shot" or level > 1)]
+                arms = [arm for arm in ARMS if arm not in DENSE and (arm != "one-shot" or level > 1)]
                 found += [TicketRequest(arm=arm, level=level, **shared) for arm in arms]
     return found
 
@@ -134,7 +136,7 @@ def parent(request: TicketRequest) -> TicketRequest | None:
     """The run whose weights or mask another one starts from; the dense one has none."""
     if request.arm == "dense":
         return None
-    if request.arm in ("pruned", "one-shot") or request.level == 1:
+    if request.arm in ("dense rewound", "pruned", "one-shot") or request.level == 1:
         return request.model_copy(update={"arm": "dense", "level": 0})
     return request.model_copy(update={"arm": "ticket", "level": request.level - 1})
 

@@ -20,7 +20,7 @@ from lottery.files import write_whole
 from lottery.params import Profile
 from lottery.provenance import provenance
 from lottery.pruning import prunable
-from lottery.ticket_records import Point, TicketRecord, TicketRequest, TicketResult, folder_of, parent, read_ticket, write_ticket
+from lottery.ticket_records import DENSE, Point, TicketRecord, TicketRequest, TicketResult, folder_of, parent, read_ticket, write_ticket
 from lottery.tickets import mask_of, moved, random_mask, shuffled_mask
 from lottery.training import Masks, Schedule, apply, held_out_loss, train
 
@@ -105,7 +105,7 @@ def run(profile: str, request: TicketRequest) -> TicketRecord:
     folder, made = folder_of(whole), bench(profile, request.model)
     started, began = datetime.now().astimezone(), time.monotonic()
     before = read_ticket(folder, parent(request)) if request.arm != "dense" else None
-    if before and before.result.no_next:
+    if before and before.result.no_next and not (request.arm == "dense rewound" and not before.result.problem):
         result = _result(made, None, [], {}, before.result.no_next)
     else:
         result = _train(made, request, folder / "weights" / request.lineage)
@@ -120,6 +120,8 @@ def needs(folder: Path, request: TicketRequest) -> list[Path]:
     weights = folder / "weights" / request.lineage
     if request.arm == "dense":
         return []
+    if request.arm == "dense rewound":
+        return [weights / "rewind.safetensors"]
     if request.arm in ("pruned", "one-shot"):
         return [weights / "dense.safetensors", weights / "rewind.safetensors"]
     return [weights / f"mask-{request.level}.safetensors", weights / "rewind.safetensors"]
@@ -129,11 +131,11 @@ def _train(made: Bench, request: TicketRequest, folder: Path) -> TicketResult:
     schedule = Schedule(request.steps, request.batch, request.rate)
     model = made.new_model(request.seed + (OTHER_WEIGHTS if request.arm == "new weights" else 0))
     try:
-        masks = {} if request.arm == "dense" else _masks(model, request, folder)
+        masks = {} if request.arm in DENSE else _masks(model, request, folder)
     except LotteryError as error:  # pruned once, a layer may be left with nothing where level by level it was not
         return _result(made, None, [], {}, str(error))
     first, curve = 0, []
-    if request.arm in ("ticket", "one-shot", "random mask", "shuffled mask"):
+    if request.arm in ("dense rewound", "ticket", "one-shot", "random mask", "shuffled mask"):
         first = request.rewind
         _set_weights(model, folder / "rewind.safetensors")
     elif request.arm == "dense" and request.rewind == 0:

@@ -111,7 +111,7 @@ def test_from_one_command_to_the_report_five_tasks_at_a_time_on_one_node(toy_pro
     assert max(most) == 5
     status = make(toy_project, "status", cluster.environment).stdout
     assert re.findall(r"^(\S+) +3 of 3 +done$", status, re.MULTILINE) == MODELS
-    assert re.search(r"^winning-ticket +6 of 6 +done$", status, re.MULTILINE)
+    assert re.search(r"^winning-ticket +7 of 7 +done$", status, re.MULTILINE)
     html = (toy_project / "outputs" / "toy" / "report.html").read_text()
     assert "Incomplete" not in html
     assert (toy_project / "outputs" / "toy" / "report.pdf").exists()

@@ -13,7 +13,7 @@ from lottery.checkpoints import STAND_INS
 from lottery.errors import LotteryError
 from lottery.params import validated
 from lottery.pruning import prunable
-from lottery.ticket_records import CONTROLS, folder_of, read_ticket, requests
+from lottery.ticket_records import CONTROLS, DENSE, folder_of, read_ticket, requests
 from tests.conftest import TOY
 
 NAME = "qwen2.5-0.5b"
@@ -63,7 +63,7 @@ def test_each_arm_begins_where_it_says(asked, starts):
     found = run_all(profile)
     trained = [key for key in found if key[0] != "pruned"]
     assert trained == [
-        ("dense", 0), ("ticket", 1), ("new weights", 1), ("random mask", 1), ("shuffled mask", 1),
+        ("dense", 0), ("dense rewound", 0), ("ticket", 1), ("new weights", 1), ("random mask", 1), ("shuffled mask", 1),
         ("ticket", 2), ("one-shot", 2), ("new weights", 2), ("random mask", 2), ("shuffled mask", 2),
     ]  # fmt: skip
     begun = dict(zip(trained, starts, strict=True))
@@ -79,7 +79,7 @@ def test_each_arm_begins_where_it_says(asked, starts):
             assert torch.equal(weight, rewind[f"{name}.weight"]) == rewound
         if arm in ("ticket", "new weights"):
             assert all(torch.equal(mask[name], masks[level][name]) for name in mask)
-        elif arm != "dense":
+        elif arm not in DENSE:
             assert any(not torch.equal(mask[name], masks[level][name]) for name in mask)
     assert not torch.equal(begun["new weights", 1][1], initial[1]), "another initialisation"
     assert all((masks[1][name] | ~masks[2][name]).all() for name in masks[1]), "nested"
@@ -90,7 +90,7 @@ def test_no_pruned_weight_ever_moved_and_shares_are_those_asked_for(asked):
     for (arm, level), record in found.items():
         assert record.result.moved == 0
         assert record.result.problem == ""
-        if arm == "dense":
+        if arm in DENSE:
             assert record.result.sparsity_layers == {}
             continue
         layers = ticket_run.bench(asked().model_dump_json(), NAME).layers
@@ -105,6 +105,15 @@ def test_a_run_is_the_same_to_the_last_bit_when_it_is_made_again(asked, tmp_path
     shutil.rmtree(folder_of(asked()))
     second = run_all(asked(), "dense", "ticket")
     assert [r.result.curve for r in first.values()] == [r.result.curve for r in second.values()]
+
+
+def test_a_ticket_that_keeps_all_weights_is_the_dense_model_rewound_to_the_bit(asked, monkeypatch):
+    """Both go the same way, so that nothing but the mask lies between them."""
+    whole = lambda model, *_: {name: torch.ones_like(layer.weight, dtype=torch.bool) for name, layer in prunable(model).items()}  # noqa: E731
+    monkeypatch.setattr(ticket_run, "mask_of", whole)
+    found = run_all(asked(), *DENSE, "ticket")
+    assert found["ticket", 1].result.curve == found["dense rewound", 0].result.curve
+    assert found["ticket", 1].result.curve != found["dense", 0].result.curve
 
 
 def test_the_initialisation_is_step_0(asked):

@@ -38,17 +38,17 @@ def written(profile) -> dict[str, int]:
 
 def test_all_runs_are_made_once_and_only_what_is_missing_again(profile, capfd):
     study = TicketStudy(profile)
-    assert "0 of 12 trials are recorded" in study.describe().data
-    with pytest.raises(LotteryError, match=r"^12 of 12 trials are not recorded; run the cells above$"):
+    assert "0 of 14 trials are recorded" in study.describe().data
+    with pytest.raises(LotteryError, match=r"^14 of 14 trials are not recorded; run the cells above$"):
         study.finish()
     study.train()
     study.finish()
     first, records = written(profile), study.records
-    assert len(first) == 12
+    assert len(first) == 14
     assert {record.provenance.threads for record in records} == {1}
     assert read_state(folder_of(profile)).state == "finished"
     assert collect(profile, WINNING_TICKET).problem == ""
-    assert "winning-ticket: finished: 12 trials are recorded" in capfd.readouterr().out
+    assert "winning-ticket: finished: 14 trials are recorded" in capfd.readouterr().out
     study.train()
     assert "all trials are recorded" in capfd.readouterr().out
     assert written(profile) == first
@@ -57,7 +57,7 @@ def test_all_runs_are_made_once_and_only_what_is_missing_again(profile, capfd):
     lost = next(record for record in records if record.request.arm == "random mask" and record.request.seed == 1)
     (folder_of(profile) / "records" / lost.request.file_name).unlink()
     shutil.rmtree(folder_of(profile) / "weights")
-    assert "11 of 12 trials are recorded" in collect(profile, WINNING_TICKET).problem
+    assert "13 of 14 trials are recorded" in collect(profile, WINNING_TICKET).problem
     again = TicketStudy(profile)
     again.train()
     changed = {name for name, at in written(profile).items() if first.get(name) != at}
@@ -70,7 +70,7 @@ def test_a_stop_ends_it_between_runs(profile):
     study = TicketStudy(profile)
     folder_of(profile).mkdir(parents=True, exist_ok=True)
     (folder_of(profile) / "stop").touch()
-    with pytest.raises(StoppedError, match=r"^stopped between trials, 0 of 12 are recorded; run again to go on$"):
+    with pytest.raises(StoppedError, match=r"^stopped between trials, 0 of 14 are recorded; run again to go on$"):
         study.train()
     assert read_state(folder_of(profile)).state == "stopped"
     assert "it was stopped between trials" in collect(profile, WINNING_TICKET).problem
@@ -117,7 +117,7 @@ def test_a_failure_leaves_its_reason(profile):
 
 def test_other_settings_are_other_runs(profile):
     asked = {request.key for request in requests(profile)}
-    assert len(asked) == 12
+    assert len(asked) == 14
     for change in ({"share": 0.5}, {"rewind": 1}, {"steps": 7}, {"batch": 3}, {"window": 17}, {"rate": 0.02}, {"scope": "layer"}):
         other = requests(profile.model_copy(update={"tickets": profile.tickets.model_copy(update=change)}))
         assert not asked & {request.key for request in other}, change
@@ -129,14 +129,16 @@ def test_other_settings_are_other_runs(profile):
 def test_the_report_tells_what_is_recorded_and_names_the_gap(profile):
     half = [request for request in requests(profile) if request.seed == 0]
     for request in half:
-        made = ticket_of(NAME, request.arm, request.level, 0, {"dense": 2.0, "pruned": 5.0, "ticket": 2.1}.get(request.arm, 2.3))
+        made = ticket_of(
+            NAME, request.arm, request.level, 0, {"dense": 2.0, "dense rewound": 2.0, "pruned": 5.0, "ticket": 2.1}.get(request.arm, 2.3)
+        )
         write_ticket(folder_of(profile), made.model_copy(update={"request": request}))
     write_state(folder_of(profile), "stopped")
     report = Report(profile)
-    assert "- winning-ticket: 6 of 12 trials are recorded; it was stopped between trials" in report.answer().data
+    assert "- winning-ticket: 7 of 14 trials are recorded; it was stopped between trials" in report.answer().data
     said = report.winning_tickets().data
     assert "- **qwen2.5-0.5b: not decided.** An interval needs at least two seeds." in said
-    assert "6 runs, 1 seed, 0.6" in said
+    assert "7 runs, 1 seed, 0.7" in said
     assert "[executed notebook](winning-ticket/winning-ticket.ipynb)" in said
     assert "Fewer than three architectures have both scores" in report.bridge().data
     assert report.tickets_figure()
@@ -150,12 +152,14 @@ def test_a_summary_is_whole_or_refused(profile, tmp_path, capsys, monkeypatch):
     with pytest.raises(LotteryError, match=r"^profile toy: it has not run\.; make report PROFILE=ticket first$"):
         summarize(profile, tmp_path / "docs")
     for request in asked:
-        made = ticket_of(NAME, request.arm, request.level, request.seed, {"dense": 2.0, "ticket": 2.0}.get(request.arm, 2.3))
+        made = ticket_of(
+            NAME, request.arm, request.level, request.seed, {"dense": 2.0, "dense rewound": 2.0, "ticket": 2.0}.get(request.arm, 2.3)
+        )
         write_ticket(folder_of(profile), made.model_copy(update={"request": request}))
     page = summarize(profile, tmp_path / "docs")
     text = page.read_text()
     assert "- **qwen2.5-0.5b: ticket.** With 40% of the weights left it does as well as the dense model" in text
-    assert "12 runs, 2 seeds" in text
+    assert "14 runs, 2 seeds" in text
     assert all((page.parent / name).exists() for name in re.findall(r"\]\(([\w.-]+)\)", text))
     assert {path.name for path in page.parent.iterdir()} >= {"loss-over-weights-left.svg", "winning-ticket.csv"}
     monkeypatch.setattr("sys.argv", ["ticket_summary", "demo", str(tmp_path)])
@@ -192,5 +196,5 @@ def test_a_changed_profile_is_not_taken_for_an_older_version(profile):
     longer = profile.model_copy(update={"tickets": profile.tickets.model_copy(update={"steps": 9})})
     assert (
         collect(longer, WINNING_TICKET).problem
-        == "0 of 12 trials are recorded under the present profile; the profile changed since it ran."
+        == "0 of 14 trials are recorded under the present profile; the profile changed since it ran."
     )
