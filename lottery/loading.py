@@ -6,12 +6,12 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from lottery import memory
 from lottery.checkpoints import Checkpoint
 from lottery.errors import LotteryError
 from lottery.params import Profile
@@ -81,7 +81,7 @@ def plan(profile: Profile, model: torch.nn.Module, *, raised: str = "", streamed
 def _free(device: torch.device) -> int:
     """Bytes that this process may still take, within the share of a GPU that torch was told to keep to."""
     if device.type != "cuda":
-        return psutil.virtual_memory().available
+        return memory.main_memory().free
     free, total = torch.cuda.mem_get_info(device)
     return min(free, int(torch.cuda.get_per_process_memory_fraction(device) * total) - torch.cuda.memory_reserved(device))
 
@@ -101,9 +101,10 @@ def _dtype(asked: str, device: torch.device, weights: int) -> tuple[torch.dtype,
         if (major, minor) >= (8, 0):
             return torch.bfloat16, f"bfloat16 is native from compute capability 8.0, this is {major}.{minor}"
         return torch.float16, f"no native bfloat16 below compute capability 8.0, this is {major}.{minor}"
-    if weights * 4 < psutil.virtual_memory().available / 2:
-        return torch.float32, "a CPU, and float32 takes less than half of the free memory"
-    return torch.bfloat16, "a CPU, and float32 would take more than half of the free memory"
+    # Of all that there is, not of what is free just now: a study that goes on tomorrow must not go on in another dtype.
+    if weights * 4 < memory.main_memory().total / 2:
+        return torch.float32, "a CPU, and float32 takes less than half of the memory"
+    return torch.bfloat16, "a CPU, and float32 would take more than half of the memory"
 
 
 def _check_gpu() -> None:

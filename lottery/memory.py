@@ -5,7 +5,9 @@ import gc
 import re
 import statistics
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import psutil
 import torch
@@ -29,6 +31,52 @@ def peak(device: torch.device) -> tuple[int, str]:
     status = Path("/proc/self/status")
     peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
     return (int(peak[1]) * 1024 if peak else psutil.Process().memory_info().rss), "resident memory"
+
+
+class Room(NamedTuple):
+    """Bytes of main memory that this process may still take, and that it could take in all."""
+
+    free: int
+    total: int
+
+
+def main_memory() -> Room:
+    """What the machine has, within what the control groups allow that this process is in: those of a Slurm job or a container, which
+    kill what goes beyond, however much the machine has left."""
+    found = psutil.virtual_memory()
+    free, total = found.available, found.total
+    for limit, used in _limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")):
+        free, total = min(free, limit - used), min(total, limit)
+    return Room(max(0, free), total)
+
+
+def _limits(mounted: Path, own: Path) -> Iterator[tuple[int, int]]:
+    """The limit and the use of memory of each control group of this process and of those around them, in version 1 and 2; cached files
+    that nobody uses do not count, since the system gives them back first."""
+    if not own.exists():
+        return
+    for line in own.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            roots, names = (mounted, mounted / "unified"), ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            roots, names = (mounted / "memory",), ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        inside = PurePosixPath(path.lstrip("/"))
+        for group in (root / part for root in roots for part in (inside, *inside.parents)):
+            if (limit := _number(group / names[0])) is not None and (used := _number(group / names[1])) is not None:
+                stat = group / "memory.stat"
+                cached = re.search(rf"^{names[2]} (\d+)$", stat.read_text(), re.MULTILINE) if stat.exists() else None
+                yield limit, max(0, used - (int(cached[1]) if cached else 0))
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file; none where there is no such file, or no limit ('max')."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def others(device: torch.device) -> int:

@@ -1,5 +1,6 @@
 """One model, many trials: what to run next, progress, resume. Nothing is drawn here; notebooks show what lies on disk."""
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -60,7 +61,15 @@ class Study:
 
     @cached_property
     def plan(self) -> loading.Plan:
-        return loading.plan(self.profile, self.skeleton)
+        """Where and how the model runs; in the dtype of what is recorded, which is never mixed within a model."""
+        found = loading.plan(self.profile, self.skeleton)
+        if not self.records or self.profile.dtype != "auto":
+            return found
+        first = self.records[0].provenance
+        if first.dtype == str(found.dtype).removeprefix("torch."):
+            return found
+        found = loading.plan(self.profile.model_copy(update={"dtype": first.dtype}), self.skeleton)
+        return replace(found, dtype_reason=f"as in the first record: {first.dtype_reason}")
 
     @property
     def requests(self) -> list[Request]:

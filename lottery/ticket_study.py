@@ -10,7 +10,7 @@ from functools import cached_property
 
 import torch
 
-from lottery import ticket_figures, ticket_run
+from lottery import memory, ticket_figures, ticket_run
 from lottery.errors import LotteryError
 from lottery.lifecycle import check_stop, failures_recorded, finish, held
 from lottery.params import WINNING_TICKET, Profile, profile_of_this_notebook
@@ -21,6 +21,7 @@ from lottery.ticket_findings import Outcome, schedule
 from lottery.ticket_records import TicketRecord, TicketRequest, folder_of, parent, read_ticket, requests, sparsity_of
 
 _PROGRESS_SECONDS = 10
+_WORKER_BYTES = 1 << 30
 
 
 class TicketStudy:
@@ -137,8 +138,12 @@ class TicketStudy:
 
     @property
     def _workers(self) -> int:
-        """A worker a core that this process may use; on a GPU one."""
-        return min(len(os.sched_getaffinity(0)), len(self.requests)) if self._on_cpu else 1
+        """A worker a core that this process may use, as far as memory goes; on a GPU one."""
+        if not self._on_cpu:
+            return 1
+        # In float32: weights, gradients and two moments; beside them what torch itself takes, and a batch at work.
+        each = 16 * max(self.parameters.values()) + _WORKER_BYTES
+        return max(1, min(len(os.sched_getaffinity(0)), len(self.requests), memory.main_memory().free // each))
 
 
 def _begin(on_cpu: bool) -> None:

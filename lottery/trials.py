@@ -5,7 +5,6 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 
-import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
@@ -149,7 +148,7 @@ class Trials:
         if request.key not in self._walked:
             self._model, tokens = None, study.windows.tokens
             states = tokens.size * study.skeleton.config.hidden_size * plan.dtype.itemsize
-            room = max(1, int(psutil.virtual_memory().available / 2 / states) - 1)
+            room = max(1, int(memory.main_memory().free / 2 / states) - 1)
             several = [r for r in todo[todo.index(request) :] if r.method != "dense"][:room]
             model = loading.skeleton(study.checkpoint, plan.dtype)
             memory.reset_peak(plan.device)

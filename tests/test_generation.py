@@ -93,3 +93,39 @@ def test_memory_peaks_and_bandwidth_are_those_of_this_machine():
     assert memory.peak(device)[0] - before >= 30 << 20
     assert 1e8 < memory.bandwidth(device) < 1e13
     assert 0 <= memory.others(device) < psutil.virtual_memory().total
+
+
+def groups(folder, own: str, files: dict[str, str]):
+    folder.mkdir()
+    (folder / "own").write_text(own)
+    for name, content in files.items():
+        (folder / "mounted" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "mounted" / name).write_text(content)
+    return list(memory._limits(folder / "mounted", folder / "own"))
+
+
+def test_the_limits_of_control_groups_are_found_in_both_versions(tmp_path):
+    """A job of Slurm's: the step's own group has no limit, the job's has, and cached files do not count as used."""
+    job = "slurm/job_1"
+    second = {
+        f"{job}/memory.max": "64000\n", f"{job}/memory.current": "5000\n", f"{job}/memory.stat": "anon 1\ninactive_file 2000\n",
+        f"{job}/step_0/memory.max": "max\n", f"{job}/step_0/memory.current": "4000\n",
+    }  # fmt: skip
+    assert groups(tmp_path / "a", f"0::/{job}/step_0\n", second) == [(64000, 3000)]
+    first = {
+        f"memory/{job}/memory.limit_in_bytes": "32000\n", f"memory/{job}/memory.usage_in_bytes": "9000\n",
+        f"memory/{job}/memory.stat": "total_inactive_file 1000\n",
+    }  # fmt: skip
+    assert groups(tmp_path / "b", f"5:cpu,cpuacct:/\n4:memory:/{job}/step_0\n0::/\n", first) == [(32000, 8000)]
+    assert groups(tmp_path / "c", "0::/\n", {"memory.max": "8000\n", "memory.current": "1000\n"}) == [(8000, 1000)], "in a container"
+    assert groups(tmp_path / "d", "0::/gone\n", {}) == []
+
+
+def test_main_memory_is_within_the_machine_and_its_limits(monkeypatch):
+    machine = psutil.virtual_memory()
+    found = memory.main_memory()
+    assert 0 < found.free <= found.total <= machine.total
+    monkeypatch.setattr(memory, "_limits", lambda *_: iter([(10**9, 4 * 10**8), (2 * 10**9, 19 * 10**8)]))
+    assert memory.main_memory() == (10**8, 10**9)
+    monkeypatch.setattr(memory, "_limits", lambda *_: iter([(10**9, 2 * 10**9)]))
+    assert memory.main_memory().free == 0

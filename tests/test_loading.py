@@ -7,7 +7,9 @@ from lottery import loading
 from lottery.corpus import corpus, windows
 from lottery.errors import LotteryError
 from lottery.evaluation import evaluate
+from lottery.memory import Room
 from lottery.params import validated
+from lottery.study import Study
 from tests.conftest import TOY
 from tests.test_checkpoints import of
 
@@ -67,7 +69,7 @@ def test_a_gpu_that_this_build_cannot_drive_is_refused_with_the_cure(gpu):
 
 def test_weights_that_fit_nowhere_are_refused_before_loading(gpu, monkeypatch):
     gpu("Tesla T4", (7, 5), OLD, free=int(14.5 * 2**30))
-    monkeypatch.setattr(loading.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2**33})())
+    monkeypatch.setattr(loading.memory, "main_memory", lambda: Room(2**33, 2**33))
     with pytest.raises(
         LotteryError,
         match=r"the weights need 18\.6 GiB in float16, Tesla T4 has 14\.5 GiB free; take a machine with more memory or device: cpu",
@@ -97,7 +99,7 @@ def test_a_model_that_fits_with_its_work_is_resident_and_one_that_does_not_is_st
 
 def test_what_does_not_fit_a_gpu_even_by_itself_speaks_on_the_cpu(gpu, monkeypatch):
     gpu("Tesla T4", (7, 5), OLD, free=12 * 2**30)
-    monkeypatch.setattr(loading.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2**36})())
+    monkeypatch.setattr(loading.memory, "main_memory", lambda: Room(2**36, 2**36))
     plan = planned(weights=MISTRAL)
     assert (plan.streamed, plan.device.type, plan.speaker.type) == (True, "cuda", "cpu")
     assert "texts and speed on the CPU" in plan.memory_reason
@@ -141,10 +143,26 @@ def test_a_gpu_that_is_not_there_is_said(monkeypatch):
 def test_a_cpu_takes_float32_while_it_fits_and_says_why(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert planned(weights=10**6).dtype == torch.float32
-    monkeypatch.setattr(loading.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2**30})())
+    monkeypatch.setattr(loading.memory, "main_memory", lambda: Room(2**30, 2**30))
     plan = planned(weights=2**28)
-    assert (plan.dtype, plan.dtype_reason) == (torch.bfloat16, "a CPU, and float32 would take more than half of the free memory")
+    assert (plan.dtype, plan.dtype_reason) == (torch.bfloat16, "a CPU, and float32 would take more than half of the memory")
     assert planned(dtype="float16").dtype_reason == "asked for in the profile"
+
+
+def test_a_study_that_goes_on_keeps_its_dtype(toy, monkeypatch):
+    """Recorded in bfloat16 on a machine where float32 took too much; there is more room today."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(loading.memory, "main_memory", lambda: Room(2**33, 2**20))
+    study = Study(validated(toy))
+    study.measure_dense()
+    assert study.records[0].provenance.dtype == "bfloat16"
+    monkeypatch.setattr(loading.memory, "main_memory", lambda: Room(2**33, 2**33))
+    again = Study(validated(toy))
+    assert again.plan.dtype == torch.bfloat16
+    assert again.plan.dtype_reason == "as in the first record: a CPU, and float32 would take more than half of the memory"
+    again.sweep()
+    assert {record.provenance.dtype for record in again.records} == {"bfloat16"}
+    assert Study(validated({**toy, "profile": "new"})).plan.dtype == torch.float32
 
 
 def test_loaded_weights_are_those_of_the_file_in_the_planned_dtype():

@@ -13,6 +13,7 @@ import pytest
 
 from lottery.collection import collect
 from lottery.errors import LotteryError, StoppedError
+from lottery.memory import Room
 from lottery.params import WINNING_TICKET, validated
 from lottery.paths import outputs
 from lottery.records import read_state, write_state
@@ -198,3 +199,13 @@ def test_a_changed_profile_is_not_taken_for_an_older_version(profile):
         collect(longer, WINNING_TICKET).problem
         == "0 of 14 trials are recorded under the present profile; the profile changed since it ran."
     )
+
+
+def test_workers_share_one_budget_of_memory(profile, monkeypatch):
+    monkeypatch.setattr("lottery.ticket_study.os.sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    study, counts = TicketStudy(profile), {}
+    for room in (0, 3 << 30, 1 << 40):
+        monkeypatch.setattr("lottery.ticket_study.memory.main_memory", lambda room=room: Room(room, room))
+        counts[room] = study._workers
+    assert counts == {0: 1, 3 << 30: 2, 1 << 40: 14}
