@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from datetime import datetime
 from typing import NamedTuple
 
+import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 from lottery import loading
@@ -16,8 +17,8 @@ from lottery.checkpoints import checkpoint
 from lottery.corpus import Corpus, corpus, windows
 from lottery.errors import LotteryError
 from lottery.files import write_whole
-from lottery.generation import bits
 from lottery.lifecycle import check_stop, held
+from lottery.likelihood import Head, likelihoods
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs
 from lottery.perplexity_protocols import FOLDER, MEASUREMENT, Protocol, ProtocolRecord, Request, Result, missing, protocols
@@ -181,7 +182,7 @@ class Scored(NamedTuple):
 
 
 def _score(model, tokenizer, text: Corpus, protocol: Protocol) -> Scored:
-    found, tokens, first = [], 0, _prefix(tokenizer, protocol)
+    found, tokens, first, head = [], 0, _prefix(tokenizer, protocol), Head(model)
     given = pieces(text, protocol.joined)
     pages = protocol.joined == "pages"
     for piece in map(detokenized, given) if pages else given:
@@ -190,11 +191,19 @@ def _score(model, tokenizer, text: Corpus, protocol: Protocol) -> Scored:
         ).input_ids  # else what it adds by itself, as in the study
         tokens += len(ids)
         for context, scored in cut(ids, protocol, first):
-            nats = bits(model, context, scored) * math.log(2)
-            found.append((nats if math.isfinite(nats) else math.inf, len(scored)))
+            found.append((_nats(model, head, context, scored), len(scored)))
     # The harness counts the words of its pages before it detokenizes them, and empty ones at their ends.
     words = sum(len(re.split(r"\s+", page)) for page in given) if pages else len(text.text.split())
     return Scored(found, tokens, words)
+
+
+@torch.inference_mode()
+def _nats(model, head: Head, context: list[int], scored: list[int]) -> float:
+    """The negative log-likelihood of tokens after others; a slice of logits at a time, since those of a long window are gigabytes."""
+    ids = torch.tensor([context + scored], device=model.get_input_embeddings().weight.device)
+    hidden, start = model.base_model(input_ids=ids, use_cache=False).last_hidden_state, len(context) - 1
+    nats = float(likelihoods(head, [[hidden[:, start:]]], [ids[:, start:]])[0].nll)
+    return nats if math.isfinite(nats) else math.inf
 
 
 def main() -> int:
