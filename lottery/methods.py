@@ -62,9 +62,10 @@ ALLOCATIONS = {
 
 
 class Pattern(NamedTuple):
-    """N:M: of every ``group`` neighbouring inputs of a row, ``zeros`` go. As in Wanda and SparseGPT, N counts what goes."""
+    """N:M: of every ``group`` neighbouring inputs of a row, ``kept`` stay. N counts what stays, as in NVIDIA's 2:4 and in the papers on
+    training such networks (arXiv 2102.04010); some scripts count what goes, which is the same for 2:4 and 4:8 only."""
 
-    zeros: int
+    kept: int
     group: int
 
     @classmethod
@@ -78,7 +79,12 @@ class Pattern(NamedTuple):
         return cls(int(found[1]), int(found[2]))
 
     @property
+    def zeros(self) -> int:
+        return self.group - self.kept
+
+    @property
     def share(self) -> float:
+        """Of the weights that go."""
         return self.zeros / self.group
 
 
@@ -116,7 +122,7 @@ DENSE = Variant("dense", "uniform", "unstructured", 0.0)
 def variants(methods: list[str], allocations: list[str], patterns: list[str], sparsities: list[float]) -> list[Variant]:
     """The dense model, then every combination that makes sense, at rising sparsity.
 
-    N:M sets the share of every layer, so it goes with the uniform allocation and with the sparsity N/M only; a method over the whole
+    N:M sets the share of every layer, so it goes with the uniform allocation and with the sparsity 1 - N/M only; a method over the whole
     model shares the sparsity out itself, so it goes with neither.
 
     **Raises** ``ValueError``, in one line, where something that was asked for makes sense with nothing else that was.
@@ -139,7 +145,8 @@ def _check(found: list[Variant], methods, allocations, patterns, sparsities) -> 
         shape = Pattern.parse(pattern)
         if shape and not any(abs(s - shape.share) < 1e-9 for s in sparsities):
             raise ValueError(
-                f"pattern: given {pattern!r}, which takes {shape.share:g}, with sparsities {sparsities}; add {shape.share:g} to them"
+                f"pattern: given {pattern!r}, which keeps {shape.kept} of every {shape.group}, a sparsity of {shape.share:g}, with sparsities"
+                f" {sparsities}; add {shape.share:g} to them"
             )
     for key, values, field in [("methods", methods, "method"), ("allocation", allocations, "allocation"), ("pattern", patterns, "pattern")]:
         for value in values:

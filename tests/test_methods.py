@@ -111,17 +111,17 @@ SCORED = {"magnitude": magnitude_, "random": random_, "wanda": wanda_, "ria": ri
     method=st.sampled_from([*SCORED, "sparsegpt"]), rows=st.integers(1, 6), groups=st.integers(1, 9), group=st.integers(2, 40),
     share=st.floats(0.01, 0.99), dtype=st.sampled_from(DTYPES), seed=st.integers(0, 2**31),
 )  # fmt: skip
-def test_n_m_takes_n_of_every_group(method, rows, groups, group, share, dtype, seed):
+def test_n_m_keeps_n_of_every_group(method, rows, groups, group, share, dtype, seed):
     torch.manual_seed(seed)
-    zeros = min(max(1, round(share * group)), group - 1)
+    kept = min(max(1, round(share * group)), group - 1)
     weight, x = torch.randn(rows, groups * group).to(dtype), torch.randn(30, groups * group)
-    cut = Cut("l", zeros / group, Pattern(zeros, group))
+    cut = Cut("l", 1 - kept / group, Pattern(kept, group))
     if method == "sparsegpt":
         sparsegpt_(weight, cut, fed(x, gram=True))
         result = weight
     else:
         result = pruned_by(SCORED[method], weight, cut, fed(x))
-    assert ((result == 0).view(-1, group).sum(1) == zeros).all()
+    assert ((result != 0).view(-1, group).sum(1) == kept).all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -132,7 +132,7 @@ def test_n_m_that_does_not_divide_a_row_is_refused(method, width, group):
     function, weight = {**SCORED, "sparsegpt": sparsegpt_}[method], torch.randn(3, width)
     before = weight.clone()
     with pytest.raises(LotteryError) as caught:
-        function(weight, Cut("model.layers.0.up", 1 / group, Pattern(1, group)), fed(torch.randn(9, width), gram=True))
+        function(weight, Cut("model.layers.0.up", 1 - 1 / group, Pattern(1, group)), fed(torch.randn(9, width), gram=True))
     assert str(caught.value) == (
         f"pattern: given '1:{group}', but {group} does not divide the {width} inputs of model.layers.0.up; take another pattern, or unstructured"
     )

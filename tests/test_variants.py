@@ -22,6 +22,10 @@ def test_which_variants_need_calibration_data():
     assert {v.label for v in found if not v.calibrated} == {"dense", "magnitude", "magnitude-global", "random"}
 
 
+def test_n_of_n_m_counts_what_stays():
+    assert [(p.kept, p.zeros, p.share) for p in map(Pattern.parse, ("2:4", "1:4", "3:4"))] == [(2, 2, 0.5), (1, 3, 0.75), (3, 1, 0.25)]
+
+
 @pytest.mark.parametrize("text", ["2:2", "4:2", "0:4", "2:4:8", "two:four", "2.0:4", "", "-1:4"])
 def test_what_is_no_pattern(text):
     with pytest.raises(ValueError, match="is no pattern"):
@@ -35,7 +39,10 @@ def test_what_is_no_pattern(text):
         ({"allocation": "owls"}, "allocation[0]: given 'owls'; allowed: uniform, owl, alphapruning, or a list of them"),
         ({"pattern": "4:2"}, "pattern: given '4:2'; allowed: 'unstructured', 'N:M' in quotes with N below M, such as '2:4', or a list of them"),
         ({"pattern": 124}, "pattern: given 124; allowed: 'unstructured', 'N:M' in quotes with N below M, such as '2:4', or a list of them"),
-        ({"pattern": "2:4", "sparsities": [0.7]}, "pattern: given '2:4', which takes 0.5, with sparsities [0.7]; add 0.5 to them"),
+        (
+            {"pattern": "1:4", "sparsities": [0.25]},
+            "pattern: given '1:4', which keeps 1 of every 4, a sparsity of 0.75, with sparsities [0.25]; add 0.75 to them",
+        ),
         (
             {"pattern": "2:4", "sparsities": [0.5, 0.7]},
             "sparsities: given 0.7, which pattern 2:4 contradicts; drop it, or add 'unstructured' to pattern",

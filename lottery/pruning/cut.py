@@ -23,7 +23,7 @@ class Cut:
         """**Raises** ``LotteryError`` where the pattern does not fit ``weight`` [out, in]."""
         if self.pattern and weight.shape[1] % self.pattern.group:
             raise LotteryError(
-                f"pattern: given '{self.pattern.zeros}:{self.pattern.group}', but {self.pattern.group} does not divide the"
+                f"pattern: given '{self.pattern.kept}:{self.pattern.group}', but {self.pattern.group} does not divide the"
                 f" {weight.shape[1]} inputs of {self.name}; take another pattern, or unstructured"
             )
 
