@@ -145,8 +145,8 @@ def _check(found: list[Variant], methods, allocations, patterns, sparsities) -> 
         shape = Pattern.parse(pattern)
         if shape and not any(abs(s - shape.share) < 1e-9 for s in sparsities):
             raise ValueError(
-                f"pattern: given {pattern!r}, which keeps {shape.kept} of every {shape.group}, a sparsity of {shape.share:g}, with sparsities"
-                f" {sparsities}; add {shape.share:g} to them"
+                f"pattern: given {pattern!r}, which keeps {shape.kept} of every {shape.group}, a sparsity of {shape.share:g}, with"
+                f" sparsities {sparsities}; add {shape.share:g} to them"
             )
     for key, values, field in [("methods", methods, "method"), ("allocation", allocations, "allocation"), ("pattern", patterns, "pattern")]:
         for value in values:
