@@ -23,7 +23,7 @@ def evaluate(
         at = slice(done := sum(len(part.nll) for part in found), done + len(batch))
         batch = batch.to(device)
         hidden = model.base_model(input_ids=batch, use_cache=False).last_hidden_state
-        variants = [[hidden]] if dense is None else [[dense[at].to(device)], [hidden]]
+        variants = [[hidden]] if dense is None else [[dense[at].to(device, hidden.dtype)], [hidden]]
         found.append(likelihoods(head, variants, [batch])[-1])
         if keep:
             kept = torch.empty(len(tokens), *hidden.shape[1:], dtype=hidden.dtype) if kept is None else kept

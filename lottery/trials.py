@@ -84,6 +84,9 @@ class Trials:
             memory.reset_peak(plan.device)
             progress = self._progress(f"{label}: window")
             scored, _ = evaluate(model, study.windows.tokens, self.batch_size, self._dense_states, progress=progress)
+            if plan.dtype == torch.float16 and not torch.isfinite(scored.nll).all():
+                scored, how = self._scored_wider(model, scored, label)
+                plan = replace(plan, dtype_reason=f"{plan.dtype_reason}; {how}")
             peak, _ = memory.peak(plan.device)
         memory.reset_peak(plan.speaker)
         written = self._written(model, request) if request.prompts else []
@@ -138,6 +141,22 @@ class Trials:
         self._check_finite(scored)
         self._dense_states = states
         return scored
+
+    def _scored_wider(self, model, scored: Likelihoods, label: str) -> tuple[Likelihoods, str]:
+        """The likelihoods of a variant that is not finite in float16, from the same weights in float32: a loss that only the dtype made
+        infinite is no broken ticket. **Returns** them, or what there was where memory does not do, and what was done."""
+        self.study.say(f"{label}: not finite in float16, scored again in float32")
+        try:
+            tokens, progress = self.study.windows.tokens, self._progress(f"{label}: window, in float32,")
+            return evaluate(model.float(), tokens, self.batch_size, self._dense_states, progress=progress)[0], (
+                "not finite in it, so the scores are of the same weights in float32"
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                raise
+            return scored, "not finite in it, and for float32 memory does not do"
+        finally:
+            model.half()  # exactly what it was: float32 holds every number of float16
 
     def _score_streamed(self, request: Request, todo: list[Request], label: str) -> tuple[Likelihoods, int]:
         """Scores the trial in a walk over the blocks, along with as many of the others as main memory has room for.

@@ -1,5 +1,7 @@
 """What a study does when memory or dtype do not do: tried again with less or more, said, and never lost."""
 
+import math
+
 import pytest
 import torch
 
@@ -125,6 +127,47 @@ def test_a_pruned_model_that_is_not_finite_is_a_broken_ticket(toy, monkeypatch):
     assert dense.result.perplexity < 100
     assert [r.result.perplexity for r in others] == [float("inf")] * 2
     assert [r.result.kl for r in others] == [float("inf")] * 2
+
+
+def overflowing(monkeypatch):
+    """Pruning that leaves a model whose hidden states float16 cannot hold and float32 can."""
+    real = trials.prune
+
+    def prune(model, variant, *arguments, **keywords):
+        real(model, variant, *arguments, **keywords)
+        if variant.method != "dense":
+            for block in model.model.layers:
+                block.mlp.up_proj.weight.data.mul_(3000)
+                block.mlp.down_proj.weight.data.mul_(300)
+
+    monkeypatch.setattr(trials, "prune", prune)
+
+
+def test_a_variant_that_only_float16_makes_infinite_is_scored_in_float32(toy, monkeypatch, capsys):
+    overflowing(monkeypatch)
+    dense, *others = run({**toy, "dtype": "float16"}).records
+    assert dense.provenance.dtype_reason == "asked for in the profile"
+    for record in others:
+        assert math.isfinite(record.result.perplexity)
+        assert math.isfinite(record.result.kl)
+        assert record.provenance.dtype == "float16", "its texts and its speed"
+        assert record.provenance.dtype_reason.endswith("not finite in it, so the scores are of the same weights in float32")
+    assert "magnitude 50%: not finite in float16, scored again in float32" in capsys.readouterr().out.replace("\u00a0", " ")
+    whole = run({**toy, "dtype": "float32", "profile": "whole"}).records
+    for record, exact in zip(others, whole[1:], strict=True):
+        assert record.result.bits_per_byte == pytest.approx(exact.result.bits_per_byte, rel=0.02)
+
+
+def test_where_float32_does_not_fit_infinity_is_recorded_with_the_reason(toy, monkeypatch):
+    overflowing(monkeypatch)
+
+    def full(self):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB.")
+
+    monkeypatch.setattr(torch.nn.Module, "float", full)
+    _, *others = run({**toy, "dtype": "float16"}).records
+    assert [record.result.perplexity for record in others] == [math.inf] * 2
+    assert others[0].provenance.dtype_reason.endswith("not finite in it, and for float32 memory does not do")
 
 
 @pytest.mark.parametrize(("last", "steady"), [([100, 101, 99], True), ([102, 102, 102], True), ([150, 151, 152], False)])
