@@ -20,6 +20,18 @@ from lottery.pruning.scope import owner
 _LOGITS = {"cpu": 1 << 21, "cuda": 1 << 26}
 _STRETCH = {"cpu": 1 << 13, "cuda": 1 << 15}
 
+_COPIES = 8  # of a slice of logits in fp32: the model's own, the dense one's, their exponentials, and what torch needs on the way
+
+
+def _at_one_time(device: torch.device) -> int:
+    """How many logits are at work at one time: on a GPU that is nearly full no more than there is room for."""
+    most = _LOGITS.get(device.type, _LOGITS["cpu"])
+    if device.type != "cuda":
+        return most
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(most, max(1 << 20, free // (4 * _COPIES)))
+
+
 Rows = Callable[[int, int], tuple[torch.Tensor, torch.Tensor | None]]
 
 
@@ -138,7 +150,7 @@ def likelihoods(head: Head, variants: list[list[torch.Tensor]], batches: list[to
         return _of_whole_rows(head, variants, batches, targets)
     running = [_Running(len(targets), device, compared=len(variants) > 1) for _ in variants]
     stretch = min(head.vocabulary, _STRETCH.get(device.type, _STRETCH["cpu"]))
-    step = max(1, _LOGITS.get(device.type, _LOGITS["cpu"]) // stretch)
+    step = max(1, _at_one_time(device) // stretch)
     for start, logits in head.stretches(device):
         first = 0
         for states in zip(*variants, strict=True):
@@ -165,7 +177,7 @@ def _of_whole_rows(head: Head, variants: list[list[torch.Tensor]], batches: list
     device = targets.device
     nll = torch.zeros(len(variants), len(targets), device=device)
     kl, agreed = torch.zeros_like(nll), torch.ones_like(nll)
-    step = max(1, _LOGITS.get(device.type, _LOGITS["cpu"]) // head.vocabulary)
+    step = max(1, _at_one_time(device) // head.vocabulary)
     for _, logits in head.stretches(device):
         first = 0
         for states in zip(*variants, strict=True):

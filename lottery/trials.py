@@ -65,7 +65,7 @@ class Trials:
     def _run(self, request: Request, todo: list[Request], label: str) -> Record:
         started, plan, study = datetime.now().astimezone(), self.study.plan, self.study
         study.say(f"{label}: {study.checkpoint.label} on {plan.device} as {plan.dtype}{', streamed' if plan.streamed else ''}")
-        others = memory.others(plan.device)
+        others, bandwidth = memory.others(plan.device), self._bandwidth  # the first time before anything is loaded
         if plan.streamed:
             scored, peak = self._score_streamed(request, todo, label)
         else:
@@ -121,7 +121,7 @@ class Trials:
                 layer_weights=sparsity.layer_weights,
                 pruning_seconds=seconds,
                 recovery_seconds=recovered,
-                bandwidth=self._bandwidth,
+                bandwidth=bandwidth,
                 decode_bytes=decode_bytes,
                 speed=speed,
                 memory=Memory(

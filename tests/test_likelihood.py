@@ -103,3 +103,17 @@ def test_logits_that_are_no_numbers_give_no_number_and_no_crash():
     assert torch.isfinite(found[0].nll).all()
     assert not torch.isfinite(found[1].nll).any()
     assert not torch.isfinite(found[1].kl).any()
+
+
+def test_on_a_gpu_that_is_nearly_full_slices_of_logits_are_small(monkeypatch):
+    """A T4 with a 7B model on it: 700 MiB are left, and slices of the usual size would want 2 GiB."""
+    sizes = {"free": 700 << 20, "reserved": 13 << 30, "allocated": (13 << 30) - (100 << 20)}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (sizes["free"], 15 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: sizes["reserved"])
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: sizes["allocated"])
+    card = torch.device("cuda", 0)
+    assert 4 * likelihood._COPIES * likelihood._at_one_time(card) <= 800 << 20
+    sizes["free"] = 60 << 30
+    assert likelihood._at_one_time(card) == likelihood._LOGITS["cuda"]
+    sizes.update(free=0, allocated=13 << 30)
+    assert likelihood._at_one_time(card) == 1 << 20, "torch's own error is better than no progress"

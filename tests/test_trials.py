@@ -192,3 +192,13 @@ def test_a_cliff_is_bisected_and_a_second_run_measures_nothing(toy, capsys):
     capsys.readouterr()
     run(toy, **wanted).finish()
     assert "recorded already" in capsys.readouterr().out
+
+
+def test_bandwidth_is_measured_before_anything_is_loaded(toy, monkeypatch):
+    order = []
+    real_bandwidth, real_load = trials.memory.bandwidth, loading.load
+    monkeypatch.setattr(trials.memory, "bandwidth", lambda device: order.append("bandwidth") or real_bandwidth(device))
+    monkeypatch.setattr(loading, "load", lambda *given: order.append("load") or real_load(*given))
+    run(toy)
+    assert order[0] == "bandwidth"
+    assert order.count("bandwidth") == 1
