@@ -5,6 +5,8 @@ initialisation, does as well. Rewinding to an early step instead of to the initi
 the same share of weights in each layer must do worse before anything can be said of the winning one is arXiv 2009.08576.
 """
 
+import hashlib
+
 import torch
 from torch import nn
 
@@ -42,22 +44,26 @@ def mask_of(model: nn.Module, sparsity: float, scope: str) -> Masks:
 
 def random_mask(masks: Masks, seed: int) -> Masks:
     """As many weights of each layer, drawn anew: what the layer-wise sparsity alone is worth."""
-    return {name: _shuffled(mask.flatten(), seed, index).view_as(mask) for index, (name, mask) in enumerate(masks.items())}
+    return {name: _shuffled(mask.flatten(), _draw("random mask", seed, name)).view_as(mask) for name, mask in masks.items()}
 
 
 def shuffled_mask(masks: Masks, seed: int) -> Masks:
     """The same masks with the rows and the columns of each layer in another order: every neuron's number of weights occurs again, but
     elsewhere."""
     found = {}
-    for index, (name, mask) in enumerate(masks.items()):
-        draw = torch.Generator().manual_seed(1_000_003 * seed + index)
+    for name, mask in masks.items():
+        draw = _draw("shuffled mask", seed, name)
         rows, columns = (torch.randperm(length, generator=draw).to(mask.device) for length in mask.shape)
         found[name] = mask[rows][:, columns]
     return found
 
 
-def _shuffled(values: torch.Tensor, seed: int, index: int) -> torch.Tensor:
-    draw = torch.Generator().manual_seed(1_000_003 * seed + index)
+def _draw(what: str, seed: int, layer: str) -> torch.Generator:
+    """A generator of its own for each purpose, seed and layer, so that no two of them, nor the initialisation, share their numbers."""
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(f"{what} {seed} {layer}".encode()).digest()[:8]) >> 1)
+
+
+def _shuffled(values: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     return values[torch.randperm(len(values), generator=draw).to(values.device)]
 
 

@@ -10,7 +10,7 @@ from lottery.methods import Variant
 from lottery.pruning import prunable, prune
 from lottery.standins.architectures import ARCHITECTURES
 from lottery.ticket_records import sparsity_of
-from lottery.tickets import mask_of, moved, random_mask, shuffled_mask
+from lottery.tickets import _draw, mask_of, moved, random_mask, shuffled_mask
 from lottery.training import Schedule, held_out_loss, new_optimizer, rate, train
 
 SHORT = Schedule(6, 2, 3e-3)
@@ -124,3 +124,10 @@ def test_controls_keep_what_they_say_and_nothing_else():
 
 def test_rounds_take_a_share_of_what_is_left():
     assert [round(sparsity_of(level, 0.2), 4) for level in range(4)] == [0, 0.2, 0.36, 0.488]
+
+
+def test_no_two_draws_share_their_numbers_nor_those_of_an_initialisation():
+    wanted = [(what, seed, layer) for what in ("random mask", "shuffled mask") for seed in range(5) for layer in ("a", "b")]
+    seeds = {_draw(*one).initial_seed() for one in wanted}
+    assert len(seeds) == len(wanted)
+    assert not seeds & set(range(1000))
