@@ -1,7 +1,7 @@
 """What lies on disk of a profile: the records of each model, and what is missing of it and why. No model is ever loaded."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -26,6 +26,7 @@ class Part:
     records: list[Record] | list[TicketRecord]
     wanted: int
     problem: str
+    protocols: list[perplexity_protocols.ProtocolRecord] = field(default_factory=list)  # of perplexity, where any are recorded
 
 
 def collect(profile: Profile, name: str) -> Part:
@@ -38,8 +39,24 @@ def collect(profile: Profile, name: str) -> Part:
     except LotteryError as error:
         return Part(name, [], 0, inline(str(error)))
     records = [record for request in wanted if (record := read_record(folder, request))]
-    problem = _problem(folder, [record.request for record in records], wanted) or perplexity_protocols.missing(folder, profile)
-    return Part(name, records, len(wanted), problem)
+    problem = _problem(folder, [record.request for record in records], wanted) or _protocols_problem(profile, folder, wanted[0])
+    return Part(name, records, len(wanted), problem, perplexity_protocols.recorded(folder, _protocols(profile, wanted[0])))
+
+
+def _protocols(profile: Profile, dense: Request) -> list[perplexity_protocols.Request]:
+    return perplexity_protocols.wanted(profile, dense.checkpoint, dense.text_sha256)
+
+
+def _protocols_problem(profile: Profile, folder: Path, dense: Request) -> str:
+    """What is missing of the protocols of perplexity that a profile asks for, and why."""
+    if not profile.protocols:
+        return ""
+    asked, state = _protocols(profile, dense), read_state(folder)
+    count = len(perplexity_protocols.recorded(folder, asked))
+    if count == len(asked):
+        return ""
+    why = f"it failed: {inline(state.reason)}" if state and state.state == "failed" else "it goes on when it is run again."
+    return f"{count} of {len(asked)} protocols are recorded; {why}"
 
 
 def _tickets(profile: Profile, folder: Path) -> Part:

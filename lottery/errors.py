@@ -27,6 +27,10 @@ class StoppedError(LotteryError):
     """The study was asked to stop, and did so between two trials."""
 
 
+class NoRoomError(LotteryError):
+    """A model's weights do not fit into the memory that is free."""
+
+
 class HeldError(LotteryError):
     """Another run is at work in the same folder."""
 

@@ -113,7 +113,7 @@ def who_survives(data: pd.DataFrame) -> str:
     """For each sparsity, who keeps working there."""
     pruned = comparable(data)
     said = []
-    if pruned["model"].nunique() == 1:
+    if data["model"].nunique() == 1 and len(pruned):
         alive = set(pruned["sparsity"][keeps_working(pruned)])
         good, bad = ([percent(level) for level in levels(data) if (level in alive) == wanted] for wanted in (True, False))
         if not good:

@@ -16,7 +16,8 @@ from lottery.records import read_state, slurm_job, write_state
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keeps other runs away from a folder, for a while; the system lets go of it when a process ends, however it ends.
+    """Keeps other runs away from a folder, for a while. The system lets go of it when a process ends, however it ends; where a file system
+    knows no locks of its own, a file that a killed run leaves behind, ``.lock``, has to be removed by hand.
 
     **Raises** ``HeldError`` at once where another run has it, with what is known of that one.
     """
@@ -49,6 +50,8 @@ def failures_recorded(folder: Path) -> Iterator[None]:
     """Leaves the reason of a failure on disk for the report, and lets the failure through."""
     try:
         yield
+    except HeldError:
+        raise  # the state is another run's
     except BaseException as error:
         with suppress(LotteryError):  # on a full disk not even the reason can be written, and the reason itself must get through
             if isinstance(error, StoppedError):

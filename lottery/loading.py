@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from lottery import memory
 from lottery.checkpoints import Checkpoint
-from lottery.errors import LotteryError
+from lottery.errors import LotteryError, NoRoomError
 from lottery.params import Profile
 
 # Progress is the study's own; a bar a shard would fill the log.
@@ -71,7 +71,7 @@ def plan(profile: Profile, model: torch.nn.Module, *, raised: str = "", streamed
         why += "; texts and speed on the CPU, since generation needs the whole model in memory"
     if needed > free:
         cures = ["a machine with more memory"] + ["dtype: float16"] * (dtype.itemsize > 2) + ["device: cpu"] * (speaker.type == "cuda")
-        raise LotteryError(
+        raise NoRoomError(
             f"the weights need {needed / 2**30:.1f} GiB in {_short(dtype)}, {describe(speaker)} has {free / 2**30:.1f} GiB free;"
             f" take {' or '.join(cures)}"
         )
@@ -101,8 +101,9 @@ def _dtype(asked: str, device: torch.device, weights: int) -> tuple[torch.dtype,
         if (major, minor) >= (8, 0):
             return torch.bfloat16, f"bfloat16 is native from compute capability 8.0, this is {major}.{minor}"
         return torch.float16, f"no native bfloat16 below compute capability 8.0, this is {major}.{minor}"
-    # Of all that there is, not of what is free just now: a study that goes on tomorrow must not go on in another dtype.
-    if weights * 4 < memory.main_memory().total / 2:
+    # Of all that there is, so that it does not hang on the moment; a study that goes on keeps its dtype in any case.
+    free, total = memory.main_memory()
+    if weights * 4 < min(total / 2, free):
         return torch.float32, "a CPU, and float32 takes less than half of the memory"
     return torch.bfloat16, "a CPU, and float32 would take more than half of the memory"
 

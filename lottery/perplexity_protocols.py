@@ -1,10 +1,11 @@
 """Why a perplexity differs from the paper's: the protocols by which people score one model on one text, and what each gave here.
 
 The standard one is that of GPTQ, SparseGPT and Wanda; every other differs from it in one thing, but for those of two tools. All score the
-same stretch of text.
+same stretch of text, but for parts of it and the whole text.
 """
 
 import math
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -43,14 +44,20 @@ class Protocol(BaseModel):
 
 
 class Request(BaseModel):
-    """What was asked for: one model, one stretch of text, one protocol."""
+    """What was asked for: one model, one stretch of a text, one protocol. The standard protocol's windows say how long the stretch is."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     measurement: int
     checkpoint: str
-    text_sha256: str
+    text_sha256: str  # of the whole text
+    window: int
+    max_windows: int | None
     protocol: Protocol
+
+    @property
+    def file_name(self) -> str:
+        return f"{re.sub(r'[^a-z0-9]+', '-', self.protocol.name)}.json"
 
 
 class Result(BaseModel):
@@ -102,25 +109,24 @@ def protocols(window: int, max_windows: int | None) -> list[Protocol]:
         Protocol(name="bfloat16", used_by="most, on a recent GPU", window=window, dtype="bfloat16"),
         Protocol(name="float16", used_by="most, on a T4 or V100", window=window, dtype="float16"),
     ]  # fmt: skip
-    return [protocol for protocol in found if max_windows or not protocol.whole]
+    fewest = 4  # tokens of a window of which a half can still be scored
+    return [protocol for protocol in found if (max_windows or not protocol.whole) and protocol.window >= fewest]
 
 
 PARTS = {"the first window alone": 1, "the first 12 windows": 12, "the first 40 windows": 40}
 
 
-def recorded(folder: Path, profile: Profile) -> list[ProtocolRecord]:
-    """What is recorded of a model in its folder under a profile, in the order of the protocols."""
-    found = {r.request.protocol: r for path in (folder / FOLDER).glob("*.json") if (r := read_json(ProtocolRecord, path))}
-    wanted = protocols(profile.window, profile.max_windows)
-    return [found[p] for p in wanted if p in found and found[p].request.measurement == MEASUREMENT]
+def wanted(profile: Profile, checkpoint: str, text_sha256: str) -> list[Request]:
+    """All protocols of a profile as requests, in their order. **Arguments**: the identity of the checkpoint, and of the whole text."""
+    shared = {"measurement": MEASUREMENT, "checkpoint": checkpoint, "text_sha256": text_sha256}
+    shared |= {"window": profile.window, "max_windows": profile.max_windows}
+    return [Request(protocol=protocol, **shared) for protocol in protocols(profile.window, profile.max_windows)]
 
 
-def missing(folder: Path, profile: Profile) -> str:
-    """What is missing of the protocols that a profile asks for, in one sentence; empty where nothing is."""
-    if not profile.protocols:
-        return ""
-    wanted, count = len(protocols(profile.window, profile.max_windows)), len(recorded(folder, profile))
-    return "" if count == wanted else f"{count} of {wanted} protocols are recorded; it goes on when it is run again."
+def recorded(folder: Path, asked: list[Request]) -> list[ProtocolRecord]:
+    """The records in a model's folder of what is asked, in its order."""
+    found = {record.request: record for path in (folder / FOLDER).glob("*.json") if (record := read_json(ProtocolRecord, path))}
+    return [found[request] for request in asked if request in found]
 
 
 def frame(records: list[ProtocolRecord]) -> pd.DataFrame:
@@ -166,7 +172,7 @@ def change(share: float) -> str:
 
 def told(model: str, data: pd.DataFrame) -> str:
     """The protocols of one model as a table, and the span between them in a sentence."""
-    measured = data[data["skipped"] == ""]
+    measured = data[(data["skipped"] == "") & data["perplexity"].notna()]
     if measured.empty:
         return ""
     low, high = measured.loc[measured["perplexity"].idxmin()], measured.loc[measured["perplexity"].idxmax()]
@@ -174,7 +180,7 @@ def told(model: str, data: pd.DataFrame) -> str:
         {
             "Protocol": row.protocol,
             "Perplexity": number(row.perplexity) if not row.skipped else "–",
-            "Against the standard": change(row.change) if row.protocol != STANDARD and not row.skipped else "",
+            "Against the standard": change(row.change) if row.protocol != STANDARD and not math.isnan(row.change) else "",
             "Per word": number(row.per_word) if pd.notna(row.per_word) else "",
             "Who scores so": row.skipped or row.used_by,
         }
@@ -185,7 +191,7 @@ def told(model: str, data: pd.DataFrame) -> str:
         f" {number(high.perplexity)} ({high.protocol}), and all between. A figure without its protocol says nothing."
     )
     count = data.loc[data["protocol"] == STANDARD, "windows"]
-    scored = f" The standard one scored {count.iloc[0]} windows, and the others the same stretch of text." if len(count) else ""
+    scored = f" All score the stretch of the standard one's {count.iloc[0]} windows, or the part that they name." if len(count) else ""
     caption = f"{model}: its dense perplexity by protocol.{scored}"
     return prose(sentence, table(rows, "Perplexity|Against the standard|Per word", caption)).data
 

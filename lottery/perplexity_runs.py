@@ -1,6 +1,7 @@
 """Scores a dense model by each protocol that people use: ``python -m lottery.perplexity_runs PROFILE [MODEL]``. What is recorded stays."""
 
 import argparse
+import gc
 import math
 import re
 import sys
@@ -13,17 +14,16 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 from lottery import loading
-from lottery.checkpoints import checkpoint
+from lottery.checkpoints import Checkpoint, checkpoint
 from lottery.corpus import Corpus, corpus, windows
-from lottery.errors import LotteryError
+from lottery.errors import LotteryError, NoRoomError
 from lottery.files import write_whole
 from lottery.lifecycle import check_stop, held
 from lottery.likelihood import Head, likelihoods
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs
-from lottery.perplexity_protocols import FOLDER, MEASUREMENT, Protocol, ProtocolRecord, Request, Result, missing, protocols
+from lottery.perplexity_protocols import FOLDER, Protocol, ProtocolRecord, Request, Result, recorded, wanted
 from lottery.provenance import provenance
-from lottery.records import read_json
 from lottery.tables import number
 
 _HEADING = re.compile(r"^ = [^=].*[^=] = \n?$")  # a page's title; sections have more signs
@@ -35,8 +35,8 @@ def stretch(tokenizer, text: Corpus, window: int, max_windows: int | None) -> Co
     A few more, because a window may end in the blank line between two rows, which a row that ends there no longer has.
     """
     count = len(windows(tokenizer, text, window, max_windows).tokens)
-    ends = tokenizer(text.text, return_offsets_mapping=True, verbose=False).offset_mapping
-    left, rows = ends[min(count * window + min(8, window - 1), len(ends)) - 1][1], []
+    ends = [end for _, end in tokenizer(text.text, return_offsets_mapping=True, verbose=False).offset_mapping]
+    left, rows = max(ends[: count * window + min(8, window - 1)]), []  # a token that is added at the end ends nowhere
     for row in text.rows:
         if left <= 0:
             break
@@ -87,7 +87,8 @@ _RULES = [
 def cut(ids: list[int], protocol: Protocol, prefix: int | None) -> list[tuple[list[int], list[int]]]:
     """The windows of a piece: for each the tokens that are context only, and those that are scored.
 
-    The rest of a long piece that fills no window is dropped, as is usual, where the text is one piece; lines and pages are scored whole.
+    The rest of a long piece that fills no window is dropped, as is usual, where the text is one piece and windows do not overlap; lines
+    and pages are scored whole.
     """
     size, half = protocol.window, protocol.window // 2
     starts = range(0, len(ids), size)
@@ -115,54 +116,80 @@ def cut(ids: list[int], protocol: Protocol, prefix: int | None) -> list[tuple[li
 
 
 def measure(profile: Profile) -> list[ProtocolRecord]:
-    """Scores the model that a profile names by every protocol that is not recorded yet. A protocol that this model cannot be scored by is
-    recorded as skipped, with its reason.
+    """Scores the model that a profile names by every protocol that is not recorded yet. A protocol that this model cannot be scored by, or
+    not on this machine, is recorded as skipped, with its reason.
 
-    **Raises** ``LotteryError`` as a study of the model does, ``StoppedError`` between protocols.
+    **Raises** ``LotteryError`` as a study of the model does, ``StoppedError`` between protocols, ``HeldError`` where another run has it.
     """
-    model_of = checkpoint(profile).check()
-    tokenizer, whole = loading.tokenizer(model_of), corpus(profile.text)
-    part, folder = stretch(tokenizer, whole, profile.window, profile.max_windows), outputs(profile.profile) / profile.model_name
-    skeleton = loading.skeleton(model_of)
-    longest = getattr(skeleton.config, "max_position_embeddings", None) or math.inf
-    wanted, found, loaded = protocols(profile.window, profile.max_windows), [], {}
-    with held(folder) if missing(folder, profile.model_copy(update={"protocols": True})) else nullcontext():
-        for protocol in wanted:
-            text = whole if protocol.whole else part
-            request = Request(measurement=MEASUREMENT, checkpoint=model_of.identity, text_sha256=text.sha256, protocol=protocol)
-            path = folder / FOLDER / f"{re.sub(r'[^a-z0-9]+', '-', protocol.name)}.json"
-            record = read_json(ProtocolRecord, path)
-            if record is None or record.request != request:
-                check_stop(folder, len(found), len(wanted))
-                started, began = datetime.now().astimezone(), time.monotonic()
-                plan = loading.plan(profile.model_copy(update={"dtype": protocol.dtype, "memory": "resident"}), skeleton)
-                scored, skipped = Scored([], 0, 0), _impossible(protocol, longest, tokenizer)
-                if not skipped:
-                    try:
-                        if protocol.dtype not in loaded:
-                            loaded.clear()  # one at a time
-                            loaded[protocol.dtype] = loading.load(model_of, plan)
-                        scored = _score(loaded[protocol.dtype], tokenizer, text, protocol)
-                    except (RuntimeError, MemoryError) as error:
-                        if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
-                            raise
-                        skipped = f"out of memory on {plan.device}"
-                result = Result(**scored._asdict(), seconds=time.monotonic() - began, skipped=skipped)
-                record = ProtocolRecord(model=profile.model_name, request=request, result=result, provenance=provenance(plan, started))
-                write_whole(path, record.model_dump_json(indent=1) + "\n")
-            found.append(record)
-            said = record.result.skipped or f"{number(record.result.perplexity)} ({record.result.seconds:.0f} s)"
-            print(f"{profile.model_name}: {len(found)} of {len(wanted)}, {protocol.name}: {said}", flush=True)
-    return found
+    model_of, whole = checkpoint(profile).check(), corpus(profile.text)
+    folder = outputs(profile.profile) / profile.model_name
+    asked = wanted(profile, model_of.identity, whole.sha256)
+    found = {record.request: record for record in recorded(folder, asked)}
+    with held(folder) if len(found) < len(asked) else nullcontext():
+        runs = None
+        for number_, request in enumerate(asked, 1):
+            if request not in found:
+                check_stop(folder, len(found), len(asked))
+                runs = runs or _Runs(profile, model_of, whole)
+                found[request] = runs.score(request)
+                write_whole(folder / FOLDER / request.file_name, found[request].model_dump_json(indent=1) + "\n")
+            result = found[request].result
+            said = result.skipped or f"{number(result.perplexity)} ({result.seconds:.0f} s)"
+            print(f"{profile.model_name}: {number_} of {len(asked)}, {request.protocol.name}: {said}", flush=True)
+    return [found[request] for request in asked]
 
 
-def _impossible(protocol: Protocol, longest: float, tokenizer) -> str:
-    """Why a model cannot be scored by a protocol; empty where it can."""
-    if protocol.window > longest:
-        return f"the model was made for at most {longest:,} tokens"
-    if protocol.joined == "pages" and _prefix(tokenizer, protocol) is None:
-        return "its tokenizer has no token that a page could follow"
-    return "its tokenizer has no beginning-of-sequence token" if protocol.prefix and tokenizer.bos_token_id is None else ""
+class _Runs:
+    """What the runs of one model share: its tokenizer, the stretch of text, and the model itself in one dtype at a time."""
+
+    def __init__(self, profile: Profile, model_of: Checkpoint, whole: Corpus):
+        self.profile, self.model_of, self.whole = profile, model_of, whole
+        self.skeleton, self.tokenizer = loading.skeleton(model_of), loading.tokenizer(model_of)
+        self.part = stretch(self.tokenizer, whole, profile.window, profile.max_windows)
+        self._loaded: tuple[str, loading.Plan, torch.nn.Module | None, str] | None = None
+
+    def score(self, request: Request) -> ProtocolRecord:
+        started, began, protocol = datetime.now().astimezone(), time.monotonic(), request.protocol
+        plan, model, skipped = self._in(protocol.dtype)
+        skipped, scored = skipped or self._impossible(protocol), Scored([], 0, 0)
+        if not skipped:
+            try:
+                scored = _score(model, self.tokenizer, self.whole if protocol.whole else self.part, protocol)
+            except (RuntimeError, MemoryError) as error:
+                if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                    raise
+                skipped = f"out of memory on {loading.describe(plan.device)}"
+            else:
+                skipped = "" if scored.windows else f"no {protocol.window:,} tokens together in this text"
+        result = Result(**scored._asdict(), seconds=time.monotonic() - began, skipped=skipped)
+        return ProtocolRecord(model=self.profile.model_name, request=request, result=result, provenance=provenance(plan, started))
+
+    def _in(self, dtype: str) -> tuple[loading.Plan, torch.nn.Module | None, str]:
+        """The plan and the model in a dtype, or why it cannot be had; the one before is let go of first."""
+        if self._loaded is None or self._loaded[0] != dtype:
+            self._loaded = None
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            named = self.profile.model_copy(update={"dtype": dtype, "memory": "resident"})
+            try:
+                plan = loading.plan(named, self.skeleton)
+                self._loaded = dtype, plan, loading.load(self.model_of, plan), ""
+            except NoRoomError as error:
+                plan = loading.Plan(torch.device("cpu"), getattr(torch, dtype), "that of the protocol")
+                self._loaded = dtype, plan, None, str(error)
+        return self._loaded[1:]
+
+    def _impossible(self, protocol: Protocol) -> str:
+        """Why the model cannot be scored by a protocol; empty where it can."""
+        longest = getattr(self.skeleton.config, "max_position_embeddings", None) or math.inf
+        if protocol.window > longest:
+            return f"the model was made for at most {longest:,} tokens"
+        if protocol.joined == "pages" and _prefix(self.tokenizer, protocol) is None:
+            return "its tokenizer has no token that a page could follow"
+        if protocol.prefix and self.tokenizer.bos_token_id is None:
+            return "its tokenizer has no beginning-of-sequence token"
+        return ""
 
 
 def _prefix(tokenizer, protocol: Protocol) -> int | None:
@@ -201,8 +228,10 @@ def _score(model, tokenizer, text: Corpus, protocol: Protocol) -> Scored:
 def _nats(model, head: Head, context: list[int], scored: list[int]) -> float:
     """The negative log-likelihood of tokens after others; a slice of logits at a time, since those of a long window are gigabytes."""
     ids = torch.tensor([context + scored], device=model.get_input_embeddings().weight.device)
-    hidden, start = model.base_model(input_ids=ids, use_cache=False).last_hidden_state, len(context) - 1
-    nats = float(likelihoods(head, [[hidden[:, start:]]], [ids[:, start:]])[0].nll)
+    hidden, start = model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state, len(context) - 1
+    # The last token is predicted only; the state that stands for it is not looked at.
+    states = torch.cat([hidden[:, start:], hidden[:, -1:]], 1)
+    nats = float(likelihoods(head, [[states]], [ids[:, start:]])[0].nll)
     return nats if math.isfinite(nats) else math.inf
 
 

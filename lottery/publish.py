@@ -5,6 +5,7 @@ records: copy the folders of the models back into ``outputs/PROFILE``.
 """
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lottery.errors import LotteryError
 from lottery.files import write_whole
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs
+from lottery.perplexity_protocols import FOLDER
 
 LEFT_OUT = {"zeros-by-layer.csv"}  # large, and the records hold it
 
@@ -25,13 +27,19 @@ def publish(profile: Profile, folder: Path) -> Path:
     **Raises** ``LotteryError`` where anything is missing: what is published must be whole.
     """
     made = outputs(profile.profile)
+    if not (made / "report.html").exists():
+        raise LotteryError(f"profile {profile.profile}: there is no report; run make report PROFILE={profile.profile} first")
     parts = [collect(profile, name) for name in profile.parts]
     for part in parts:
         if part.problem:
             raise LotteryError(f"profile {profile.profile}, {part.name}: {part.problem} Run make report PROFILE={profile.profile} first")
     for part in parts:
-        for record in part.records:
-            _copy(made, folder, f"{part.name}/records/{record.request.file_name}")
+        shutil.rmtree(folder / part.name, ignore_errors=True)  # of an earlier time
+        names = [f"records/{record.request.file_name}" for record in part.records]
+        names += [f"{FOLDER}/{record.request.file_name}" for record in part.protocols]
+        names += ["steadiness.json"] * (made / part.name / "steadiness.json").exists()
+        for name in names:
+            _copy(made, folder, f"{part.name}/{name}")
         notebook = nbformat.read(made / part.name / f"{part.name}.ipynb", as_version=4)
         for holder in (notebook, *notebook.cells):
             holder.metadata.pop("papermill", None)  # when and where on this machine it ran

@@ -170,15 +170,17 @@ class Report:
     @cached_property
     def _protocols(self) -> dict[str, pd.DataFrame]:
         """For each model that was scored by several protocols, what each gave."""
-        records = {m.name: perplexity_protocols.recorded(self.folder / m.name, self.profile) for m in self.models}
-        return {name: perplexity_protocols.frame(found) for name, found in records.items() if found}
+        return {model.name: perplexity_protocols.frame(model.protocols) for model in self.models if model.protocols}
 
     def protocols(self) -> Markdown | None:
         """Why a perplexity differs from the paper's: the same dense model by every protocol that people use."""
         for name, data in self._protocols.items():
             self._keep_table(f"protocols-{name}", data)
         told = [perplexity_protocols.told(name, data) for name, data in self._protocols.items()]
-        return prose(*told, published.by_protocol(self._protocols)) if told else None
+        if not told:
+            return None
+        usual = self.profile.text == published.WIKITEXT and self.profile.window == 2048  # else it says nothing of figures on those
+        return prose(*told, published.by_protocol(self._protocols) if usual else "")
 
     def protocols_figure(self) -> Picture | None:
         """The protocols of the first model that has any."""

@@ -60,6 +60,9 @@ def measure(profile: Profile, name: str, step: str) -> bool:
     say(f"{step} {name}: running notebooks/{notebook_of(name).name}")
     reason = execute(name, profile.profile, folder / f"{name}.ipynb")
     state = read_state(folder)
+    if reason.startswith("HeldError: "):  # it began between the look above and the kernel's own
+        say(f"{step} {reason.removeprefix('HeldError: ')}")
+        return False
     if reason or state is None or state.state != "finished":
         reason = reason or "it did not finish"
         say(f"{step} {name}: {state.reason}" if state and state.state == "stopped" else f"{step} {name}: failed: {reason}")

@@ -62,14 +62,12 @@ class Study:
     @cached_property
     def plan(self) -> loading.Plan:
         """Where and how the model runs; in the dtype of what is recorded, which is never mixed within a model."""
-        found = loading.plan(self.profile, self.skeleton)
-        if not self.records or self.profile.dtype != "auto":
-            return found
-        first = self.records[0].provenance
-        if first.dtype == str(found.dtype).removeprefix("torch."):
-            return found
+        records = self.records
+        if not records or self.profile.dtype != "auto":
+            return loading.plan(self.profile, self.skeleton)
+        first = records[0].provenance
         found = loading.plan(self.profile.model_copy(update={"dtype": first.dtype}), self.skeleton)
-        return replace(found, dtype_reason=f"as in the first record: {first.dtype_reason}")
+        return replace(found, dtype_reason=first.dtype_reason)
 
     @property
     def requests(self) -> list[Request]:
@@ -104,9 +102,8 @@ class Study:
     @cached_property
     def _by_protocol(self) -> pd.DataFrame:
         with failures_recorded(self.folder):
-            if perplexity_protocols.missing(self.folder, self.profile):
-                write_state(self.folder, "running")
-                self.__dict__.pop("trials", None)  # the dense model that they keep need not be in memory twice
+            if "trials" in self.__dict__:
+                self.trials.forget()  # the dense model that they keep need not be in memory twice
             return perplexity_protocols.frame(perplexity_runs.measure(self.profile))
 
     def sweep(self) -> None:

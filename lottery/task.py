@@ -9,6 +9,7 @@ from lottery.collection import collect
 from lottery.errors import LotteryError
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs
+from lottery.perplexity_protocols import FOLDER
 from lottery.records import read_state, write_state
 from lottery.run import measure, write_report
 from lottery.slurm import settle
@@ -66,7 +67,8 @@ def report(profile: Profile) -> int:
 
 
 def _recorded(profile: Profile, name: str) -> int:
-    return len(collect(profile, name).records)
+    """What is recorded of a model: trials, and protocols of perplexity."""
+    return len(collect(profile, name).records) + len(list((outputs(profile.profile) / name / FOLDER).glob("*.json")))
 
 
 def main() -> int:

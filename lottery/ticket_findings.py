@@ -10,7 +10,7 @@ from lottery.params import Tickets
 from lottery.show import table
 from lottery.tables import number, percent
 from lottery.ticket_records import ARMS, CONTROLS, DENSE, TicketRecord, TicketRequest
-from lottery.ticket_verdict import MARGIN, MEANING, NO_TICKET, TICKET, Compared, compared, holm, mean, of_model, why_not
+from lottery.ticket_verdict import MARGIN, MEANING, NO_TICKET, OPEN, TICKET, Compared, compared, holm, mean, of_model, why_not
 
 
 class Outcome:
@@ -87,7 +87,10 @@ class Outcome:
         dense, ticket = losses(self.baseline(model), 0), losses("ticket", level)
         middle = mean(dense).value
         margin = MARGIN * middle if math.isfinite(middle) else math.nan  # then nothing is decided
-        return compared(ticket, dense, margin, error), {arm: compared(losses(arm, level), ticket, margin, error) for arm in CONTROLS}
+        beside = compared(ticket, dense, margin, error)
+        if any(losses(arm, 0).isna().any() for arm in DENSE):  # which of the two is better is not known
+            beside = Compared("missing", beside.difference)
+        return beside, {arm: compared(losses(arm, level), ticket, margin, error) for arm in CONTROLS}
 
     @cached_property
     def verdict(self) -> dict[str, tuple[str, str]]:
@@ -98,7 +101,7 @@ class Outcome:
             if not self.levels:
                 why = "nothing is recorded but the dense model"
             elif self.by_seed(model, DENSE[0], 0).count() < 2:
-                why = "an interval needs at least two seeds"
+                verdict, why = OPEN, "an interval needs at least two seeds"
             elif math.isinf(mean(self.by_seed(model, self.baseline(model), 0)).value):
                 why = "a dense run has no finite loss"
             elif verdict == TICKET:

@@ -159,7 +159,7 @@ def recorded_requests(profile: Profile) -> list[TicketRequest]:
         asked = profile.tickets.model_dump(exclude={"models", "text", "levels", "seeds"})
         paths = sorted((folder_of(profile) / "records").glob("*.json"), key=lambda path: path.stat().st_mtime)
         found = [record.request for path in paths if (record := read_json(TicketRecord, path))]
-        found = [request for request in found if request.model_dump(include=set(asked)) == asked]
+        found = [r for r in found if r.measurement == MEASUREMENT and r.model_dump(include=set(asked)) == asked]
         if not found:
             raise
         return found

@@ -123,7 +123,8 @@ class TicketStudy:
             before = parent(request)
             if request.key in wanted and before and not all(path.exists() for path in ticket_run.needs(self.folder, request)):
                 record = read_ticket(self.folder, before)
-                if record is None or not record.result.no_next:
+                # Where pruning left nothing there is no next level, but the dense model can be rewound all the same.
+                if record is None or not record.result.no_next or (request.arm == "dense rewound" and not record.result.problem):
                     wanted.add(before.key)
         return [request for request in self.requests if request.key in wanted]
 

@@ -49,7 +49,7 @@ class Trials:
                 if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
                     raise
                 self._take_less_memory(error)
-            self._forget()
+            self.forget()
 
     def steadiness(self) -> Steadiness:
         """Times the dense model again. The machine was steady if both medians lie within the quartiles of the other, or within 3%."""
@@ -84,10 +84,10 @@ class Trials:
             memory.reset_peak(plan.device)
             progress = self._progress(f"{label}: window")
             scored, _ = evaluate(model, study.windows.tokens, self.batch_size, self._dense_states, progress=progress)
-            if plan.dtype == torch.float16 and not torch.isfinite(scored.nll).all():
-                scored, how = self._scored_wider(model, scored, label)
-                plan = replace(plan, dtype_reason=f"{plan.dtype_reason}; {how}")
             peak, _ = memory.peak(plan.device)
+        if request.method != "dense" and plan.dtype == torch.float16 and not torch.isfinite(scored.nll).all():
+            scored, how = self._scored_wider(model, scored, label)
+            plan = replace(plan, dtype_reason=f"{plan.dtype_reason}; {how}")
         memory.reset_peak(plan.speaker)
         written = self._written(model, request) if request.prompts else []
         speed = self._timed(model) if request.repeats else None
@@ -145,10 +145,13 @@ class Trials:
     def _scored_wider(self, model, scored: Likelihoods, label: str) -> tuple[Likelihoods, str]:
         """The likelihoods of a variant that is not finite in float16, from the same weights in float32: a loss that only the dtype made
         infinite is no broken ticket. **Returns** them, or what there was where memory does not do, and what was done."""
+        if self.study.plan.streamed:
+            return scored, "not finite in it; streamed, it was not scored again in float32"
         self.study.say(f"{label}: not finite in float16, scored again in float32")
+        tokens, progress = self.study.windows.tokens, self._progress(f"{label}: window, in float32,")
         try:
-            tokens, progress = self.study.windows.tokens, self._progress(f"{label}: window, in float32,")
-            return evaluate(model.float(), tokens, self.batch_size, self._dense_states, progress=progress)[0], (
+            _cast(model, torch.float32)
+            return evaluate(model, tokens, 1, self._dense_states, progress=progress)[0], (
                 "not finite in it, so the scores are of the same weights in float32"
             )
         except (RuntimeError, MemoryError) as error:
@@ -156,7 +159,7 @@ class Trials:
                 raise
             return scored, "not finite in it, and for float32 memory does not do"
         finally:
-            model.half()  # exactly what it was: float32 holds every number of float16
+            _cast(model, torch.float16)  # exactly what they were: float32 holds every number of float16
 
     def _score_streamed(self, request: Request, todo: list[Request], label: str) -> tuple[Likelihoods, int]:
         """Scores the trial in a walk over the blocks, along with as many of the others as main memory has room for.
@@ -242,14 +245,16 @@ class Trials:
             study.say(f"out of memory; going on with {self.batch_size} windows at a time")
         elif not study.plan.streamed and self.profile.can_stream:
             reason = "out of memory with one window at a time and the whole model resident"
-            study.plan = replace(loading.plan(self.profile, study.skeleton, streamed=reason), dtype=study.plan.dtype)
+            streamed = loading.plan(self.profile, study.skeleton, streamed=reason)
+            study.plan = replace(streamed, dtype=study.plan.dtype, dtype_reason=study.plan.dtype_reason)
             study.say(f"{reason}; streaming it block by block")
         else:
             raise LotteryError(
                 f"out of memory with one window of {self.profile.window} tokens at a time; take a smaller window or another device"
             ) from error
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Lets go of the model and of what is kept of the dense one."""
         self._model = self._dense_states = None
         self._walked = {}
         self.__dict__.pop("_judged_by", None)
@@ -268,3 +273,10 @@ class Trials:
                 self.study.say(f"{label} {done} of {total}, {(now - began) / done * (total - done):.0f} s left")
 
         return tick
+
+
+@torch.no_grad()
+def _cast(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Gives a model's parameters another dtype; its buffers, the positions' frequencies among them, stay in float32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from lottery.records import Memory, Provenance, Record, Request, Result, Sample, Speed, Texts
-from lottery.ticket_records import TicketRecord, TicketRequest, TicketResult
+from lottery.ticket_records import DENSE, TicketRecord, TicketRequest, TicketResult
 
 _LAYERS = [f"model.layers.{block}.{kind}" for block in range(2) for kind in ("self_attn.q_proj", "mlp.up_proj")]
 BITS = {"coherent": 1.0, "degraded": 3.0, "broken": 7.5}  # a byte of a variant's texts; 1 for the dense model's, 8 for shuffled words
@@ -72,12 +72,12 @@ def ticket_of(model, arm, level, seed, loss, *, share=0.6, steps=100, curve=None
 
 
 def procedure_of(model, losses: dict[str, list[float]], noise: list[float]) -> list[TicketRecord]:
-    """All runs of a model: of each arm its loss at each level, the dense one's a single one; ``noise`` is what each seed adds to all, and
-    a little more to each arm in another way."""
-    found = []
+    """All runs of a model: of each arm its loss at each level, a dense one's a single one (the rewound one's is the other's, unless given);
+    ``noise`` is what each seed adds to all, and a little more to each arm in another way."""
+    found, losses = [], {**losses, "dense rewound": losses.get("dense rewound", losses["dense"])}
     for seed, extra in enumerate(noise):
         for index, (arm, values) in enumerate(losses.items()):
-            for level, loss in enumerate(values, 0 if arm == "dense" else 1):
+            for level, loss in enumerate(values, 0 if arm in DENSE else 1):
                 if (arm, level) != ("one-shot", 1):
                     found.append(ticket_of(model, arm, level, seed, loss + extra + 0.001 * ((seed + index) % 3)))
     return found

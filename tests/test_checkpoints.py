@@ -111,6 +111,10 @@ def test_a_large_file_is_read_once_also_by_the_next_process_and_again_when_it_ch
     monkeypatch.setattr(hashing, "LARGE", 10)
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "cache"))
     path, read = tmp_path / "large", []
+
+    def refuse(*_):
+        raise PermissionError("read-only")
+
     real = hashlib.file_digest
     monkeypatch.setattr(hashing.hashlib, "file_digest", lambda *given: read.append(1) or real(*given))
     path.write_bytes(b"a" * 100)
@@ -118,10 +122,14 @@ def test_a_large_file_is_read_once_also_by_the_next_process_and_again_when_it_ch
         assert hashing.sha256(path) == hashlib.sha256(b"a" * 100).hexdigest()
         hashing._sha256.cache_clear()  # as a new process begins
     assert len(read) == 1
+    monkeypatch.setattr(hashing, "write_whole", refuse)  # another's cache
     path.write_bytes(b"b" * 100)
     os.utime(path, ns=(1, 1))
     assert hashing.sha256(path) == hashlib.sha256(b"b" * 100).hexdigest()
     assert len(read) == 2
+    next((tmp_path / "cache" / "lottery" / "sha256").iterdir()).write_text("half a li")
+    hashing._sha256.cache_clear()
+    assert hashing.sha256(path) == hashlib.sha256(b"b" * 100).hexdigest()
 
 
 def test_results_of_another_checkpoint_are_filed_apart():

@@ -159,7 +159,7 @@ def test_a_study_that_goes_on_keeps_its_dtype(toy, monkeypatch):
     monkeypatch.setattr(loading.memory, "main_memory", lambda: Room(2**33, 2**33))
     again = Study(validated(toy))
     assert again.plan.dtype == torch.bfloat16
-    assert again.plan.dtype_reason == "as in the first record: a CPU, and float32 would take more than half of the memory"
+    assert again.plan.dtype_reason == "a CPU, and float32 would take more than half of the memory"
     again.sweep()
     assert {record.provenance.dtype for record in again.records} == {"bfloat16"}
     assert Study(validated({**toy, "profile": "new"})).plan.dtype == torch.float32

@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
+import weakref
 
 import pandas as pd
 import pytest
@@ -15,9 +17,10 @@ from lottery.checkpoints import Checkpoint, checkpoint
 from lottery.collection import collect
 from lottery.corpus import Corpus, corpus
 from lottery.errors import StoppedError
+from lottery.memory import Room
 from lottery.params import load_profile, validated
 from lottery.paths import outputs
-from lottery.perplexity_protocols import LLAMA_CPP, STANDARD, WHOLE, Protocol, change, frame, picture, protocols, recorded, told
+from lottery.perplexity_protocols import LLAMA_CPP, STANDARD, WHOLE, Protocol, change, frame, picture, protocols, told
 from lottery.perplexity_runs import Scored, _score, cut, detokenized, measure, pieces, stretch
 from lottery.report import Report
 from lottery.study import Study
@@ -204,7 +207,7 @@ def test_the_report_shows_them_where_there_are_any(profile):
 
 
 def test_parts_and_means_come_from_the_standard_windows(profile):
-    found = recorded(outputs("toy") / NAME, profile) or measure(profile)
+    found = measure(profile)
     data = frame(found).set_index("protocol")
     standard = next(r.result for r in found if r.request.protocol.name == STANDARD)
     singles = [math.exp(nats_ / tokens) for nats_, tokens in standard.windows]
@@ -227,7 +230,6 @@ def test_a_profile_asks_for_them_and_the_notebook_shows_them(profile, project):
     (asked.folder / "stop").touch()
     with pytest.raises(StoppedError, match="stopped between trials, 0 of 14 are recorded; run again to go on"):
         asked.protocols()
-    assert "| windows of 16, their second half" not in asked.protocols().data
     assert "llama.cpp: windows of 16, their second half, the file as it is" in asked.protocols().data
     assert asked.protocols_figure().alt.startswith("Dot plot")
     assert collect(wanted, NAME).problem == ""
@@ -236,15 +238,76 @@ def test_a_profile_asks_for_them_and_the_notebook_shows_them(profile, project):
 
 
 def test_what_does_not_fit_into_memory_is_skipped_with_its_reason(profile, monkeypatch):
+    """Out of memory at one window, and weights that do not fit in float32 while they do in 16 bits: only one copy is held at a time."""
+
     def no_room(model, tokenizer, text, protocol):
         if protocol.window == 128:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
         return Scored([(1.0, 2)], 2, 1)
 
     monkeypatch.setattr("lottery.perplexity_runs._score", no_room)
-    assert {r.request.protocol.name: r.result.skipped for r in measure(profile) if r.result.skipped} == {
-        "windows of 128": "out of memory on cpu"
-    }
+    skipped = {r.request.protocol.name: r.result.skipped for r in measure(profile) if r.result.skipped}
+    assert list(skipped) == ["windows of 128"]
+    assert re.fullmatch("out of memory on .*, [0-9]+ cores", skipped["windows of 128"])
+
+    real, held_, folder = loading.load, [], outputs("toy") / NAME / "protocols"
+    for path in folder.glob("*.json"):
+        path.unlink()
+    need = sum(p.numel() for p in loading.skeleton(checkpoint(profile)).parameters()) * 4
+
+    def load(source, plan):
+        model = real(source, plan)
+        held_.append(weakref.ref(model))
+        return model
+
+    def room():
+        taken = sum(sum(p.numel() * p.element_size() for p in ref().parameters()) for ref in held_ if ref() is not None)
+        return Room(int(0.9 * need) - taken, need)
+
+    monkeypatch.setattr(loading, "load", load)
+    monkeypatch.setattr(loading.memory, "main_memory", room)
+    found = {r.request.protocol.name: r.result for r in measure(profile)}
+    assert re.match(r"the weights need 0\.0 GiB in float32, .* has 0\.0 GiB free; take ", found[STANDARD].skipped)
+    assert not found["bfloat16"].skipped
+    assert not found["float16"].skipped, "the one before was let go of"
+    said = told(NAME, frame(list(measure(profile))))
+    assert "nan" not in said
+    assert f"| {STANDARD} " in said
+
+
+def test_no_model_reads_more_tokens_than_it_was_made_for(project, tmp_path, monkeypatch):
+    """OPT has a table of positions, and one token more is an index out of it."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    tokens = loaded(NAME)[1]
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "ffn_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "word_embed_proj_dim": 16}
+    model = OPTForCausalLM(OPTConfig(vocab_size=len(tokens), max_position_embeddings=32, **small))
+    model.save_pretrained(tmp_path / "opt")
+    tokens.save_pretrained(tmp_path / "opt")
+    given = {**GIVEN, "model": "opt", "checkpoints": {"opt": str(tmp_path / "opt")}, "window": 32, "max_windows": 3}
+    found = {r.request.protocol.name: r.result for r in measure(validated(given))}
+    assert found["windows of 64"].skipped == "the model was made for at most 32 tokens"
+    assert [name for name, result in found.items() if result.skipped] == ["windows of 64"]
+    assert math.isfinite(found["page by page, detokenized"].perplexity)
+
+
+def test_figures_of_another_stretch_or_text_are_not_those_of_a_profile(profile):
+    first = measure(profile)
+    bare = profile.model_copy(update={"model": None})
+    assert len(collect(bare, NAME).protocols) == 14
+    for change_ in ({"max_windows": 4}, {"window": 32}, {"text": "training-stories"}):
+        assert collect(bare.model_copy(update=change_), NAME).protocols == [], change_
+    shorter = measure(profile.model_copy(update={"max_windows": 4}))
+    assert len(shorter[0].result.windows) == 4
+    assert len(first[0].result.windows) == 6
+
+
+def test_a_text_without_a_window_of_the_length_says_so(profile):
+    one = profile.model_copy(update={"max_windows": 1})
+    found = {r.request.protocol.name: r.result for r in measure(one)}
+    assert found["windows of 128"].skipped == "no 128 tokens together in this text"
+    assert "nan" not in told(NAME, frame(measure(one)))
 
 
 def test_published_figures_stand_beside_what_their_protocols_change_here():

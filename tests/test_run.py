@@ -76,6 +76,7 @@ def test_the_whole_way_a_gap_and_its_mending(toy_project, capsys):
     assert all((there / link).is_file() for link in links)
     files = {path.relative_to(there).as_posix(): path.read_text() for path in there.rglob("*") if path.is_file()}
     assert len([name for name in files if "/records/" in name]) == 6
+    assert {"phi-2/steadiness.json", "qwen2.5-0.5b/steadiness.json"} < set(files)
     assert "tables/trials.csv" in files
     assert not [name for name, text in files.items() if str(toy_project) in text], "no path of this machine"
 

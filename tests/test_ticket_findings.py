@@ -71,8 +71,9 @@ def test_a_ticket_that_beats_the_dense_model_is_told_so():
 
 
 def test_a_dense_model_that_diverged_decides_nothing():
-    records = [record for record in procedure_of("phi-2", WINNER, NOISE) if record.request.arm != "dense"]
-    records += [ticket_of("phi-2", "dense", 0, seed, math.inf, curve=[(10, math.inf)], problem="diverged: x") for seed in range(3)]
+    records = [record for record in procedure_of("phi-2", WINNER, NOISE) if record.request.arm not in DENSE]
+    gone = {"curve": [(10, math.inf)], "problem": "diverged: x"}
+    records += [ticket_of("phi-2", arm, 0, seed, math.inf, **gone) for seed in range(3) for arm in DENSE]
     assert Outcome(records).verdict["phi-2"] == ("not decided", "a dense run has no finite loss")
     assert ticket_figures.loss_over_weights_left(Outcome(records))
 

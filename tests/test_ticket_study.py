@@ -18,7 +18,7 @@ from lottery.params import WINNING_TICKET, validated
 from lottery.paths import outputs
 from lottery.records import read_state, write_state
 from lottery.report import Report
-from lottery.ticket_records import TicketRecord, folder_of, recorded_requests, requests, write_ticket
+from lottery.ticket_records import MEASUREMENT, TicketRecord, folder_of, recorded_requests, requests, write_ticket
 from lottery.ticket_study import TicketStudy
 from lottery.ticket_summary import main, summarize
 from tests.conftest import TOY
@@ -187,6 +187,31 @@ def test_a_report_is_made_where_the_text_is_gone(profile, monkeypatch):
         TicketRecord.model_validate_json(path.read_text()).request.key for path in (folder_of(profile) / "records").iterdir()
     }
     assert collect(profile, WINNING_TICKET).problem == ""
+
+
+def test_records_of_an_older_version_are_not_mixed_in_where_the_text_is_gone(profile, monkeypatch):
+    for request in requests(profile):
+        for version in (request.measurement - 1, request.measurement):
+            other = request.model_copy(update={"measurement": version})
+            write_ticket(folder_of(profile), ticket_of(NAME, "dense", 0, 0, 2.0).model_copy(update={"request": other}))
+
+    def gone(*_):
+        raise LotteryError("text: gone")
+
+    monkeypatch.setattr("lottery.ticket_records.corpus", gone)
+    assert {request.measurement for request in recorded_requests(profile)} == {MEASUREMENT}
+    assert len(recorded_requests(profile)) == 14
+
+
+def test_a_dense_model_is_rewound_where_pruning_leaves_nothing_and_the_weights_are_gone(profile):
+    """Its first level cannot be made; what the rewound one starts from is made again."""
+    study = TicketStudy(profile)
+    dense, rewound = study.requests[:2]
+    assert (dense.arm, rewound.arm) == ("dense", "dense rewound")
+    made = ticket_of(NAME, "dense", 0, 0, 2.0).model_copy(update={"request": dense})
+    made.result.no_next = "leaves nothing of q"
+    write_ticket(study.folder, made)
+    assert dense in study._todo()
 
 
 def test_a_changed_profile_is_not_taken_for_an_older_version(profile):

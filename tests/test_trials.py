@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lottery import loading, trials
+from lottery.checkpoints import checkpoint
 from lottery.errors import LotteryError, NotFiniteError
 from lottery.likelihood import Likelihoods
 from lottery.params import validated
@@ -158,13 +159,43 @@ def test_a_variant_that_only_float16_makes_infinite_is_scored_in_float32(toy, mo
         assert record.result.bits_per_byte == pytest.approx(exact.result.bits_per_byte, rel=0.02)
 
 
+def test_only_parameters_change_their_dtype_and_come_back_as_they_were(toy):
+    """The frequencies of rotary positions are buffers in float32; in float16 they would be other positions."""
+    model = loading.load(checkpoint(validated(toy)), loading.Plan(torch.device("cpu"), torch.float16, ""))
+    before = {name: value.clone() for name, value in model.state_dict(keep_vars=True).items()}
+    buffers = {name: (value.dtype, value.clone()) for name, value in model.named_buffers()}
+    assert "model.rotary_emb.inv_freq" in buffers
+    trials._cast(model, torch.float32)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    trials._cast(model, torch.float16)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict(keep_vars=True).items())
+    assert all(value.dtype == buffers[name][0] and torch.equal(value, buffers[name][1]) for name, value in model.named_buffers())
+
+
+def test_a_streamed_variant_says_that_it_was_not_scored_again(toy, monkeypatch):
+    real = trials.evaluate_streamed
+
+    def broken(*arguments, **keywords):
+        dense, *others = real(*arguments, **keywords)
+        return [dense, *(Likelihoods(one.nll * torch.inf, one.kl, one.agreed) for one in others)]
+
+    monkeypatch.setattr(trials, "evaluate_streamed", broken)
+    _, *others = run({**toy, "dtype": "float16", "memory": "streamed"}).records
+    assert [record.result.perplexity for record in others] == [math.inf] * 2
+    assert others[0].provenance.dtype_reason.endswith("not finite in it; streamed, it was not scored again in float32")
+
+
 def test_where_float32_does_not_fit_infinity_is_recorded_with_the_reason(toy, monkeypatch):
     overflowing(monkeypatch)
 
-    def full(self):
-        raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB.")
+    real = trials._cast
 
-    monkeypatch.setattr(torch.nn.Module, "float", full)
+    def full(model, dtype):
+        if dtype == torch.float32:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB.")
+        real(model, dtype)
+
+    monkeypatch.setattr(trials, "_cast", full)
     _, *others = run({**toy, "dtype": "float16"}).records
     assert [record.result.perplexity for record in others] == [math.inf] * 2
     assert others[0].provenance.dtype_reason.endswith("not finite in it, and for float32 memory does not do")
