@@ -46,7 +46,7 @@ publish: report
 	@$(BIN)/python -m lottery.publish $(PROFILE) docs/$(PROFILE)
 
 protocols: $(READY)
-	@$(BIN)/python -m lottery.perplexity_runs $(PROFILE) $(MODEL)
+	@$(BIN)/python -m lottery.perplexity_runs $(PROFILE) $(MODEL) $(if $(PAGE),--page=$(PAGE))
 
 ticket-summary: $(READY)
 	@$(BIN)/python -m lottery.ticket_summary $(PROFILE) docs

@@ -131,7 +131,8 @@ def recorded(folder: Path, asked: list[Request]) -> list[ProtocolRecord]:
 
 def frame(records: list[ProtocolRecord]) -> pd.DataFrame:
     """A row a protocol: its perplexity, per token and per word of the text, and how it stands to the standard one; with parts of the
-    standard's windows, and the mean of their perplexities, which need no measurement of their own."""
+    standard's windows, and the mean of their perplexities, which need no measurement of their own. ``expected``: what the protocol should
+    give on the whole text, if it changes as much there."""
     rows = []
     for record in records:
         protocol, result = record.request.protocol, record.result
@@ -148,6 +149,9 @@ def frame(records: list[ProtocolRecord]) -> pd.DataFrame:
     found = pd.DataFrame(rows, columns=["protocol", "used_by", "perplexity", "per_word", "windows", "tokens", "skipped"])
     standard = found.loc[found["protocol"] == STANDARD, "perplexity"]
     found["change"] = found["perplexity"] / standard.iloc[0] - 1 if len(standard) else math.nan
+    whole = found["protocol"].str.startswith(WHOLE)
+    longer = (found.loc[whole, "perplexity"] / standard.iloc[0]).iloc[0] if whole.any() and len(standard) else 1.0
+    found["expected"] = found["perplexity"].where(whole | found["protocol"].isin(PARTS), found["perplexity"] * longer)
     return found
 
 

@@ -8,12 +8,13 @@ import sys
 import time
 from contextlib import nullcontext
 from datetime import datetime
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-from lottery import loading
+from lottery import loading, published
 from lottery.checkpoints import Checkpoint, checkpoint
 from lottery.corpus import Corpus, corpus, windows
 from lottery.errors import LotteryError, NoRoomError
@@ -22,7 +23,7 @@ from lottery.lifecycle import check_stop, held
 from lottery.likelihood import Head, likelihoods
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs
-from lottery.perplexity_protocols import FOLDER, Protocol, ProtocolRecord, Request, Result, recorded, wanted
+from lottery.perplexity_protocols import FOLDER, Protocol, ProtocolRecord, Request, Result, frame, recorded, told, wanted
 from lottery.provenance import provenance
 from lottery.tables import number
 
@@ -235,15 +236,35 @@ def _nats(model, head: Head, context: list[int], scored: list[int]) -> float:
     return nats if math.isfinite(nats) else math.inf
 
 
+def page(profile: Profile, records: dict[str, list[ProtocolRecord]]) -> str:
+    """What was found as a page of Markdown, with the commands and the commits that it came from."""
+    frames = {name: frame(found) for name, found in records.items()}
+    commits = sorted({record.provenance.commit[:10] for found in records.values() for record in found})
+    devices = sorted({record.provenance.device for found in records.values() for record in found})
+    parts = [
+        "# Why does my perplexity differ from the paper's?",
+        f"Text: {profile.text}. Made by `make protocols PROFILE={profile.profile}`, at {', '.join(commits)}, on {', '.join(devices)}.",
+    ]
+    for name, data in frames.items():
+        source = checkpoint(profile.model_copy(update={"model": name})).public_source
+        own = source.split("@")[0].split("/")[-1].split(" of ")[0]
+        parts += [f"## {name}", f"{source}.", told(name, data), published.reproduced(own, data)]
+    parts += ["## On paper", published.by_protocol(frames)]
+    return "\n\n".join(parts) + "\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Score dense models by each protocol that people use.")
     parser.add_argument("profile", help="the name of a file in params/")
     parser.add_argument("model", nargs="?", help="a key of its checkpoints; all of them unless given")
+    parser.add_argument("--page", type=Path, help="also write what was found as a page of Markdown")
     given = parser.parse_args()
     try:
         profile = load_profile(given.profile)
-        for name in [given.model] if given.model else profile.checkpoints:
-            measure(profile.model_copy(update={"model": name}))
+        names = [given.model] if given.model else list(profile.checkpoints)
+        records = {name: measure(profile.model_copy(update={"model": name})) for name in names}
+        if given.page:
+            write_whole(given.page, page(profile, records))
     except LotteryError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

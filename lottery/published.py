@@ -15,6 +15,7 @@ from lottery.tables import number, percent
 WIKITEXT = "wikitext-2-raw"
 STANDARD = "2048"  # the whole test in windows of 2048 tokens, as the file of published figures has it
 PROTOCOLS = {"4096": "windows of 4,096", "llama.cpp ctx512 half-window": LLAMA_CPP}  # of that file: their names among those measured here
+SAME = 0.01  # relative: what is nearer counts as reproduced
 NEAR = 0.05  # how far a change may lie from a published one that it is to explain
 TEAM = "ROSIE team"  # whose first table this study measures again
 
@@ -22,6 +23,11 @@ TEAM = "ROSIE team"  # whose first table this study measures again
 def figures() -> pd.DataFrame:
     """All published figures: model, method, pattern, perplexity, protocol, source, standing."""
     return pd.read_csv(Path(__file__).with_name("published.csv"))
+
+
+def name_of(source: str) -> str:
+    """A checkpoint's own name, without its owner, its revision, or the wheel that it came in."""
+    return source.split("@")[0].split("/")[-1].split(" of ")[0]
 
 
 def beside(records: list[Record], text: str) -> pd.DataFrame:
@@ -33,7 +39,7 @@ def beside(records: list[Record], text: str) -> pd.DataFrame:
     published = figures()
     measured, families = {}, {}
     for record in records:
-        name = record.source.split("@")[0].split("/")[-1]
+        name = name_of(record.source)
         request = record.request
         share = "-" if request.method == "dense" else request.pattern if request.pattern != "unstructured" else percent(request.sparsity)
         method = request.method if request.allocation == "uniform" else f"{request.allocation}+{request.method}"
@@ -103,6 +109,30 @@ def by_protocol(measured: dict[str, pd.DataFrame]) -> str:
                 )
     caption = "Published dense perplexities by another protocol than the full test's, and what that protocol changes here."
     return prose(table(rows, "Against 2048", caption), " ".join(said)).data if rows else ""
+
+
+def reproduced(name: str, data: pd.DataFrame) -> str:
+    """Which protocols reproduce what is published of a dense model, in a sentence a figure.
+
+    **Arguments**: the checkpoint's own name, such as 'Qwen2.5-0.5B'; its frame of protocols. A name that goes on, as that of an instructed
+    or rounded version does, is a relative: its figures need not agree.
+    """
+    measured = data[(data["skipped"] == "") & data["expected"].notna()]
+    said = []
+    for row in figures().query("method == 'dense'").itertuples():
+        if not name.startswith(row.model) or measured.empty:
+            continue
+        apart = (measured["expected"] / row.perplexity - 1).abs()
+        close = list(measured.loc[apart <= SAME, "protocol"])
+        nearest = measured.loc[apart.idxmin()]
+        whose = row.model if name == row.model else f"{row.model}, of which {name} is a version,"
+        by = (
+            f"reproduced here within {percent(SAME)} by {', '.join(close)}"
+            if close
+            else (f"reproduced by no protocol here; nearest is {nearest['protocol']} with {number(nearest['expected'])} on the whole text")
+        )
+        said.append(f"The published {number(row.perplexity)} of {whose} (protocol: {row.protocol}; {row.source}) is {by}.")
+    return " ".join(said) or f"No dense perplexity of {name} is listed in `lottery/published.csv`."
 
 
 def _changes(data: pd.DataFrame) -> list[tuple[str, float]]:

@@ -180,7 +180,11 @@ class Report:
         if not told:
             return None
         usual = self.profile.text == published.WIKITEXT and self.profile.window == 2048  # else it says nothing of figures on those
-        return prose(*told, published.by_protocol(self._protocols) if usual else "")
+        sources = {
+            model.name: model.records[0].source.split("@")[0].split("/")[-1].split(" of ")[0] for model in self.models if model.records
+        }
+        again = [published.reproduced(sources[name], data) for name, data in self._protocols.items() if name in sources]
+        return prose(*told, *again, published.by_protocol(self._protocols)) if usual else prose(*told)
 
     def protocols_figure(self) -> Picture | None:
         """The protocols of the first model that has any."""

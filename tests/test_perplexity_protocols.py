@@ -330,15 +330,49 @@ def test_published_figures_stand_beside_what_their_protocols_change_here():
     assert published.by_protocol({}) == ""
 
 
+def test_which_protocol_reproduces_a_published_figure(monkeypatch):
+    listed = pd.DataFrame(
+        [
+            ("Tiny-1B", "dense", "-", 10.1, "2048", "a paper", "primary"),
+            ("Tiny-1B", "dense", "-", 7.0, "not stated", "a page", "secondhand"),
+        ],
+        columns=["model", "method", "pattern", "perplexity", "protocol", "source", "standing"],
+    )
+    monkeypatch.setattr(published, "figures", lambda: listed)
+    data = pd.DataFrame(
+        {"protocol": [STANDARD, "windows of 512", "the first window alone"], "expected": [10.05, 14.0, 8.0], "skipped": ["", "", ""]}
+    )
+    assert published.reproduced("Tiny-1B", data) == (
+        f"The published 10.1 of Tiny-1B (protocol: 2048; a paper) is reproduced here within 1% by {STANDARD}. The published 7.00 of Tiny-1B"
+        " (protocol: not stated; a page) is reproduced by no protocol here; nearest is the first window alone with 8.00 on the whole text."
+    )
+    assert "of Tiny-1B, of which Tiny-1B-Instruct.Q4_1.gguf is a version, (" in published.reproduced("Tiny-1B-Instruct.Q4_1.gguf", data)
+    assert published.reproduced("Other", data) == "No dense perplexity of Other is listed in `lottery/published.csv`."
+
+
+def test_what_a_protocol_should_give_on_the_whole_text(profile):
+    data = frame(measure(profile)).set_index("protocol")
+    whole = next(name for name in data.index if name.startswith(WHOLE))
+    assert data.loc[STANDARD, "expected"] == pytest.approx(data.loc[whole, "perplexity"])
+    assert data.loc["windows of 16", "expected"] == pytest.approx(data.loc[whole, "perplexity"] * (1 + data.loc["windows of 16", "change"]))
+    assert data.loc["the first window alone", "expected"] == data.loc["the first window alone", "perplexity"]
+
+
 def test_no_change_has_no_sign():
     assert [change(share) for share in (0.0004, -0.0004, 0.001, -0.25)] == ["0.0%", "0.0%", "+0.1%", "-25.0%"]
 
 
 def test_the_command_measures_one_model_or_all(profile, project):
-    run = subprocess.run([sys.executable, "-m", "lottery.perplexity_runs", "toy", NAME], cwd=project, capture_output=True, text=True)
+    asked = [sys.executable, "-m", "lottery.perplexity_runs", "toy", NAME, "--page=page.md"]
+    run = subprocess.run(asked, cwd=project, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[0].startswith("phi-2: 1 of 14, the standard protocol: ")
     assert len(run.stdout.splitlines()) == len(protocols(64, 6)) == 14
+    page = (project / "page.md").read_text()
+    assert "Made by `make protocols PROFILE=toy`, at " in page
+    assert f"| {LLAMA_CPP} " in page
+    assert "No dense perplexity of phi-2 is listed" in page
+    assert "None" not in page
     run = subprocess.run([sys.executable, "-m", "lottery.perplexity_runs", "toy", "nobody"], cwd=project, capture_output=True, text=True)
     assert (run.returncode, run.stderr.startswith("ParamsError: model: given 'nobody'; allowed: ")) == (1, True)
 
