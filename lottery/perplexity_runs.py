@@ -247,8 +247,7 @@ def page(profile: Profile, records: dict[str, list[ProtocolRecord]]) -> str:
     ]
     for name, data in frames.items():
         source = checkpoint(profile.model_copy(update={"model": name})).public_source
-        own = source.split("@")[0].split("/")[-1].split(" of ")[0]
-        parts += [f"## {name}", f"{source}.", told(name, data), published.reproduced(own, data)]
+        parts += [f"## {name}", f"{source}.", told(name, data), published.reproduced(published.name_of(source), data)]
     parts += ["## On paper", published.by_protocol(frames)]
     return "\n\n".join(parts) + "\n"
 

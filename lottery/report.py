@@ -180,9 +180,7 @@ class Report:
         if not told:
             return None
         usual = self.profile.text == published.WIKITEXT and self.profile.window == 2048  # else it says nothing of figures on those
-        sources = {
-            model.name: model.records[0].source.split("@")[0].split("/")[-1].split(" of ")[0] for model in self.models if model.records
-        }
+        sources = {model.name: published.name_of(model.records[0].source) for model in self.models if model.records}
         again = [published.reproduced(sources[name], data) for name, data in self._protocols.items() if name in sources]
         return prose(*told, *again, published.by_protocol(self._protocols)) if usual else prose(*told)
 
