@@ -85,7 +85,7 @@ def test_the_notebook_of_the_winning_ticket_runs(project, tmp_path):
         cwd=str(project),
     )
     assert read_state(outputs("toy") / "winning-ticket").state == "finished"
-    assert len(list((outputs("toy") / "winning-ticket" / "records").iterdir())) == 6
+    assert len(list((outputs("toy") / "winning-ticket" / "records").iterdir())) == 7
     text = out.read_text()
     assert text.count('"image/svg+xml": ') == 2
     assert "rewound to the initialisation" in text
