@@ -117,8 +117,8 @@ def who_survives(data: pd.DataFrame) -> str:
         alive = set(pruned["sparsity"][keeps_working(pruned)])
         good, bad = ([percent(level) for level in levels(data) if (level in alive) == wanted] for wanted in (True, False))
         if not good:
-            return f"It does not keep working at {' or '.join(bad)}."
-        return f"It keeps working at {' and '.join(good)}" + (f", not at {' or '.join(bad)}." if bad else ".")
+            return f"It does not keep working at {_listed(bad, 'or')}."
+        return f"It keeps working at {_listed(good, 'and')}" + (f", not at {_listed(bad, 'or')}." if bad else ".")
     for level in levels(data):
         at = pruned[pruned["sparsity"] == level]
         alive = list(dict.fromkeys(at["model"][keeps_working(at)]))
@@ -126,6 +126,10 @@ def who_survives(data: pd.DataFrame) -> str:
         who = "none" if not alive else f"all {everyone}" if len(alive) == everyone > 1 else ", ".join(alive)
         said.append(f"at {percent(level)} {who} of {everyone}" if not alive else f"at {percent(level)} {who}")
     return f"Of the models measured, these keep working: {'; '.join(said)}." if said else ""
+
+
+def _listed(names: list[str], last: str) -> str:
+    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def do_bigger_models_prune_better(data: pd.DataFrame) -> str:

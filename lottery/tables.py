@@ -161,9 +161,9 @@ def within(row: pd.Series, name: str) -> str:
     value, low, high = (number(row[column]) for column in (name, f"{name}_low", f"{name}_high"))
     if math.isnan(row[f"{name}_low"]):
         return value
-    within_ = f"({low}–{high})"
     # Together on a line, but for powers of ten, which would be cut in the middle where a column is narrow.
-    return f"{value}{NBSP if len(value + within_) <= 22 else ' '}{within_}"
+    together = f"{value}{NBSP}({low}–{high})"
+    return together if len(together) <= 22 else f"{value} ({low} to {high})"
 
 
 def span(score: Crossing, interval: bool = True) -> str:

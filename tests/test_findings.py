@@ -88,6 +88,7 @@ def test_low_bits_with_broken_text_do_not_count_as_working():
     assert best(sweep_of("a", [5, 6], bits=[1, 1.26])).endswith(" It does not keep working at 50%.")
     assert best(sweep_of("a", [5, 6, 7], bits=[1, 1.2, 1.26])).endswith(" It keeps working at 50%, not at 70%.")
     assert best(sweep_of("a", [5, 6, 7], bits=[1, 1.1, 1.2])).endswith(" It keeps working at 50% and 70%.")
+    assert best(sweep_of("a", [5, 6, 7, 8], bits=[1, 1.3, 1.4, 1.5])).endswith(" It does not keep working at 50%, 70% or 90%.")
 
 
 def test_without_anything_to_compare_it_says_so():
