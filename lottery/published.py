@@ -115,7 +115,7 @@ def reproduced(name: str, data: pd.DataFrame) -> str:
     """Which protocols reproduce what is published of a dense model, in a sentence a figure.
 
     **Arguments**: the checkpoint's own name, such as 'Qwen2.5-0.5B'; its frame of protocols. A name that goes on, as that of an instructed
-    or rounded version does, is a relative: its figures need not agree.
+    or rounded version does, is a relative: its figures need not agree. Of a stretch the figures are those expected on the whole text.
     """
     measured = data[(data["skipped"] == "") & data["expected"].notna()]
     said = []
@@ -125,13 +125,13 @@ def reproduced(name: str, data: pd.DataFrame) -> str:
         apart = (measured["expected"] / row.perplexity - 1).abs()
         close = list(measured.loc[apart <= SAME, "protocol"])
         nearest = measured.loc[apart.idxmin()]
-        whose = row.model if name == row.model else f"{row.model}, of which {name} is a version,"
-        by = (
-            f"reproduced here within {percent(SAME)} by {', '.join(close)}"
+        whose = row.model if name == row.model else f"{row.model}, of which {name} is a version"
+        again = (
+            f"within {percent(SAME)} of it: {', '.join(close)}"
             if close
-            else (f"reproduced by no protocol here; nearest is {nearest['protocol']} with {number(nearest['expected'])} on the whole text")
+            else (f"no protocol here reproduces it; nearest is {nearest['protocol']} with {number(nearest['expected'])}")
         )
-        said.append(f"The published {number(row.perplexity)} of {whose} (protocol: {row.protocol}; {row.source}) is {by}.")
+        said.append(f"Published of {whose}: {number(row.perplexity)} ({row.source}; protocol: {row.protocol}); {again}.")
     return " ".join(said) or f"No dense perplexity of {name} is listed in `lottery/published.csv`."
 
 

@@ -343,10 +343,12 @@ def test_which_protocol_reproduces_a_published_figure(monkeypatch):
         {"protocol": [STANDARD, "windows of 512", "the first window alone"], "expected": [10.05, 14.0, 8.0], "skipped": ["", "", ""]}
     )
     assert published.reproduced("Tiny-1B", data) == (
-        f"The published 10.1 of Tiny-1B (protocol: 2048; a paper) is reproduced here within 1% by {STANDARD}. The published 7.00 of Tiny-1B"
-        " (protocol: not stated; a page) is reproduced by no protocol here; nearest is the first window alone with 8.00 on the whole text."
+        f"Published of Tiny-1B: 10.1 (a paper; protocol: 2048); within 1% of it: {STANDARD}. Published of Tiny-1B: 7.00 (a page; protocol:"
+        " not stated); no protocol here reproduces it; nearest is the first window alone with 8.00."
     )
-    assert "of Tiny-1B, of which Tiny-1B-Instruct.Q4_1.gguf is a version, (" in published.reproduced("Tiny-1B-Instruct.Q4_1.gguf", data)
+    assert "Published of Tiny-1B, of which Tiny-1B-Instruct.Q4_1.gguf is a version: 10.1" in published.reproduced(
+        "Tiny-1B-Instruct.Q4_1.gguf", data
+    )
     assert published.reproduced("Other", data) == "No dense perplexity of Other is listed in `lottery/published.csv`."
 
 
