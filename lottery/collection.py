@@ -39,24 +39,19 @@ def collect(profile: Profile, name: str) -> Part:
     except LotteryError as error:
         return Part(name, [], 0, inline(str(error)))
     records = [record for request in wanted if (record := read_record(folder, request))]
-    problem = _problem(folder, [record.request for record in records], wanted) or _protocols_problem(profile, folder, wanted[0])
-    return Part(name, records, len(wanted), problem, perplexity_protocols.recorded(folder, _protocols(profile, wanted[0])))
+    asked = perplexity_protocols.wanted(profile, wanted[0].checkpoint, wanted[0].text_sha256)
+    scored = perplexity_protocols.recorded(folder, asked)
+    problem = _problem(folder, [record.request for record in records], wanted)
+    if not problem and profile.protocols and len(scored) < len(asked):
+        problem = _protocols_problem(folder, len(scored), len(asked))
+    return Part(name, records, len(wanted), problem, scored)
 
 
-def _protocols(profile: Profile, dense: Request) -> list[perplexity_protocols.Request]:
-    return perplexity_protocols.wanted(profile, dense.checkpoint, dense.text_sha256)
-
-
-def _protocols_problem(profile: Profile, folder: Path, dense: Request) -> str:
+def _protocols_problem(folder: Path, scored: int, asked: int) -> str:
     """What is missing of the protocols of perplexity that a profile asks for, and why."""
-    if not profile.protocols:
-        return ""
-    asked, state = _protocols(profile, dense), read_state(folder)
-    count = len(perplexity_protocols.recorded(folder, asked))
-    if count == len(asked):
-        return ""
+    state = read_state(folder)
     why = f"it failed: {inline(state.reason)}" if state and state.state == "failed" else "it goes on when it is run again."
-    return f"{count} of {len(asked)} protocols are recorded; {why}"
+    return f"{scored} of {asked} protocols are recorded; {why}"
 
 
 def _tickets(profile: Profile, folder: Path) -> Part:

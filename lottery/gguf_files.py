@@ -96,7 +96,7 @@ def _write_folder(path: Path, folder: Path, architecture: str) -> None:
         found = {"gguf_file": path.name, "local_files_only": True}
         tokenizer = AutoTokenizer.from_pretrained(path.parent, trust_remote_code=False, **found)
         model = AutoModelForCausalLM.from_pretrained(path.parent, trust_remote_code=False, dtype=torch.float16, **found)
-    except (ValueError, KeyError, NotImplementedError, RuntimeError, OSError) as error:
+    except (ValueError, KeyError, RuntimeError, OSError) as error:
         raise LotteryError(
             f"model: transformers cannot read the architecture {architecture!r} of {path.name} ({_line(error)}); take another model"
         ) from error

@@ -1,4 +1,5 @@
-"""What every long run leaves on disk about itself: that it runs, why it failed, that it was asked to stop, and that it is finished."""
+"""What every long run leaves on disk about itself: that it is at work, so that no other is; why it failed; that it was asked to stop; and
+that it is finished."""
 
 import json
 import os

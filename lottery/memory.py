@@ -1,4 +1,4 @@
-"""Peak memory since a moment of one's choosing, what others hold, and how fast memory is."""
+"""Memory: how much there is for this process, its peak since a moment of one's choosing, what others hold, and how fast it is."""
 
 import ctypes
 import gc
