@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from accelerate import init_empty_weights
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
@@ -40,6 +41,23 @@ def skeleton(name: str):
     config = AutoConfig.for_model(shape.pop("model_type"), **shape)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.tie_weights()
+    return model
+
+
+def unfilled(name: str, device: str = "cpu"):
+    """The model in float16, its buffers filled. Its weights are asked for and never touched, so that they take no memory."""
+    shape = dict(SHAPES[name])
+    config = AutoConfig.for_model(shape.pop("model_type"), **shape)
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float16).eval()
+    for module in model.modules():
+        for weight, parameter in module._parameters.items():
+            if parameter is not None:
+                empty = torch.empty(parameter.shape, dtype=torch.float16, device=device)
+                module._parameters[weight] = torch.nn.Parameter(empty, requires_grad=False)
+        for buffer, tensor in module._buffers.items():
+            module._buffers[buffer] = tensor.to(device)
     model.tie_weights()
     return model
 

@@ -32,9 +32,6 @@ def _at_one_time(device: torch.device) -> int:
     return min(most, max(1 << 20, free // (4 * _COPIES)))
 
 
-Rows = Callable[[int, int], tuple[torch.Tensor, torch.Tensor | None]]
-
-
 class Likelihoods(NamedTuple):
     """Sums over the predicted tokens of each window, float64 [windows]: of a variant, and of it beside the dense model.
 
@@ -62,37 +59,32 @@ class _Output(BaseModelOutputWithPast):
 class Head:
     """A model's way from hidden states to logits, a stretch of the vocabulary at a time.
 
-    **Arguments**: the model; ``rows``, which gives weight [stop - start, hidden] and bias of a stretch on the device; by default they
-    are taken from the model. What the model does to logits behind its head (Gemma caps them) happens here too.
+    What the model does to logits behind its head (Gemma caps them) happens here too.
     """
 
-    def __init__(self, model: nn.Module, rows: Rows | None = None):
+    def __init__(self, model: nn.Module):
         self.model, self.linear = model, model.get_output_embeddings()
-        self.rows, self.vocabulary = rows or self._own_rows, self.linear.weight.shape[0]
+        self.vocabulary = self.linear.weight.shape[0]
         self.trunks = {id(trunk): trunk for trunk in (model.base_model, owner(model))}.values()  # OPT calls its decoder past its trunk
 
     def stretches(self, device: torch.device) -> Iterator[tuple[int, Callable[[torch.Tensor], torch.Tensor]]]:
         """For each stretch where it starts, and what makes fp32 logits [n, stretch] of hidden states [n, hidden]."""
         step = _STRETCH.get(device.type, _STRETCH["cpu"])
         for start in range(0, self.vocabulary, step):
-            with self._only(*self.rows(start, min(start + step, self.vocabulary))):
+            with self._only(slice(start, start + step)):
                 yield start, self._logits
-
-    def _own_rows(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        bias = self.linear.bias
-        return self.linear.weight.detach()[start:stop], None if bias is None else bias.detach()[start:stop]
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         with replaced(self.trunks, lambda *_, **__: _Output(last_hidden_state=hidden[None])):
             return self.model(use_cache=False).logits[0].float()
 
     @contextmanager
-    def _only(self, weight: torch.Tensor, bias: torch.Tensor | None):
+    def _only(self, rows: slice):
         """The head cut down to a stretch, for a while."""
         linear = self.linear
         whole = linear.weight, linear.bias
-        linear.weight = nn.Parameter(weight, requires_grad=False)
-        linear.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        linear.weight = nn.Parameter(linear.weight.detach()[rows], requires_grad=False)
+        linear.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach()[rows], requires_grad=False)
         try:
             yield
         finally:
@@ -138,8 +130,7 @@ def likelihoods(head: Head, variants: list[list[torch.Tensor]], batches: list[to
     """The likelihoods of the text in ``batches`` for several variants of one model, the dense one first.
 
     **Arguments**: ``variants``, for each of them the hidden states in front of the head, a tensor [windows, window, hidden] a batch, on
-    any device; ``batches``, int64 tokens [windows, window] on the device of the head's rows. The head passes once, so a head that is
-    read from disk is read once, however many variants and batches there are.
+    any device; ``batches``, int64 tokens [windows, window] on the head's device.
 
     **Returns** one ``Likelihoods`` a variant; those of the dense model have ``kl`` 0 and agree with themselves everywhere. A loss that
     is not finite stays so.

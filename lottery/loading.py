@@ -3,7 +3,7 @@
 import os
 import platform
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ transformers_logging.disable_progress_bar()
 
 @dataclass(frozen=True)
 class Plan:
-    """Where and in which dtype a model runs, whether it is in memory as a whole or streamed block by block, and why.
+    """Where and in which dtype a model runs, whether it is there as a whole or streamed there block by block, and why.
 
     ``speaker`` is where it generates, for which it must be in memory as a whole.
     """
@@ -37,6 +37,16 @@ class Plan:
 
     def __post_init__(self):
         object.__setattr__(self, "speaker", self.speaker or self.device)
+
+    @property
+    def home(self) -> torch.device:
+        """Where the weights are: of a model that is streamed in main memory."""
+        return torch.device("cpu") if self.streamed else self.device
+
+    @property
+    def streams_to(self) -> torch.device | None:
+        """Where its blocks are moved to, one at a time; nowhere unless it is streamed."""
+        return self.device if self.streamed else None
 
 
 def plan(profile: Profile, model: torch.nn.Module, *, raised: str = "", streamed: str = "") -> Plan:
@@ -63,19 +73,24 @@ def plan(profile: Profile, model: torch.nn.Module, *, raised: str = "", streamed
     if profile.memory != "auto" or streamed:
         streams, why = streamed or profile.memory == "streamed", streamed or "asked for in the profile"
     else:
-        streams = needed + work > free and profile.can_stream
+        streams = needed + work > free and streaming_spares(device)
         why = f"{wanted} {'do not fit' if streams else 'fit' if needed + work <= free else 'hardly fit'} in the {beside}"
-    speaker = device
-    if needed > free and streams and device.type == "cuda":
-        speaker, free = torch.device("cpu"), _free(torch.device("cpu"))
+    found = Plan(device, dtype, reason, bool(streams), why)
+    if streams and needed > free and streaming_spares(device):
         why += "; texts and speed on the CPU, since generation needs the whole model in memory"
-    if needed > free:
-        cures = ["a machine with more memory"] + ["dtype: float16"] * (dtype.itemsize > 2) + ["device: cpu"] * (speaker.type == "cuda")
+        found = replace(found, memory_reason=why, speaker=found.home)
+    if needed > (free := _free(found.home)):
+        smaller = ["dtype: float16"] * (dtype.itemsize > 2) + ["memory: streamed"] * (found.home.type == "cuda")
         raise NoRoomError(
-            f"the weights need {needed / 2**30:.1f} GiB in {_short(dtype)}, {describe(speaker)} has {free / 2**30:.1f} GiB free;"
-            f" take {' or '.join(cures)}"
+            f"the weights need {needed / 2**30:.1f} GiB in {_short(dtype)}, {describe(found.home)} has {free / 2**30:.1f} GiB free;"
+            f" take {' or '.join(['a machine with more memory', *smaller])}"
         )
-    return Plan(device, dtype, reason, bool(streams), why, speaker)
+    return found
+
+
+def streaming_spares(device: torch.device) -> bool:
+    """Whether a device has less to hold if blocks are streamed to it: not where they wait in its own memory."""
+    return device.type != "cpu"
 
 
 def _free(device: torch.device) -> int:
@@ -155,26 +170,23 @@ def tokenizer(checkpoint: Checkpoint):
     return found
 
 
-def skeleton(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> torch.nn.Module:
-    """The model without its weights, on the meta device: shapes and modules of a 7B model in a second and no memory.
-
-    Its buffers are real, so that it works once it is given weights; ``dtype``, that of its parameters (default: the checkpoint's).
-    """
+def skeleton(checkpoint: Checkpoint) -> torch.nn.Module:
+    """The model without its weights, on the meta device: shapes and modules of a 7B model in a second and no memory."""
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype or config.dtype, trust_remote_code=False)
+    with init_empty_weights():
+        model = AutoModelForCausalLM.from_config(config, dtype=config.dtype, trust_remote_code=False)
     model.tie_weights()
     return model.eval()
 
 
 def load(checkpoint: Checkpoint, plan: Plan) -> torch.nn.Module:
-    """The dense model where it generates, in evaluation mode. Only safetensors are read, and no code from the checkpoint runs."""
+    """The dense model where its weights are to be, in evaluation mode. Only safetensors are read, and no code from the checkpoint runs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder,
             dtype=plan.dtype,
-            device_map="auto" if plan.spread else {"": plan.speaker},
+            device_map="auto" if plan.spread else {"": plan.home},
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,

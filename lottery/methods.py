@@ -111,11 +111,6 @@ class Variant(NamedTuple):
         return METHODS[self.method].needs != "nothing" or ALLOCATIONS[self.allocation].needs != "nothing"
 
 
-def can_stream(variant: Variant) -> bool:
-    """Whether a variant can be pruned block by block: not where all blocks must be seen before the first is pruned."""
-    return variant.method == "dense" or (variant.allocation == "uniform" and not METHODS[variant.method].whole_model)
-
-
 DENSE = Variant("dense", "uniform", "unstructured", 0.0)
 
 

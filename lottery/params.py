@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from lottery.errors import ParamsError, short
-from lottery.methods import ALLOCATIONS, METHODS, Pattern, Variant, can_stream, variants
+from lottery.methods import ALLOCATIONS, METHODS, Pattern, Variant, variants
 from lottery.paths import project_root
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -137,10 +137,6 @@ class Profile(BaseModel):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Profile":
-        whole = dict.fromkeys(variant.label for variant in self.variants if not can_stream(variant))
-        if self.memory == "streamed" and (whole or self.recover):
-            why = f"{next(iter(whole))} looks at all blocks before it prunes the first" if whole else "recover trains the whole model"
-            raise ValueError(f"memory: given 'streamed', but {why}; allowed: auto, resident")
         if self.recover and self.dtype == "float16":
             raise ValueError("dtype: given 'float16', in which recover cannot train; allowed: auto, float32, bfloat16")
         needy = [variant.label for variant in self.variants if variant.calibrated] + ["recover"] * (self.recover is not None)
@@ -169,11 +165,6 @@ class Profile(BaseModel):
     def calibrated(self) -> bool:
         """Whether any variant needs calibration data, or its retraining does."""
         return self.recover is not None or any(variant.calibrated for variant in self.variants)
-
-    @property
-    def can_stream(self) -> bool:
-        """Whether all that is asked for can be done with a model that is in memory block by block."""
-        return self.recover is None and all(map(can_stream, self.variants))
 
     @property
     def model_name(self) -> str:

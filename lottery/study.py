@@ -143,7 +143,7 @@ class Study:
             for request in todo:
                 check_stop(self.folder, len(self.records), len(self.requests))
                 label = f"trial {self.requests.index(request) + 1} of {len(self.requests)}, {tables.variant(request)}"
-                record = self.trials.run(request, todo, label)
+                record = self.trials.run(request, label)
                 write_record(self.folder, record)
                 speed = record.result.speed
                 timed = f", {tables.number(median(speed.tokens_per_second))} tokens/s" if speed else ""

@@ -5,15 +5,12 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.utils import logging
 
-from lottery import loading
-from lottery.checkpoints import Checkpoint
+from benchmarks import emulated
 from lottery.errors import LotteryError
 from lottery.evaluation import evaluate
-from lottery.methods import DENSE, Variant
-from lottery.pruning import count_zeros, prune
+from lottery.methods import Variant
+from lottery.pruning import count_zeros, prune, walk
 from lottery.pruning.scope import blocks
-from lottery.streaming import evaluate_streamed
-from lottery.weights import Weights
 
 WANDA = Variant("wanda", "uniform", "unstructured", 0.5)
 TOKENS = torch.randint(3, 60, (2, 24), generator=torch.Generator().manual_seed(1))
@@ -50,25 +47,27 @@ def made(family: str):
 
 
 @pytest.mark.parametrize("family", PRUNED)
-def test_a_family_is_pruned_walked_streamed_and_scored_as_transformers_scores_it(family, tmp_path):
+def test_a_family_is_pruned_walked_streamed_and_scored_as_transformers_scores_it(family):
     model = made(family)
     own = model(input_ids=TOKENS, labels=TOKENS).loss.item()
     dense, states = evaluate(model, TOKENS.numpy(), keep=True)
     assert dense.nll.sum().item() / TOKENS[:, 1:].numel() == pytest.approx(own, rel=1e-5)
 
-    model.save_pretrained(tmp_path)
-    checkpoint = Checkpoint(family, "folder", str(tmp_path))
-    skeleton = loading.skeleton(checkpoint, torch.float32)
-    walked = evaluate_streamed(skeleton, Weights(checkpoint, skeleton), [DENSE, WANDA], TOKENS.numpy(), torch.device("cpu"), samples=TOKENS)
+    streamed, _ = evaluate(model, TOKENS.numpy(), device=torch.device("cpu"))
+    assert torch.equal(streamed.nll, dense.nll)
+    with emulated.device() as held:  # nothing is left where it does not belong
+        evaluate(model, TOKENS.numpy(), device=emulated.DEVICE)
+        walk(model, TOKENS, lambda _, layers: [layer.inputs.norms() for layer in layers], device=emulated.DEVICE)
+    assert 0 < held.peak < sum(p.nbytes for p in model.parameters())
     prune(model, WANDA, TOKENS)
     zeros = count_zeros(model)
     assert zeros.prunable == pytest.approx(0.5, abs=0.01)
     matrices = sum(p.numel() for p in blocks(model).parameters() if p.ndim > 1)
     assert zeros.prunable_parameters >= 0.95 * matrices, "what is called the linear layers inside the blocks is what the blocks are made of"
     resident, _ = evaluate(model, TOKENS.numpy(), 1, states)
-    assert torch.equal(walked[0].nll, dense.nll)
-    assert torch.equal(walked[1].nll, resident.nll)
-    assert torch.equal(walked[1].kl, resident.kl)
+    streamed, _ = evaluate(model, TOKENS.numpy(), 1, states, device=torch.device("cpu"))
+    assert torch.equal(streamed.nll, resident.nll)
+    assert torch.equal(streamed.kl, resident.kl)
 
 
 @pytest.mark.parametrize("family", REFUSED)

@@ -72,7 +72,7 @@ def test_weights_that_fit_nowhere_are_refused_before_loading(gpu, monkeypatch):
     monkeypatch.setattr(loading.memory, "main_memory", lambda: Room(2**33, 2**33))
     with pytest.raises(
         LotteryError,
-        match=r"the weights need 18\.6 GiB in float16, Tesla T4 has 14\.5 GiB free; take a machine with more memory or device: cpu",
+        match=r"the weights need 18\.6 GiB in float16, Tesla T4 has 14\.5 GiB free; take a machine with more memory or memory: streamed",
     ):
         planned(weights=10**10, memory="resident")
     with pytest.raises(
@@ -105,11 +105,12 @@ def test_what_does_not_fit_a_gpu_even_by_itself_speaks_on_the_cpu(gpu, monkeypat
     assert "texts and speed on the CPU" in plan.memory_reason
 
 
-def test_methods_that_must_see_all_blocks_are_never_streamed_unasked(gpu):
-    gpu("Tesla T4", (7, 5), OLD, free=int(13.9 * 2**30))
-    plan = planned(weights=MISTRAL, methods=["magnitude-global"])
+def test_a_cpu_never_streams_unasked_since_blocks_would_wait_where_they_work(monkeypatch):
+    monkeypatch.setattr(loading.memory, "main_memory", lambda: Room(int(27.2 * 2**30), 2**36))
+    plan = planned(weights=MISTRAL, device="cpu", dtype="float32")
     assert not plan.streamed
     assert "hardly fit" in plan.memory_reason
+    assert planned(weights=MISTRAL, device="cpu", dtype="float32", memory="streamed").streamed
 
 
 def test_several_gpus_share_what_one_does_not_hold(gpu, monkeypatch):

@@ -98,7 +98,6 @@ def test_records_without_it_are_found_as_before_and_with_it_are_others(project):
         ),
         ({"calibration_text": None}, r"^calibration_text: not given, but recover needs it; allowed: "),
         ({"calibration_text": "stories"}, r"^calibration_text: given 'stories', the text that is scored"),
-        ({"memory": "streamed"}, r"^memory: given 'streamed', but recover trains the whole model; allowed: auto, resident$"),
         ({"dtype": "float16"}, r"^dtype: given 'float16', in which recover cannot train; allowed: auto, float32, bfloat16$"),
     ],
 )

@@ -1,6 +1,8 @@
 """What a study does when memory or dtype do not do: tried again with less or more, said, and never lost."""
 
 import math
+import weakref
+from pkgutil import resolve_name
 
 import pytest
 import torch
@@ -35,12 +37,41 @@ def test_streamed_and_resident_studies_record_the_same_numbers(toy):
     assert {r.provenance.memory_reason for r in streamed.records} == {"asked for in the profile"}
 
 
-def test_a_streamed_sweep_walks_over_the_blocks_once(toy, monkeypatch):
-    walks, real = [], trials.evaluate_streamed
-    monkeypatch.setattr(trials, "evaluate_streamed", lambda *a, **k: (walks.append(len(a[2])), real(*a, **k))[1])
-    study = Study(validated({**toy, "memory": "streamed"}))
+def test_a_streamed_trial_prunes_once_and_what_it_scores_is_what_it_writes_with(toy, monkeypatch):
+    pruned, scored, spoken = [], [], []
+    reals = trials.prune, trials.evaluate, trials.generation.speed
+    monkeypatch.setattr(trials, "prune", lambda model, *a, **k: (pruned.append(model), reals[0](model, *a, **k))[1])
+    monkeypatch.setattr(trials, "evaluate", lambda model, *a, **k: (scored.append((model, k["device"])), reals[1](model, *a, **k))[1])
+    monkeypatch.setattr(trials.generation, "speed", lambda model, *a: (spoken.append(model), reals[2](model, *a))[1])
+    study = Study(validated({**toy, "memory": "streamed", "sparsities": [0.5, 0.7], "repeats": 1}))
     study.sweep()
-    assert walks == [3], "dense and two sparsities in one"
+    assert len(pruned) == len(scored) == 3, "the dense model and two variants"
+    assert {device for _, device in scored} == {torch.device("cpu")}
+    assert all(a is b is c for a, (b, _), c in zip(pruned, scored, spoken[:3], strict=True))
+
+
+def test_out_of_memory_while_pruning_is_answered_at_pruning(toy, monkeypatch, capsys):
+    real = trials.prune
+
+    def hungry(model, variant, *arguments, device=None, **keywords):
+        if variant.method != "dense" and (device is None or never):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.34 GiB.")
+        real(model, variant, *arguments, device=device, **keywords)
+
+    monkeypatch.setattr(trials, "prune", hungry)
+    monkeypatch.setattr(loading, "streaming_spares", lambda device: True)
+    never = False
+    found = run(toy, profile="once", batch_size=4)
+    said = capsys.readouterr().out.replace("\N{NO-BREAK SPACE}", " ")
+    assert "windows at a time" not in said, "the text was not to blame"
+    assert "out of memory while pruning by magnitude and the whole model resident; streaming it block by block" in said
+    assert [r.provenance.memory_plan for r in found.records] == ["resident", "streamed", "streamed"]
+    never = True
+    with pytest.raises(
+        LotteryError,
+        match=r"^out of memory while pruning by magnitude; take fewer calibration_samples, another method \(magnitude needs least\)",
+    ):
+        run(toy, profile="never", batch_size=4)
 
 
 def test_variants_share_the_dense_pass(toy, monkeypatch):
@@ -53,10 +84,10 @@ def test_variants_share_the_dense_pass(toy, monkeypatch):
 def test_out_of_memory_halves_the_batch_then_streams_then_says_so(toy, monkeypatch, capsys):
     real = trials.evaluate
 
-    def small(model, tokens, batch_size=1, *more, **keywords):
-        if batch_size > limit:
+    def small(model, tokens, batch_size=1, *more, device=None, **keywords):
+        if batch_size > limit and device is None:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
-        return real(model, tokens, batch_size, *more, **keywords)
+        return real(model, tokens, batch_size, *more, device=device, **keywords)
 
     expected = [without_figures(r) for r in run(toy, profile="expected", batch_size=4).records]
     monkeypatch.setattr(trials, "evaluate", small)
@@ -66,14 +97,64 @@ def test_out_of_memory_halves_the_batch_then_streams_then_says_so(toy, monkeypat
     for record, wanted in zip(halved.records, expected, strict=True):
         assert record.result.perplexity == pytest.approx(wanted["perplexity"], rel=1e-5)
     limit = 0
-    streamed = run(toy, profile="streams", batch_size=2)
-    assert "streaming it block by block" in capsys.readouterr().out
-    assert {r.provenance.memory_plan for r in streamed.records} == {"streamed"}
-    assert "out of memory with one window at a time" in streamed.records[0].provenance.memory_reason
     with pytest.raises(
         LotteryError, match=r"^out of memory with one window of 64 tokens at a time; take a smaller window or another device"
     ):
-        run(toy, profile="whole", methods=["magnitude-global"])
+        run(toy, profile="whole", batch_size=2)
+    monkeypatch.setattr(loading, "streaming_spares", lambda device: True)
+    streamed = run(toy, profile="streams", batch_size=2)
+    assert "streaming it block by block" in capsys.readouterr().out
+    assert {r.provenance.memory_plan for r in streamed.records} == {"streamed"}
+    assert "out of memory with one window of 64 tokens at a time and the whole model" in streamed.records[0].provenance.memory_reason
+
+
+# Where memory is asked for, and the words that say so.
+SITES = {
+    "trials.memory.bandwidth": r"at work; take a device with more memory",
+    "loading.load": r"while loading the model; take a device with more memory or dtype: float16",
+    "trials.evaluate": r"with one window of 64 tokens at a time; take a smaller window or another device",
+    "trials.prune": r"while pruning by .*; take fewer calibration_samples, another method .*",
+    "trials.continuations": r"while it writes; take fewer new_tokens or a device with more memory",
+    "trials.generation.bits": r"while it writes; take fewer new_tokens or a device with more memory",
+    "trials.generation.bits_per_byte": r"while it writes; take fewer new_tokens or a device with more memory",
+    "trials.generation.speed": r"while it writes; take fewer new_tokens or a device with more memory",
+    "trials.recover": r"while retraining; take a smaller batch in recover or a device with more memory",
+}
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("times", [1, 10**9])
+def test_wherever_memory_runs_out_the_trial_is_recorded_or_one_true_line_says_why(toy, monkeypatch, site, times):
+    """On a device that streaming spares, at every place that asks for memory in turn: once, and for good."""
+    holder, name = site.rsplit(".", 1)
+    owner = resolve_name(f"lottery.{holder}")
+    real = getattr(owner, name)
+    left, held = times, []
+
+    def full(*arguments, **keywords):
+        nonlocal left
+        if left and not (name == "prune" and arguments[1].method == "dense"):
+            left -= 1
+            tensor = torch.empty(1)
+            held.append(weakref.ref(tensor))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return real(*arguments, **keywords)
+
+    def planned(*arguments, **keywords):
+        assert not held or held[-1]() is None, "what the failed trial held is let go of before what is free is asked for"
+        return plan(*arguments, **keywords)
+
+    plan = loading.plan
+    monkeypatch.setattr(loading, "plan", planned)
+    monkeypatch.setattr(loading, "streaming_spares", lambda device: True)
+    monkeypatch.setattr(owner, name, full)
+    wanted = {**toy, "methods": ["wanda"], "sparsities": [0.5], "batch_size": 2, "repeats": 1, "calibration_text": "training-stories"}
+    wanted |= {"calibration_samples": 2, "calibration_tokens": 32, "recover": {"steps": 1, "rate": 1e-4}}
+    if times == 1:
+        assert len(run(wanted).records) == 2
+    else:
+        with pytest.raises(LotteryError, match=f"^out of memory {SITES[site]}$"):
+            run(wanted)
 
 
 def test_an_error_that_is_not_about_memory_is_not_swallowed(toy, monkeypatch):
@@ -170,19 +251,6 @@ def test_only_parameters_change_their_dtype_and_come_back_as_they_were(toy):
     trials._cast(model, torch.float16)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict(keep_vars=True).items())
     assert all(value.dtype == buffers[name][0] and torch.equal(value, buffers[name][1]) for name, value in model.named_buffers())
-
-
-def test_a_streamed_variant_says_that_it_was_not_scored_again(toy, monkeypatch):
-    real = trials.evaluate_streamed
-
-    def broken(*arguments, **keywords):
-        dense, *others = real(*arguments, **keywords)
-        return [dense, *(Likelihoods(one.nll * torch.inf, one.kl, one.agreed) for one in others)]
-
-    monkeypatch.setattr(trials, "evaluate_streamed", broken)
-    _, *others = run({**toy, "dtype": "float16", "memory": "streamed"}).records
-    assert [record.result.perplexity for record in others] == [math.inf] * 2
-    assert others[0].provenance.dtype_reason.endswith("not finite in it; streamed, it was not scored again in float32")
 
 
 def test_where_float32_does_not_fit_infinity_is_recorded_with_the_reason(toy, monkeypatch):

@@ -3,12 +3,14 @@
 from pkgutil import resolve_name
 
 import torch
+from torch import nn
 
 from lottery.errors import LotteryError
 from lottery.methods import ALLOCATIONS, METHODS, Pattern, Variant
+from lottery.pruning.calls import moved
 from lottery.pruning.cut import Cut
 from lottery.pruning.magnitude import zero_smallest_
-from lottery.pruning.scope import Sparsity, count_zeros, prunable
+from lottery.pruning.scope import Sparsity, blocks, by_block, count_zeros, prunable
 from lottery.pruning.walk import Layer, walk
 
 __all__ = ["Sparsity", "check_pattern", "count_zeros", "prunable", "prune", "walk", "zero_smallest_"]
@@ -28,41 +30,31 @@ def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed:
         return
     if variant.calibrated and samples is None:
         raise LotteryError(f"{variant.label} needs calibration samples, and none were given")
-    layers, method = prunable(model), METHODS[variant.method]
-    weights = {name: layer.weight.data for name, layer in layers.items()}
-    _check_dense(weights, variant.sparsity)
+    method, layers = METHODS[variant.method], prunable(model)
+    _check_dense(layers, variant.sparsity)
+    cut_ = resolve_name(method.function)
     if method.whole_model:
-        resolve_name(method.function)(weights, variant.sparsity)
+        cut_({name: layer.weight.data for name, layer in layers.items()}, variant.sparsity)
         return
     walking = {"device": device, "progress": progress}
     allocate = ALLOCATIONS[variant.allocation].function
-    cuts = cuts_of(model, variant, seed, resolve_name(allocate)(model, variant.sparsity, samples, **walking) if allocate else None)
-    for name, weight in weights.items():  # all of them before any work
-        cuts[name].check(weight)
-    if method.needs == "nothing":
-        prune_layers_(variant, cuts, layers)
-    else:
-        walk(model, samples, lambda _, fed: prune_fed_(variant, cuts, fed), gram=method.needs == "products", **walking)
-
-
-def cuts_of(model, variant: Variant, seed: int, shares: dict[str, float] | None = None) -> dict[str, Cut]:
-    """What is to be cut from each layer, by its full name; ``shares`` of an allocation, or the variant's sparsity everywhere."""
+    shares = resolve_name(allocate)(model, variant.sparsity, samples, **walking) if allocate else dict.fromkeys(layers, variant.sparsity)
     pattern = Pattern.parse(variant.pattern)
-    return {name: Cut(name, shares[name] if shares else variant.sparsity, pattern, seed) for name in prunable(model)}
+    cuts = {name: Cut(name, shares[name], pattern, seed) for name in layers}
+    for name, layer in layers.items():  # all of them before any work
+        cuts[name].check(layer.weight)
+    if method.needs == "nothing":
+        for block, within in zip(blocks(model), by_block(model), strict=True):
+            with moved([block], device):
+                for name, layer in within.items():
+                    cut_(layer.weight.data, cuts[name])
+        return
 
+    def visit(_, fed: list[Layer]) -> None:
+        for layer in fed:
+            cut_(layer.linear.weight.data, cuts[layer.name], layer.inputs)
 
-def prune_layers_(variant: Variant, cuts: dict[str, Cut], layers: dict[str, torch.nn.Linear]) -> None:
-    """Prunes layers by a method that looks at their weights only."""
-    function = resolve_name(METHODS[variant.method].function)
-    for name, layer in layers.items():
-        function(layer.weight.data, cuts[name])
-
-
-def prune_fed_(variant: Variant, cuts: dict[str, Cut], fed: list[Layer]) -> None:
-    """Prunes the layers of a block by a method that looks at their inputs too."""
-    function = resolve_name(METHODS[variant.method].function)
-    for layer in fed:
-        function(layer.linear.weight.data, cuts[layer.name], layer.inputs)
+    walk(model, samples, visit, gram=method.needs == "products", **walking)
 
 
 def check_pattern(model, variant: Variant) -> None:
@@ -71,13 +63,13 @@ def check_pattern(model, variant: Variant) -> None:
         Cut(name, variant.sparsity, Pattern.parse(variant.pattern)).check(layer.weight)
 
 
-def _check_dense(weights: dict[str, torch.Tensor], sparsity: float) -> None:
+def _check_dense(layers: dict[str, nn.Linear], sparsity: float) -> None:
     """A target below what is zero already cannot be met, and the method would not be to blame for what is missing.
 
     Over all layers together: in a checkpoint that was rounded to 4 bits a fifth of a single layer may be zero, and is no sign of pruning.
     """
-    total = sum(weight.numel() for weight in weights.values())
-    zeros = total - sum(int(torch.count_nonzero(weight)) for weight in weights.values())
+    total = sum(layer.weight.numel() for layer in layers.values())
+    zeros = total - sum(int(torch.count_nonzero(layer.weight)) for layer in layers.values())
     if zeros > round(sparsity * total):
         raise LotteryError(
             f"the model: {zeros / total:.1%} of the weights are zero already, more than the {sparsity:.1%} asked for; give a dense"

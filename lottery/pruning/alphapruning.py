@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from lottery.pruning.allocation import shares_at, weighted_mean
-from lottery.pruning.scope import by_block
+from lottery.pruning.calls import moved
+from lottery.pruning.scope import blocks, by_block
 
 RANGE = 0.2  # ε: half the range of the blocks' shares before they are scaled to the target, the authors' choice for Wanda
 
 
-def alphapruning(model: nn.Module, sparsity: float, samples: None = None, **walking) -> dict[str, float]:
+def alphapruning(model: nn.Module, sparsity: float, samples: None = None, device=None, progress=None) -> dict[str, float]:
     """Blocks whose weights have a heavier-tailed spectrum keep more. Needs no data: ``samples`` is not looked at.
 
     A block's exponent is the mean of its layers' ``tail_exponent``. The blocks' sparsities are the exponents, mapped linearly to
@@ -19,7 +20,10 @@ def alphapruning(model: nn.Module, sparsity: float, samples: None = None, **walk
 
     **Returns** each layer's share to prune. **Raises** ``LotteryError`` where a block's share would leave [0, 1).
     """
-    exponents = [statistics.fmean(tail_exponent(layer.weight) for layer in layers.values()) for layers in by_block(model)]
+    exponents = []
+    for block, layers in zip(blocks(model), by_block(model), strict=True):
+        with moved([block], device):
+            exponents.append(statistics.fmean(tail_exponent(layer.weight) for layer in layers.values()))
     low, high = min(exponents), max(exponents)
     shares = [1 - RANGE + 2 * RANGE * (e - low) / (high - low) if high > low else 1.0 for e in exponents]
     scale = sparsity / weighted_mean(shares, model)

@@ -1,10 +1,11 @@
 """How a model calls its blocks, learned from the model itself, so that blocks can be called one by one and no family is named."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+from accelerate.utils import send_to_device
 from torch import nn
 
 
@@ -29,6 +30,52 @@ class Call(NamedTuple):
 
 class _Stop(Exception):
     pass
+
+
+@contextmanager
+def moved(modules: Iterable[nn.Module], device: torch.device | None):
+    """The modules on a device for a while, and back where they were; ``None`` leaves them alone."""
+    tensors = [(module, next(iter([*module.parameters(), *module.buffers()]), None)) for module in modules if device]
+    homes = [(module, tensor.device) for module, tensor in tensors if tensor is not None]
+    try:
+        for module, _ in homes:
+            module.to(device)
+        yield
+    finally:
+        for module, home in homes:
+            module.to(home)
+
+
+class Entered(NamedTuple):
+    """Batches in front of the first block: of each its hidden states [batch, length, hidden] and how each block is called with them;
+    ``in_tuple``, whether blocks return their hidden states in a tuple."""
+
+    states: list[torch.Tensor]
+    calls: list[list[Call]]
+    in_tuple: bool
+
+
+def entered(model: nn.Module, chain: nn.ModuleList, batches: Iterable[torch.Tensor], device: torch.device | None = None) -> Entered:
+    """Takes batches of tokens [batch, length] up to the first block, where the embedding is. Batches of one shape share their calls.
+
+    ``device``: where the first block is called once, to see what it returns (default: where it is).
+    """
+    states, calls, in_tuple = [], {}, None
+    for tokens in batches:
+        tokens = tokens.to(model.get_input_embeddings().weight.device)
+        state, call = entering(model, chain, tokens)
+        if in_tuple is None:
+            in_tuple = _answers_in_tuple(chain[0], state, call, device)
+        if state.shape not in calls:
+            calls[state.shape] = learned(model, chain, tokens, in_tuple)
+        states.append(state)
+    return Entered(states, [calls[state.shape] for state in states], in_tuple)
+
+
+def _answers_in_tuple(block: nn.Module, state: torch.Tensor, call: Call, device: torch.device | None) -> bool:
+    with moved([block], device):
+        state, call = send_to_device((state, call), next(block.parameters()).device)
+        return isinstance(call.output(block, state), tuple)
 
 
 def entering(model: nn.Module, chain: nn.ModuleList, tokens: torch.Tensor) -> tuple[torch.Tensor, Call]:

@@ -12,7 +12,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import nn
 
-from lottery.pruning.calls import Call, entering, learned
+from lottery.pruning.calls import entered, moved
 from lottery.pruning.inputs import Inputs
 from lottery.pruning.scope import blocks, by_block
 
@@ -44,34 +44,20 @@ def walk(
     **Raises** ``LotteryError`` where the model has no blocks, a layer is fed nothing, or what it is fed is not finite.
     """
     chain, layers = blocks(model), by_block(model)
-    hidden, calls = _first_inputs(model, chain, samples, device)
+    hidden, (calls, *_), _ = entered(model, chain, samples.split(1), device)
     for index, block in enumerate(chain):
-        home = next(block.parameters()).device
-        there = device or home
-        block.to(there)
-        call = send_to_device(calls[index], there)
-        visit(index, measured(block, layers[index], hidden, call, there, gram))
-        if index + 1 < len(chain):
-            for i, state in enumerate(hidden):
-                hidden[i] = call.state(block, state.to(there)).to(state.device)
-        block.to(home)
+        with moved([block], device):
+            there = next(block.parameters()).device
+            call = send_to_device(calls[index], there)
+            visit(index, _measured(block, layers[index], hidden, call, there, gram))
+            if index + 1 < len(chain):
+                for i, state in enumerate(hidden):
+                    hidden[i] = call.state(block, state.to(there)).to(state.device)
         if progress:
             progress(index + 1, len(chain))
 
 
-def _first_inputs(model, chain, samples, there) -> tuple[list[torch.Tensor], list[Call]]:
-    """The hidden states that enter the first block, a tensor a sample, and how each block is called."""
-    samples = samples.to(model.get_input_embeddings().weight.device)
-    entered = [entering(model, chain, sample[None]) for sample in samples]
-    home = next(chain[0].parameters()).device
-    state, call = send_to_device(entered[0], there or home)
-    chain[0].to(there or home)
-    in_tuple = isinstance(call.output(chain[0], state), tuple)
-    chain[0].to(home)
-    return [state for state, _ in entered], learned(model, chain, samples[:1], in_tuple)
-
-
-def measured(block, linears: dict[str, nn.Linear], hidden, call, there, gram: bool) -> list[Layer]:
+def _measured(block, linears: dict[str, nn.Linear], hidden, call, there, gram: bool) -> list[Layer]:
     """Runs the samples through a block and measures what its layers are fed; what feeds several is measured once."""
     found: dict[str, Inputs] = {}
     mine: set[str] = set()  # layers that measure; the others share
