@@ -30,7 +30,7 @@ fetch: $(READY)
 	@$(BIN)/python -m lottery.fetch $(PROFILE)
 
 submit: $(READY)
-	@$(BIN)/python -m lottery.slurm submit $(PROFILE) --partition=$(PARTITION) $(if $(DRY),--dry) --set $(SET)
+	@$(BIN)/python -m lottery.slurm submit $(PROFILE) --partition=$(PARTITION) $(if $(SPLIT),--split=$(SPLIT)) $(if $(DRY),--dry) --set $(SET)
 
 status: $(READY)
 	@$(BIN)/python -m lottery.slurm status $(PROFILE)

@@ -16,14 +16,15 @@ from lottery.records import read_state, slurm_job, write_state
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keeps other runs away from a folder, for a while. The system lets go of it when a process ends, however it ends; where a file system
-    knows no locks of its own, a file that a killed run leaves behind, ``.lock``, has to be removed by hand.
+def held(folder: Path, trial: str = "") -> Iterator[None]:
+    """Keeps other runs away from a folder, or from one of its trials, for a while. The system lets go of it when a process ends, however
+    it ends; where a file system knows no locks of its own, a file that a killed run leaves behind in ``.locks`` has to be removed by hand.
 
     **Raises** ``HeldError`` at once where another run has it, with what is known of that one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(folder / ".lock"), folder / ".holder.json"
+    locks = folder / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(locks / f"{trial or 'model'}.lock"), locks / f"{trial or 'model'}.holder"
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -70,7 +71,11 @@ def check_stop(folder: Path, done: int, wanted: int) -> None:
     stop = folder / "stop"
     if stop.exists():
         stop.unlink()
-        raise StoppedError(f"stopped between trials, {done} of {wanted} are recorded; run again to go on")
+        raise stopped(done, wanted)
+
+
+def stopped(done: int, wanted: int) -> StoppedError:
+    return StoppedError(f"stopped between trials, {done} of {wanted} are recorded; run again to go on")
 
 
 def finish(folder: Path, done: int, wanted: int) -> str:

@@ -73,7 +73,7 @@ def site(partition: str | None, changes: list[str]) -> Site:
 
 
 def study_line(profile: Profile, models: list[str], where: Site) -> list[str]:
-    """The sbatch line of an array with a task a model."""
+    """The sbatch line of an array with a task for each name in ``models``; tasks for the same model share its trials."""
     script = project_root() / "slurm" / "study.sh"
     return [
         *_sbatch(profile, where, f"lottery-{profile.profile}", "%x-%A_%a.log"),
@@ -104,12 +104,13 @@ def _sbatch(profile: Profile, where: Site, name: str, log: str) -> list[str]:
     ]  # fmt: skip
 
 
-def submit(profile: Profile, where: Site, dry: bool) -> int:
-    """Submits what is missing and not in the queue already, and a report behind all of it. **Returns** 0."""
+def submit(profile: Profile, where: Site, dry: bool, split: int = 1) -> int:
+    """Submits what is missing and not in the queue already, and a report behind all of it; ``split``, tasks that share the trials of a
+    model, no more than there are trials left. **Returns** 0."""
     queued = _queue_if_slurm_answers(profile) if dry else queue(profile)
     missing = [name for name in profile.parts if name not in queued and not complete(profile, name)]
-    for name, job in queued.items():
-        print(f"{name}: {job.state.lower()} in job {job.id} already")
+    for name, jobs in queued.items():
+        print(f"{name}: {' and '.join(f'{job.state.lower()} in job {job.id}' for job in jobs)} already")
     if queued and not missing:
         print("nothing to submit: all that is missing is in the queue")
         return 0
@@ -117,15 +118,25 @@ def submit(profile: Profile, where: Site, dry: bool) -> int:
         _check(profile, where, dry)
     if not dry:
         _logs(profile).mkdir(parents=True, exist_ok=True)  # Slurm does not make it, and a job without it dies without a word
-    after = sorted({job.id.split("_")[0] for job in queued.values()})
+    after = sorted({job.id.split("_")[0] for jobs in queued.values() for job in jobs})
     if missing:
-        after.append(_say_or_do(study_line(profile, missing, where), dry))
+        tasks = [name for name in missing for _ in range(_tasks(profile, name, split))]
+        if not dry:
+            for name in missing:
+                (outputs(profile.profile) / name / "stop").unlink(missing_ok=True)
+        after.append(_say_or_do(study_line(profile, tasks, where), dry))
         print(f"job {after[-1]}: {', '.join(missing)}; logs in {_logs(profile)}")
     else:
         print("all trials are recorded")
     job = _say_or_do(report_line(profile, after, where), dry)
     print(f"job {job}: the report, {outputs(profile.profile) / 'report.html'}")
     return 0
+
+
+def _tasks(profile: Profile, name: str, split: int) -> int:
+    """How many tasks share what is left of a part; the ticket procedure has workers of its own."""
+    part = collect(profile, name)
+    return min(split, max(1, part.wanted - len(part.records))) if name in profile.checkpoints else 1
 
 
 def _say_or_do(line: list[str], dry: bool) -> str:
@@ -160,7 +171,7 @@ def _variables(where: Site) -> list[str]:
     return [*found, f"HF_HOME={os.path.expandvars(where.hf_home)}"] if where.hf_home else found
 
 
-def queue(profile: Profile) -> dict[str, Job]:
+def queue(profile: Profile) -> dict[str, list[Job]]:
     """The jobs of a profile's study that wait or run, by model; none where there is no Slurm."""
     if shutil.which("squeue") is None:
         return {}
@@ -168,11 +179,11 @@ def queue(profile: Profile) -> dict[str, Job]:
     found = {}
     for row in _asked([*line, "--format=%F|%K|%T|%R|%k"]).splitlines():
         job, index, state, where, comment = row.split("|", 4)
-        found[comment.split()[int(index)]] = Job(f"{job}_{index}", state, where)
+        found.setdefault(comment.split()[int(index)], []).append(Job(f"{job}_{index}", state, where))
     return found
 
 
-def _queue_if_slurm_answers(profile: Profile) -> dict[str, Job]:
+def _queue_if_slurm_answers(profile: Profile) -> dict[str, list[Job]]:
     try:
         return queue(profile)
     except LotteryError as error:  # what is recorded can be told all the same
@@ -217,9 +228,9 @@ def status(profile: Profile) -> int:
     """Prints for each model how much is recorded, and whether it is done, running, waiting, failed or missing."""
     queued, folder = _queue_if_slurm_answers(profile), outputs(profile.profile)
     for model in (collect(profile, name) for name in profile.parts):
-        state, job = read_state(folder / model.name), queued.get(model.name)
-        if job:
-            how = f"{job.state.lower()} {job.where}, job {job.id}"
+        state, jobs = read_state(folder / model.name), queued.get(model.name)
+        if jobs:
+            how = "; ".join(f"{job.state.lower()} {job.where}, job {job.id}" for job in jobs)
         elif not model.problem:
             how = "done"
         elif state is None:
@@ -257,11 +268,16 @@ def main() -> int:
     parser.add_argument("profile", help="the name of a file in params/")
     parser.add_argument("--partition", help="a partition of slurm/sites.yaml")
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="keys of slurm/sites.yaml for this time only")
+    parser.add_argument("--split", type=int, default=1, help="tasks that share the trials of one model, 1 unless given")
     parser.add_argument("--dry", action="store_true", help="print the sbatch lines and submit nothing")
     given = parser.parse_args()
     try:
         profile = load_profile(given.profile)
-        return status(profile) if given.what == "status" else submit(profile, site(given.partition, given.set), given.dry)
+        if given.what == "status":
+            return status(profile)
+        if given.split < 1:
+            raise ParamsError(f"SPLIT: given {given.split}; allowed: a whole number of tasks, at least 1")
+        return submit(profile, site(given.partition, given.set), given.dry, given.split)
     except LotteryError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -1,5 +1,8 @@
 """One model, many trials: what to run next, progress, resume. Nothing is drawn here; notebooks show what lies on disk."""
 
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +14,11 @@ from lottery import knowledge, loading, perplexity_protocols, perplexity_runs, t
 from lottery.calibration import calibration
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus, corpus_identity, prompts, windows
-from lottery.errors import LotteryError
+from lottery.errors import HeldError, LotteryError
 from lottery.figures import curve
 from lottery.frame import median
 from lottery.gguf_files import convert
-from lottery.lifecycle import check_stop, failures_recorded, finish, held
+from lottery.lifecycle import check_stop, failures_recorded, finish, held, stopped
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
 from lottery.pruning import check_pattern
@@ -142,12 +145,41 @@ class Study:
             write_state(self.folder, "running")
             for request in todo:
                 check_stop(self.folder, len(self.records), len(self.requests))
-                label = f"trial {self.requests.index(request) + 1} of {len(self.requests)}, {tables.variant(request)}"
-                record = self.trials.run(request, label)
-                write_record(self.folder, record)
-                speed = record.result.speed
-                timed = f", {tables.number(median(speed.tokens_per_second))} tokens/s" if speed else ""
-                self.say(f"{label}: perplexity {tables.number(record.result.perplexity)}{timed}, recorded")
+                with held(self.folder, request.file_name):
+                    self._record(request)
+
+    def share(self, asked_to_stop: Callable[[], bool], wait: float = 5) -> None:
+        """Measures what is missing along with other runs of the same model. Each takes trials that no other is at work on, the dense model
+        first, and waits for the others' until all are recorded, so that it takes over what a killed one leaves.
+
+        **Arguments**: ``asked_to_stop``, asked between trials; ``wait``, seconds between two looks at what others do.
+
+        **Raises** ``StoppedError`` once it is asked to.
+        """
+        dense = self.requests[0]
+        with failures_recorded(self.folder):
+            while missing := [request for request in self.requests if read_record(self.folder, request) is None]:
+                took = False
+                for request in missing[:1] if missing[0] == dense else missing:  # its dtype is that of all
+                    if asked_to_stop():
+                        raise stopped(len(self.records), len(self.requests))
+                    with suppress(HeldError), held(self.folder, request.file_name):
+                        write_state(self.folder, "running")
+                        self._record(request)
+                        took = True
+                if not took:
+                    time.sleep(wait)
+
+    def _record(self, request: Request) -> None:
+        """Measures a trial and writes its record, unless another run just did."""
+        if read_record(self.folder, request) is not None:
+            return
+        label = f"trial {self.requests.index(request) + 1} of {len(self.requests)}, {tables.variant(request)}"
+        record = self.trials.run(request, label)
+        write_record(self.folder, record)
+        speed = record.result.speed
+        timed = f", {tables.number(median(speed.tokens_per_second))} tokens/s" if speed else ""
+        self.say(f"{label}: perplexity {tables.number(record.result.perplexity)}{timed}, recorded")
 
     @cached_property
     def calibration(self) -> torch.Tensor | None:

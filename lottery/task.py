@@ -6,13 +6,15 @@ import signal
 import sys
 
 from lottery.collection import collect
-from lottery.errors import LotteryError
+from lottery.errors import HeldError, LotteryError, StoppedError
+from lottery.lifecycle import held
 from lottery.params import Profile, load_profile
 from lottery.paths import outputs
 from lottery.perplexity_protocols import FOLDER
 from lottery.records import read_state, write_state
 from lottery.run import measure, write_report
 from lottery.slurm import settle
+from lottery.study import Study
 
 STOPPED = 75  # sysexits' EX_TEMPFAIL: not done, try again
 LAST_SECONDS = 20  # before the time limit: what is left of the trial at work is given up, so that the job can be requeued
@@ -22,19 +24,30 @@ class _Late(BaseException):
     """The time limit is near and the trial at work is not done."""
 
 
-def model(profile: Profile, name: str) -> int:
+def model(profile: Profile, name: str, shared: bool = False) -> int:
     """Measures a model. When warned by SIGUSR1 it stops between trials, or at the latest just before the time limit.
+
+    ``shared``: along with other tasks, each of which takes trials that no other is at work on; the first that finds all of them recorded
+    runs the notebook, which then only shows them.
 
     **Returns** 0 when all is recorded; 75 when it was stopped and has got on, so that it should go on later; 1 when it failed, also
     when not one trial was finished: the next time would end the same way.
     """
-    folder = outputs(profile.profile) / name
-    (folder / "stop").unlink(missing_ok=True)
-    before = _recorded(profile, name)
+    folder, stop = outputs(profile.profile) / name, outputs(profile.profile) / name / "stop"
+    before, sharing, asked = _recorded(profile, name), shared, False
+    if not shared:
+        try:
+            with held(folder):
+                stop.unlink(missing_ok=True)
+        except HeldError as error:
+            print(error, flush=True)
+            return 1
 
     def warned(*_):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "stop").touch()
+        nonlocal asked
+        asked = True
+        if not sharing:
+            stop.touch()
         print("      warned, as before a time limit: stopping after this trial", flush=True)
         signal.alarm(max(1, int(os.environ.get("LOTTERY_WARNING", "60")) - LAST_SECONDS))
 
@@ -44,14 +57,22 @@ def model(profile: Profile, name: str) -> int:
     signal.signal(signal.SIGUSR1, warned)
     signal.signal(signal.SIGALRM, late)
     try:
+        if shared:
+            Study(profile.model_copy(update={"model": name})).share(lambda: asked or stop.exists())
+            sharing = False
         if measure(profile, name, name):
             return 0
+    except StoppedError as error:
+        print(f"{name}: {error}", flush=True)
     except _Late:
         write_state(folder, "stopped", "stopped in the middle of a trial, just before the time limit")
     finally:
         signal.alarm(0)
-        (folder / "stop").unlink(missing_ok=True)
+        if not shared:
+            stop.unlink(missing_ok=True)
     state = read_state(folder)
+    if shared and state and state.state in ("running", "finished"):
+        return 0  # all is recorded, and another task is at the notebook
     if state is None or state.state != "stopped":
         return 1
     if _recorded(profile, name) == before:
@@ -75,10 +96,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure one model of a profile, or write its report.")
     parser.add_argument("profile", help="the name of a file in params/")
     parser.add_argument("name", help="a model of the profile, or report")
+    parser.add_argument("--shared", action="store_true", help="share the model's trials with other tasks")
     given = parser.parse_args()
     try:
         profile = load_profile(given.profile)
-        return report(profile) if given.name == "report" else model(profile, given.name)
+        return report(profile) if given.name == "report" else model(profile, given.name, given.shared)
     except LotteryError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

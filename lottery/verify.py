@@ -34,7 +34,7 @@ def verify(profile: Profile, count: int, seed: int) -> int:
         if study is None or study.profile.model_name != record.model:
             study = _study(profile, record.model)
         label = f"{record.model}, {variant(record.request)}"
-        again = study.trials.run(record.request, [record.request], f"again, {variant(record.request)}")
+        again = study.trials.run(record.request, f"again, {variant(record.request)}")
         said, same = compared(record, again)
         different += not same
         print(f"{'same' if same else 'DIFFERENT'}: {label}: {said}", flush=True)

@@ -13,7 +13,11 @@ echo "--- job ${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID on ${SLURMD_NODENAME:-?
 echo "--- profile $profile, model $model, commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
 echo "--- GPU: $(nvidia-smi --query-gpu=name,memory.total --format=csv,noheader 2>/dev/null || echo none)"
 
-"$LOTTERY_PYTHON" -m lottery.task "$profile" "$model" &
+# A model that several tasks were given is shared by them, trial by trial.
+shared=
+[ "$(printf '%s\n' "${models[@]}" | grep -cxF -- "$model")" -gt 1 ] && shared=--shared
+
+"$LOTTERY_PYTHON" -m lottery.task "$profile" "$model" $shared &
 task=$!
 
 # Slurm warns this script some time before the limit, and before it is preempted; the task then stops between trials.

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lottery import trials as module
-from lottery.errors import HeldError, LotteryError
+from lottery.errors import HeldError, LotteryError, StoppedError
 from lottery.params import validated
 from lottery.paths import outputs
 from lottery.records import read_state, write_state
@@ -31,8 +31,8 @@ def counted(monkeypatch) -> list:
     """The trials that were really measured, as they happen."""
     done, real = [], Trials.run
 
-    def trial(self, request, todo, label):
-        record = real(self, request, todo, label)
+    def trial(self, request, label):
+        record = real(self, request, label)
         done.append((request.method, request.sparsity))
         return record
 
@@ -156,6 +156,27 @@ def test_two_at_once_one_works_and_the_other_is_told_who(toy, capsys, monkeypatc
     other.wait()
     study.sweep()
     assert len(study.records) == 3
+
+
+def test_trials_are_shared_with_another_run_and_taken_over_once_it_is_killed(toy, counted):
+    study = Study(validated(toy))
+    last = study.requests[-1]
+    code = HOLD.replace("held(Path(sys.argv[1]))", "held(Path(sys.argv[1]), sys.argv[2])")
+    other = subprocess.Popen([sys.executable, "-c", code, str(study.folder), last.file_name], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "held\n"
+    looks = []
+
+    def look() -> bool:
+        looks.append(len(study.records))
+        if len(looks) == 5:
+            other.kill()
+        return False
+
+    study.share(look, wait=0.1)
+    assert looks[:5] == [0, 1, 2, 2, 2], "what the other is at work on is waited for"
+    assert len(study.records) == len(counted) == 3
+    with pytest.raises(StoppedError, match=r"^stopped between trials, 3 of 4 are recorded; run again to go on$"):
+        Study(validated({**toy, "sparsities": [*toy["sparsities"], 0.95]})).share(lambda: True)
 
 
 def test_a_tokenizer_of_another_model_is_refused(toy, monkeypatch):
