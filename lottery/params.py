@@ -74,7 +74,7 @@ class Profile(BaseModel):
     )
     model: str | None = Field(None, description="a key of 'checkpoints', 'owner/name@REVISION', a folder with config.json or a .gguf file")
     text: str = Field(
-        description="'stories', 'training-stories', 'wikitext-2-raw', 'c4', or the path of a .txt, .raw or .jsonl file", min_length=1
+        description="'stories', 'training-stories', 'wikitext-2-raw', or the path of a .txt, .raw or .jsonl file", min_length=1
     )
     methods: Annotated[list[Literal[*METHODS]], One] = Field(description=f"a list of {', '.join(METHODS)}", min_length=1)
     allocation: Annotated[list[Literal[*ALLOCATIONS]], One] = Field(
@@ -143,6 +143,8 @@ class Profile(BaseModel):
         if needy and self.calibration_text is None:
             allowed = type(self).model_fields["calibration_text"].description
             raise ValueError(f"calibration_text: not given, but {needy[0]} needs it; allowed: {allowed}")
+        if self.text == "c4":
+            raise ValueError("text: given 'c4', which is for calibration: 800 MB of its training split; allowed: a file with some of it")
         if needy and self.calibration_text == self.text:
             raise ValueError(f"calibration_text: given {short(self.text)}, the text that is scored; allowed: another one")
         if self.tickets and (unknown := [name for name in self.tickets.models if name not in self.checkpoints]):

@@ -13,6 +13,13 @@ from lottery.ticket_records import ARMS, CONTROLS, DENSE, TicketRecord, TicketRe
 from lottery.ticket_verdict import MARGIN, MEANING, NO_TICKET, OPEN, TICKET, Compared, compared, holm, mean, of_model, why_not
 
 
+def named(record: TicketRecord) -> str:
+    """What a person calls a run."""
+    request = record.request
+    level = f" at {percent(1 - request.sparsity)} left" if request.level else ""
+    return f"{request.model}, seed {request.seed}, {request.arm}{level}"
+
+
 class Outcome:
     """The records of a procedure, read as an experiment: arms, levels and seeds of each architecture."""
 

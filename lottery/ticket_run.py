@@ -1,6 +1,8 @@
 """One run of the lottery ticket procedure: an arm at a level with a seed, from its weights and mask to its record."""
 
 import math
+import shutil
+import tempfile
 import time
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -113,6 +115,25 @@ def run(profile: str, request: TicketRequest) -> TicketRecord:
     record = TicketRecord(request=request, result=result, provenance=provenance(made.plan, started))
     write_ticket(folder, record)
     return record
+
+
+def again(profile: str, request: TicketRequest) -> TicketResult:
+    """Makes a recorded run once more, on one thread as a worker does, and leaves nothing behind. Arguments as ``run``.
+
+    **Raises** ``LotteryError`` where the weights that it starts from are gone.
+    """
+    begins_with = needs(folder_of(Profile.model_validate_json(profile, strict=False)), request)
+    if gone := [path.name for path in begins_with if not path.exists()]:
+        raise LotteryError(f"{', '.join(gone)}, which it starts from, is not there")
+    threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory(prefix="lottery-") as room:
+        for path in begins_with:
+            shutil.copy(path, room)
+        torch.set_num_threads(1)  # the last bits depend on it
+        try:
+            return _train(bench(profile, request.model), request, Path(room))
+        finally:
+            torch.set_num_threads(threads)
 
 
 def needs(folder: Path, request: TicketRequest) -> list[Path]:

@@ -17,7 +17,7 @@ from lottery.params import WINNING_TICKET, Profile, profile_of_this_notebook
 from lottery.records import write_state
 from lottery.show import prose
 from lottery.tables import number, percent
-from lottery.ticket_findings import Outcome, schedule
+from lottery.ticket_findings import Outcome, named, schedule
 from lottery.ticket_records import TicketRecord, TicketRequest, folder_of, parent, read_ticket, requests, sparsity_of
 
 _PROGRESS_SECONDS = 10
@@ -160,9 +160,7 @@ def _begin(on_cpu: bool) -> None:
 
 
 def _said(record: TicketRecord) -> str:
-    request, result = record.request, record.result
-    level = f" at {percent(1 - request.sparsity)} left" if request.level else ""
-    return f"{request.model}, seed {request.seed}, {request.arm}{level}: {result.problem or f'loss {number(result.loss)}'}"
+    return f"{named(record)}: {record.result.problem or f'loss {number(record.result.loss)}'}"
 
 
 def _time(seconds: float) -> str:

@@ -12,6 +12,8 @@ from lottery.paths import outputs
 from lottery.provenance import COMMIT, DIRTY
 from lottery.records import Record
 from lottery.tables import number, variant
+from lottery.ticket_findings import named
+from lottery.ticket_records import TicketRecord
 
 TOLERANCE = 1e-4  # relative, of bits per byte: on the machine of the record figures are equal, on another they differ by rounding
 
@@ -19,11 +21,13 @@ TOLERANCE = 1e-4  # relative, of bits per byte: on the machine of the record fig
 def verify(profile: Profile, count: int, seed: int) -> int:
     """Measures ``count`` recorded trials again, drawn with ``seed``, and prints how they compare. **Returns** how many differ.
 
-    A trial is the same where bits per byte and zeros of every layer agree to ``TOLERANCE``; whether the texts are the same too is said.
+    A trial is the same where bits per byte, or a ticket's loss, agree to ``TOLERANCE`` and the same share of each layer is zero; whether
+    the texts are the same too is said.
 
     **Raises** ``LotteryError`` where nothing is recorded.
     """
-    found = [record for name in profile.checkpoints for record in collect(profile, name).records]
+    found = [record for name in profile.parts for record in collect(profile, name).records]
+    found = [record for record in found if isinstance(record, Record) or record.result.curve]  # without it nothing was trained
     if not found:
         raise LotteryError(f"nothing is recorded under {outputs(profile.profile)}; make report PROFILE={profile.profile} measures")
     drawn = random.Random(seed).sample(found, min(count, len(found)))
@@ -31,6 +35,11 @@ def verify(profile: Profile, count: int, seed: int) -> int:
     print(f"measuring {len(drawn)} of {len(found)} recorded trials again, drawn with seed {seed}", flush=True)
     different, study = 0, None
     for record in drawn:
+        if isinstance(record, TicketRecord):
+            label, (said, same) = named(record), _ticket(profile, record)
+            different += not same
+            print(f"{'same' if same else 'DIFFERENT'}: {label}: {said}", flush=True)
+            continue
         if study is None or study.profile.model_name != record.model:
             study = _study(profile, record.model)
         label = f"{record.model}, {variant(record.request)}"
@@ -55,6 +64,21 @@ def compared(record: Record, again: Record) -> tuple[str, bool]:
         said += ", zeros in other layers"
     here, there = (f"{r.provenance.device}, {r.provenance.dtype}" for r in (again, record))
     return said + (f" (recorded on {there}; now {here})" if here != there else ""), close and zeros
+
+
+def _ticket(profile: Profile, record: TicketRecord) -> tuple[str, bool]:
+    """How a run of the ticket procedure compares with itself, made once more."""
+    from lottery import ticket_run
+
+    was = record.result
+    try:
+        now = ticket_run.again(profile.model_dump_json(), record.request)
+    except LotteryError as error:
+        return f"cannot be made again: {error}", False
+    close = was.loss == now.loss or math.isclose(was.loss, now.loss, rel_tol=TOLERANCE)
+    said = f"loss {number(was.loss)} again" if was.loss == now.loss else f"loss {was.loss:.6g} recorded, {now.loss:.6g} now"
+    masks = was.sparsity_layers == now.sparsity_layers
+    return said + ("" if masks else ", zeros in other layers"), close and masks
 
 
 def _changed(was, now) -> str:

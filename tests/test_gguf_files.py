@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from lottery import fetch, gguf_files
 from lottery.checkpoints import checkpoint
@@ -120,6 +121,14 @@ def test_what_goes_wrong_is_one_line(index, tmp_path, change, error, said):
     assert "\n" not in str(caught.value)
     cache = tmp_path / "cache" / "lottery"
     assert not cache.exists() or list(cache.iterdir()) == [], "nothing was kept"
+
+
+def test_a_conversion_that_runs_out_of_memory_is_not_called_unreadable(index, tmp_path, monkeypatch):
+    small = gguf_model.write(tmp_path / "small.gguf")
+    full = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: (_ for _ in ()).throw(full))
+    with pytest.raises(LotteryError, match=r"^model: memory does not do to convert small\.gguf; take a machine with more memory$"):
+        gguf_files.convert(small)
 
 
 def test_an_architecture_that_transformers_cannot_read_is_named(index, tmp_path):

@@ -57,9 +57,7 @@ def test_a_fault_is_one_line_that_names_key_given_and_allowed(change, message):
 def test_a_missing_key_is_named():
     values = dict(TOY)
     del values["text"]
-    with pytest.raises(
-        ParamsError, match=r"^text: not given; allowed: 'stories', 'training-stories', 'wikitext-2-raw', 'c4', or the path of a"
-    ):
+    with pytest.raises(ParamsError, match=r"^text: not given; allowed: 'stories', 'training-stories', 'wikitext-2-raw', or the path of a"):
         validated(values)
 
 

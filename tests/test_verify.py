@@ -8,8 +8,10 @@ from lottery.errors import LotteryError
 from lottery.params import validated
 from lottery.paths import outputs
 from lottery.study import Study
+from lottery.ticket_study import TicketStudy
 from tests.conftest import TOY
 from tests.factory import record_of
+from tests.test_ticket_run import SMALL
 
 
 @pytest.fixture
@@ -47,6 +49,29 @@ def test_recorded_trials_come_out_the_same_and_a_changed_one_does_not(study, cap
     path.write_text(json.dumps(record))
     assert verify.verify(profile, 99, 0) == 1
     assert "DIFFERENT: qwen2.5-0.5b, magnitude\u00a050%: perplexity " in capsys.readouterr().out
+
+
+def test_runs_of_the_ticket_procedure_are_made_again_too(project, capsys):
+    profile = validated({**TOY, "model": None, "tickets": {**SMALL, "levels": 1}})
+    TicketStudy(profile).train()
+    folder = outputs(profile.profile) / "winning-ticket"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert verify.verify(profile, 99, 0) == 0
+    out = capsys.readouterr().out
+    assert out.count("\nsame: qwen2.5-0.5b, seed 0, ") == len(list(folder.glob("records/*.json"))) == 7
+    assert "same: qwen2.5-0.5b, seed 0, shuffled mask at " in out
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}, "nothing is touched"
+
+    path = next(folder.glob("records/*-ticket-1-*.json"))
+    record = json.loads(path.read_text())
+    record["result"]["loss"] *= 1.001
+    path.write_text(json.dumps(record))
+    assert verify.verify(profile, 99, 0) == 1
+    assert "DIFFERENT: qwen2.5-0.5b, seed 0, ticket at 40% left: loss " in capsys.readouterr().out
+    next(folder.glob("weights/*/rewind.safetensors")).unlink()
+    assert verify.verify(profile, 99, 0) == 6, "the dense model starts from nothing"
+    assert "DIFFERENT: qwen2.5-0.5b, seed 0, pruned at 40% left: cannot be made again: rewind.safetensors, which" in capsys.readouterr().out
 
 
 def test_the_draw_is_of_its_seed(study, capsys):

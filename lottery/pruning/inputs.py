@@ -11,8 +11,8 @@ _TRIES = 6  # each with ten times the damping of the one before
 class Inputs:
     """Sums over the inputs X [tokens, in] of one layer, or of several that share them: squares, and with ``gram`` all products.
 
-    Squares are summed in float64, so that the order and number of calibration samples do not show; the products, in² of them, in
-    float32.
+    Squares are summed within a sample in float32 and over the samples in float64, so that their order and number hardly show; the
+    products, in² of them, in float32.
     """
 
     def __init__(self, width: int, device: torch.device, *, gram: bool = False):
