@@ -63,13 +63,13 @@ def frame(records: list[Record]) -> pd.DataFrame:
 
 
 def _timed(result: Result) -> dict[str, float]:
-    """Tokens per second of a record, with quartiles; not a number where nothing was timed."""
+    """Tokens per second of a record, with their spread; not a number where nothing was timed."""
     names = ["tokens_per_second_low", "tokens_per_second", "tokens_per_second_high", "prefill", "decode", "bandwidth_share"]
     if result.speed is None:
         return dict.fromkeys(names, math.nan)
     decode = median(result.speed.decode_tokens_per_second)
     prefill = median(result.speed.prefill_tokens_per_second)
-    values = [*quantiles(result.speed.tokens_per_second), prefill, decode, decode * result.decode_bytes / result.bandwidth]
+    values = [*spread(result.speed.tokens_per_second), prefill, decode, decode * result.decode_bytes / result.bandwidth]
     return dict(zip(names, values, strict=True))
 
 
@@ -121,6 +121,9 @@ def median(values: list[float]) -> float:
     return statistics.median(values)
 
 
-def quantiles(values: list[float]) -> list[float]:
-    """Lower quartile, median, upper quartile."""
-    return statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+def spread(values: list[float]) -> list[float]:
+    """Low, median, high: the quartiles where there are seven values or more; else the smallest and the largest, since quartiles of few
+    are hardly anything else."""
+    if len(values) < 7:
+        return [min(values), statistics.median(values), max(values)]
+    return statistics.quantiles(values, n=4, method="inclusive")

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 from IPython.display import Markdown
 
-from lottery.frame import median, quantiles
+from lottery.frame import median, spread
 from lottery.perplexity import FEWEST
 from lottery.records import Record, Request
 from lottery.show import SUPERSCRIPT, plain, prose, table, verbatim
@@ -133,7 +133,7 @@ def cost(records: list[Record], folder: str) -> str:
         result = record.result
         if result.speed is None:
             continue
-        low, _, high = quantiles(result.speed.tokens_per_second)
+        low, _, high = spread(result.speed.tokens_per_second)
         decode = median(result.speed.decode_tokens_per_second)
         rows.append(
             {

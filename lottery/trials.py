@@ -11,7 +11,7 @@ import torch
 from lottery import coherence, generation, knowledge, loading, memory, perplexity
 from lottery.errors import LotteryError, NotFiniteError
 from lottery.evaluation import evaluate
-from lottery.frame import quantiles
+from lottery.frame import spread
 from lottery.generation import Continuation, continuations
 from lottery.likelihood import Likelihoods
 from lottery.provenance import provenance
@@ -49,11 +49,11 @@ class Trials:
                 self._take_less_memory(shortage)
 
     def steadiness(self) -> Steadiness:
-        """Times the dense model again. The machine was steady if both medians lie within the quartiles of the other, or within 3%."""
+        """Times the dense model again. The machine was steady if both medians lie within the spread of the other, or within 3%."""
         first = next(r for r in self.study.records if r.request.method == "dense").result.speed
         last = self._timed(self._speaking(self._dense()))
-        low, middle, high = quantiles(last.tokens_per_second)
-        before = quantiles(first.tokens_per_second)
+        low, middle, high = spread(last.tokens_per_second)
+        before = spread(first.tokens_per_second)
         apart = abs(middle / before[1] - 1)
         steady = apart <= 0.03 or (low <= before[1] <= high and before[0] <= middle <= before[2])
         same = first.device == last.device

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from lottery import findings, speed
-from lottery.frame import frame
+from lottery.frame import frame, spread
 from lottery.records import Steadiness
 from lottery.render.pdf import legible
 from lottery.tables import by_method, cost, number, percent, quality, samples, side_by_side, size, span, tickets, trials
@@ -342,3 +342,9 @@ def test_the_table_of_methods_marks_the_lowest_of_each_model():
         ["wanda", "**14.0**", "16.0", "0.10 s"],
         ["wanda\u00a02:4", "20.0", "", "0.10 s"],
     ]
+
+
+def test_quartiles_are_those_of_seven_values_or_more_and_fewer_have_a_range():
+    assert spread([3.0, 1.0, 2.0]) == [1.0, 2.0, 3.0]
+    assert spread([5.0]) == [5.0, 5.0, 5.0]
+    assert spread([float(i) for i in range(1, 9)]) == [2.75, 4.5, 6.25]
