@@ -15,6 +15,7 @@ from lottery.paths import project_root
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 One = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)  # a single value is a list of one
+Alone = BeforeValidator(lambda value: value if isinstance(value, list) else [value])  # the same of numbers
 WINNING_TICKET = "winning-ticket"  # the notebook of the lottery ticket procedure, and the folder of what it records
 Sparsity = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
@@ -39,15 +40,20 @@ class Tickets(BaseModel):
     steps: int = Field(description="a whole number of training steps, at least 2", ge=2)
     batch: int = Field(description="a whole number of windows a step, at least 1", ge=1)
     window: int = Field(description="a whole number of tokens, 2 to 131072", ge=2, le=131072)
-    rate: float = Field(description="the peak learning rate, a number above 0 such as 0.003", gt=0, allow_inf_nan=False)
+    rate: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Alone] = Field(
+        description="the peak learning rate, a number above 0 such as 0.003; or a list, of which each architecture takes the one with which"
+        " its dense model does best on training text that was kept back",
+        min_length=1,
+    )
     seeds: int = Field(description="a whole number of seeds, at least 1; an interval needs two, and three to say much", ge=1, le=1000)
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Tickets":
         if self.rewind >= self.steps:
             raise ValueError(f"tickets['rewind']: given {self.rewind}, with {self.steps} steps; allowed: {_allowed('tickets', 'rewind')}")
-        if len(set(self.models)) != len(self.models):
-            raise ValueError(f"tickets['models']: given {short(self.models)}, with repeats; allowed: each value once")
+        for key in ("models", "rate"):
+            if len(set(values := getattr(self, key))) != len(values):
+                raise ValueError(f"tickets[{key!r}]: given {short(values)}, with repeats; allowed: each value once")
         return self
 
 

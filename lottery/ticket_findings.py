@@ -9,7 +9,7 @@ import pandas as pd
 from lottery.params import Tickets
 from lottery.show import table
 from lottery.tables import number, percent
-from lottery.ticket_records import ARMS, CONTROLS, DENSE, TicketRecord, TicketRequest
+from lottery.ticket_records import ARMS, CONTROLS, DENSE, TicketRecord, TicketRequest, best_rate
 from lottery.ticket_verdict import MARGIN, MEANING, NO_TICKET, OPEN, TICKET, Compared, compared, holm, mean, of_model, why_not
 
 
@@ -24,7 +24,9 @@ class Outcome:
     """The records of a procedure, read as an experiment: arms, levels and seeds of each architecture."""
 
     def __init__(self, records: list[TicketRecord]):
-        self.records = records
+        self.rates = {model: best_rate(tried) for model, tried in _tried(records).items()}
+        self.tried = sorted({record.request.rate for record in records})
+        self.records = [record for record in records if record.request.rate == self.rates[record.request.model]]
 
     @cached_property
     def data(self) -> pd.DataFrame:
@@ -144,9 +146,30 @@ class Outcome:
             return ""
         minutes = sum(record.result.seconds for record in self.records) / 60
         return (
-            f"{schedule(self.records[0].request)} {len(self.records)} runs, {_seeds(self.seeds)}, {number(minutes)} minutes of computing in"
-            f" all{notebook}."
+            f"{schedule(self.records[0].request)} {self._of_rates()} {self._of_checkpoints()} {len(self.records)} runs,"
+            f" {_seeds(self.seeds)}, {number(minutes)} minutes of computing in all{notebook}."
         )
+
+    def _of_rates(self) -> str:
+        """The peak learning rate of each architecture, and how it was chosen."""
+        if len(self.tried) == 1:
+            return f"The peak learning rate is {self.tried[0]:g}."
+        chosen = ", ".join(f"{rate:g} for {model}" for model, rate in self.rates.items())
+        edge = [model for model, rate in self.rates.items() if rate in (self.tried[0], self.tried[-1])]
+        tried = ", ".join(f"{rate:g}" for rate in self.tried)
+        return (
+            f"The peak learning rate is {chosen}: of {tried} the one with which the dense model of the first seed does best on training"
+            " text that no run is trained on." + (f" {' and '.join(edge)} might do better beyond those tried." if edge else "")
+        )
+
+    def _of_checkpoints(self) -> str:
+        """How the dense model compares with the weights that the checkpoint itself has."""
+        parts = []
+        for model in self.models:
+            known = [r.result.checkpoint_loss for r in self.records if r.request.model == model and r.result.checkpoint_loss is not None]
+            if known:
+                parts.append(f"{model} {number(mean(self.by_seed(model, 'dense', 0)).value)} ({number(known[0])})")
+        return f"Held-out loss of the dense models, and of the checkpoints' own weights: {', '.join(parts)}." if parts else ""
 
     def losses(self) -> str:
         """A table a model: a row an arm, a column a level."""
@@ -183,9 +206,21 @@ def schedule(asked: TicketRequest | Tickets) -> str:
     where = "each layer's smallest" if asked.scope == "layer" else "the smallest of all layers together"
     back = f"step {asked.rewind}" if asked.rewind else "the initialisation"
     return (
-        f"Each run: {asked.steps:,} steps of {asked.batch} windows of {asked.window} tokens, AdamW, peak rate {asked.rate:g}, rewound to"
+        f"Each run: {asked.steps:,} steps of {asked.batch} windows of {asked.window} tokens, AdamW, rewound to"
         f" {back}. Each round prunes {percent(asked.share)} of what is left in the linear layers inside the blocks, {where}."
     )
+
+
+def _tried(records: list[TicketRecord]) -> dict[str, list[TicketRecord]]:
+    """For each model its dense runs of the first seed, one a learning rate that was tried; without any, one run of whatever there is."""
+    found: dict[str, list[TicketRecord]] = {}
+    for record in records:
+        found.setdefault(record.request.model, []).append(record)
+    for model, of_model_ in found.items():
+        first = min(record.request.seed for record in of_model_)
+        dense = [r for r in of_model_ if r.request.arm == "dense" and r.request.seed == first]
+        found[model] = dense or of_model_[:1]
+    return found
 
 
 def _names(record: TicketRecord) -> list[str]:

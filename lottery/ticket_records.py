@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from lottery.paths import outputs
 from lottery.records import Provenance, read_json
 
 # Raised whenever the meaning of a number changes: older records are then measured again.
-MEASUREMENT = 2
+MEASUREMENT = 3
 
 ARMS = {
     "dense": "all weights, trained from the start to the end",
@@ -80,7 +81,11 @@ class Point(NamedTuple):
 
 
 class TicketResult(BaseModel):
-    """``problem``: why there is no finite loss, empty where there is one; ``no_next``: why the level after it cannot be pruned."""
+    """``problem``: why there is no finite loss, empty where there is one; ``no_next``: why the level after it cannot be pruned.
+
+    Of a dense run also ``validation_loss``, on training text that was kept back, and ``checkpoint_loss``, the held-out loss of the weights
+    that the checkpoint itself has.
+    """
 
     model_config = ConfigDict(ser_json_inf_nan="strings")
 
@@ -93,6 +98,8 @@ class TicketResult(BaseModel):
     seconds: float
     problem: str = ""
     no_next: str = ""
+    validation_loss: float | None = None
+    checkpoint_loss: float | None = None
 
 
 class TicketRecord(BaseModel):
@@ -113,23 +120,40 @@ def folder_of(profile: Profile) -> Path:
 
 
 def requests(profile: Profile) -> list[TicketRequest]:
-    """All runs, seed by seed: the dense model, then level by level the ticket and what it is compared with.
+    """All runs that can be asked for so far. Where several rates are given, first each architecture's dense model of the first seed with
+    each of them; then, once these are recorded, with the best one seed by seed: the dense model, then level by level the ticket and what
+    it is compared with.
 
     One shot to the first level is the first level of the iterative procedure, so that it is not asked for twice.
     """
-    asked, found = profile.tickets, []
-    settings = asked.model_dump(exclude={"models", "text", "levels", "seeds"})
+    asked, found, folder = profile.tickets, [], folder_of(profile)
+    settings = asked.model_dump(exclude={"models", "text", "levels", "seeds", "rate"})
     texts = {"text_sha256": corpus(asked.text, "tickets['text']").sha256, "held_out_sha256": corpus(profile.text).sha256}
     identities = {name: checkpoint(profile.model_copy(update={"model": name})).identity for name in asked.models}
+    shared = {"measurement": MEASUREMENT, "device": profile.device, **texts, **settings}
+    rates: dict[str, float] = {}
+    for name in asked.models:
+        this = {**shared, "model": name, "checkpoint": identities[name], "seed": profile.seed}
+        tried = [TicketRequest(arm="dense", level=0, rate=rate, **this) for rate in asked.rate]
+        records = [record for request in tried if (record := read_ticket(folder, request))] if len(tried) > 1 else []
+        if len(tried) == 1:
+            rates[name] = asked.rate[0]
+        elif len(records) == len(tried):
+            rates[name] = best_rate(records)
+        found += [request for request in tried if request.rate != rates.get(name)]
     for seed in range(profile.seed, profile.seed + asked.seeds):
-        for name in asked.models:
-            shared = {"measurement": MEASUREMENT, "model": name, "checkpoint": identities[name], "seed": seed, "device": profile.device}
-            shared |= {**texts, **settings}
-            found += [TicketRequest(arm=arm, level=0, **shared) for arm in DENSE]
+        for name in rates:
+            this = {**shared, "model": name, "checkpoint": identities[name], "seed": seed, "rate": rates[name]}
+            found += [TicketRequest(arm=arm, level=0, **this) for arm in DENSE]
             for level in range(1, asked.levels + 1):
                 arms = [arm for arm in ARMS if arm not in DENSE and (arm != "one-shot" or level > 1)]
-                found += [TicketRequest(arm=arm, level=level, **shared) for arm in arms]
+                found += [TicketRequest(arm=arm, level=level, **this) for arm in arms]
     return found
+
+
+def best_rate(tried: list[TicketRecord]) -> float:
+    """The learning rate of the dense run that does best on training text that was kept back; of equal ones the lowest."""
+    return min((math.inf if r.result.validation_loss is None else r.result.validation_loss, r.request.rate) for r in tried)[1]
 
 
 def parent(request: TicketRequest) -> TicketRequest | None:
@@ -156,10 +180,11 @@ def recorded_requests(profile: Profile) -> list[TicketRequest]:
     try:
         return requests(profile)
     except LotteryError:
-        asked = profile.tickets.model_dump(exclude={"models", "text", "levels", "seeds"})
+        asked = profile.tickets.model_dump(exclude={"models", "text", "levels", "seeds", "rate"})
         paths = sorted((folder_of(profile) / "records").glob("*.json"), key=lambda path: path.stat().st_mtime)
         found = [record.request for path in paths if (record := read_json(TicketRecord, path))]
-        found = [r for r in found if r.measurement == MEASUREMENT and r.model_dump(include=set(asked)) == asked]
+        found = [r for r in found if r.measurement == MEASUREMENT and r.rate in profile.tickets.rate]
+        found = [r for r in found if r.model_dump(include=set(asked)) == asked]
         if not found:
             raise
         return found

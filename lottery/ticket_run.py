@@ -44,13 +44,34 @@ class Bench:
         context = getattr(self.config, "max_position_embeddings", None)
         if context and asked.window > context:
             raise LotteryError(f"tickets['window']: given {asked.window} tokens; {name} was made for at most {context}")
-        self._tokenizer, self._profile = loading.tokenizer(source), profile
+        self._source, self._tokenizer, self._profile = source, loading.tokenizer(source), profile
+
+    @cached_property
+    def _training_windows(self) -> torch.Tensor:
+        asked = self._profile.tickets
+        return torch.from_numpy(windows(self._tokenizer, corpus(asked.text, "tickets['text']"), asked.window).tokens)
+
+    @property
+    def _kept_back(self) -> int:
+        """Windows at the end of the training text that no run is trained on, a tenth of it at most."""
+        return min(HELD_OUT, max(1, len(self._training_windows) // 10))
 
     @cached_property
     def tokens(self) -> torch.Tensor:
-        """The training text, int64 [tokens]."""
-        asked = self._profile.tickets
-        return torch.from_numpy(windows(self._tokenizer, corpus(asked.text, "tickets['text']"), asked.window).tokens.reshape(-1))
+        """What is trained on, int64 [tokens]."""
+        return self._training_windows[: -self._kept_back].reshape(-1)
+
+    @cached_property
+    def validation(self) -> torch.Tensor:
+        """The windows that the learning rate is chosen on, int64 [windows, window], on the device."""
+        return self._training_windows[-self._kept_back :].to(self.plan.device)
+
+    @cached_property
+    def checkpoint_loss(self) -> float | None:
+        """The held-out loss of the checkpoint's own weights; a configuration and a tokenizer are enough for a run, and have none."""
+        if not list(self._source.folder.glob("*.safetensors")):
+            return None
+        return held_out_loss(loading.load(self._source, self.plan), self.held_out)
 
     @cached_property
     def held_out(self) -> torch.Tensor:
@@ -177,6 +198,9 @@ def _train(made: Bench, request: TicketRequest, folder: Path) -> TicketResult:
         train(model, made.batches(request, first), schedule, first=first, masks=masks, observe=observe)
     problem = "" if math.isfinite(curve[-1].loss) else f"diverged: the loss is not finite after {curve[-1].step} steps"
     result = _result(made, model, curve, masks, problem)
+    if request.arm == "dense":
+        result.checkpoint_loss = made.checkpoint_loss
+        result.validation_loss = None if problem else held_out_loss(model, made.validation)
     if not problem and request.arm in ("dense", "ticket"):
         result.no_next = _keep_next(model, request, folder)
     return result

@@ -36,7 +36,12 @@ class TicketStudy:
         self.profile, self.folder = profile, folder_of(profile)
         with failures_recorded(self.folder):
             self.parameters = ticket_run.check(profile)
-            self.requests = requests(profile)
+            requests(profile)  # a text that is not there is found out now
+
+    @property
+    def requests(self) -> list[TicketRequest]:
+        """All runs that can be asked for so far: with several learning rates they become more once the best ones are known."""
+        return requests(self.profile)
 
     @classmethod
     def from_notebook(cls) -> "TicketStudy":
@@ -81,7 +86,11 @@ class TicketStudy:
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(self._on_cpu,)) as pool:
                 try:
-                    self._train(pool, workers, todo)
+                    while todo:
+                        self._train(pool, workers, todo)
+                        before, todo = todo, self._todo()
+                        if todo == before:
+                            raise LotteryError(f"{WINNING_TICKET}: records that were just written do not read back; look at {self.folder}")
                 finally:
                     pool.shutdown(cancel_futures=True)
 
@@ -95,10 +104,11 @@ class TicketStudy:
     def _train(self, pool: ProcessPoolExecutor, workers: int, todo: list[TicketRequest]) -> None:
         profile, under_way, done = self.profile.model_dump_json(), {}, 0.0
         all_work, began, last = sum(map(self._work, todo)), time.monotonic(), 0.0
-        made = {request.key for request in self.requests} - {request.key for request in todo}
+        requests = self.requests
+        made = {request.key for request in requests} - {request.key for request in todo}
         waiting = list(todo)
         while waiting or under_way:
-            check_stop(self.folder, len(self.records), len(self.requests))
+            check_stop(self.folder, len(requests) - len(waiting) - len(under_way), len(requests))
             ready = [r for r in waiting if (before := parent(r)) is None or before.key in made]
             for request in ready[: workers - len(under_way)]:
                 waiting.remove(request)
@@ -113,20 +123,21 @@ class TicketStudy:
                 if now - last >= _PROGRESS_SECONDS or record.result.problem:
                     last = now
                     seconds = (now - began) / done * (all_work - done) if done else 0
-                    count = len(self.requests) - len(waiting) - len(under_way)
-                    self.say(f"{_said(record)}; {count} of {len(self.requests)}, {_time(seconds)} left")
+                    count = len(requests) - len(waiting) - len(under_way)
+                    self.say(f"{_said(record)}; {count} of {len(requests)}, {_time(seconds)} left")
 
     def _todo(self) -> list[TicketRequest]:
         """The runs without a record, and those whose weights they need and that are gone; in an order in which they can be made."""
-        wanted = {request.key for request in self.requests if read_ticket(self.folder, request) is None}
-        for request in reversed(self.requests):
+        requests = self.requests
+        wanted = {request.key for request in requests if read_ticket(self.folder, request) is None}
+        for request in reversed(requests):
             before = parent(request)
             if request.key in wanted and before and not all(path.exists() for path in ticket_run.needs(self.folder, request)):
                 record = read_ticket(self.folder, before)
                 # Where pruning left nothing there is no next level, but the dense model can be rewound all the same.
                 if record is None or not record.result.no_next or (request.arm == "dense rewound" and not record.result.problem):
                     wanted.add(before.key)
-        return [request for request in self.requests if request.key in wanted]
+        return [request for request in requests if request.key in wanted]
 
     def _work(self, request: TicketRequest) -> float:
         """How much there is to do in a run, beside others: steps times weights; a little where nothing is trained."""

@@ -58,6 +58,14 @@ def starts(monkeypatch):
     return seen
 
 
+def test_what_the_learning_rate_is_chosen_on_is_never_trained_on(asked):
+    made = ticket_run.bench(asked().model_dump_json(), NAME)
+    whole = made._training_windows.reshape(-1)
+    assert len(made.validation) == 48
+    assert torch.equal(torch.cat([made.tokens, made.validation.reshape(-1)]), whole)
+    assert not torch.equal(made.held_out, made.validation)
+
+
 def test_each_arm_begins_where_it_says(asked, starts):
     profile = asked()
     found = run_all(profile)

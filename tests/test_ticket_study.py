@@ -18,6 +18,7 @@ from lottery.params import WINNING_TICKET, validated
 from lottery.paths import outputs
 from lottery.records import read_state, write_state
 from lottery.report import Report
+from lottery.ticket_findings import Outcome
 from lottery.ticket_records import MEASUREMENT, TicketRecord, folder_of, recorded_requests, requests, write_ticket
 from lottery.ticket_study import TicketStudy
 from lottery.ticket_summary import main, summarize
@@ -65,6 +66,30 @@ def test_all_runs_are_made_once_and_only_what_is_missing_again(profile, capfd):
     made = [(r.request.seed, r.request.arm) for r in again.records if r.request.file_name in changed]
     assert made == [(1, "dense"), (1, "random mask")]
     assert [r.result.curve for r in again.records] == [r.result.curve for r in records], "the same to the last bit"
+
+
+def test_of_several_learning_rates_each_architecture_takes_its_best(project):
+    """Far too low, fair, and so high that it diverges: the dense model of the first seed tries all three, and the rest uses one."""
+    profile = validated({**TOY, "model": None, "tickets": {**TICKETS, "rate": [1e-9, 0.01, 1e9]}})
+    assert [(r.arm, r.seed, r.rate) for r in requests(profile)] == [("dense", 0, 1e-9), ("dense", 0, 0.01), ("dense", 0, 1e9)]
+    study = TicketStudy(profile)
+    study.train()
+    study.finish()
+    assert len(study.records) == 2 + 14
+    assert sorted({(r.request.seed, r.request.rate) for r in study.records}) == [(0, 1e-9), (0, 0.01), (0, 1e9), (1, 0.01)]
+    part = collect(profile, WINNING_TICKET)
+    assert (len(part.records), part.wanted, part.problem) == (16, 16, "")
+    outcome = Outcome(part.records)
+    assert len(outcome.records) == 14, "what was only tried is no run of the procedure"
+    said = outcome.protocol("")
+    assert f"The peak learning rate is 0.01 for {NAME}: of 1e-09, 0.01, 1e+09 the one with which the dense model" in said
+    assert "beyond those tried" not in said
+    assert re.search(
+        rf"Held-out loss of the dense models, and of the checkpoints' own weights: {re.escape(NAME)} [56]\.\d+ \(1\.\d+\)\. ", said
+    )
+    tried = {r.request.rate: r.result.validation_loss for r in part.records if r.request.arm == "dense" and r.request.seed == 0}
+    assert tried[0.01] < tried[1e-9]
+    assert tried[1e9] is None
 
 
 def test_a_stop_ends_it_between_runs(profile):
@@ -119,7 +144,7 @@ def test_a_failure_leaves_its_reason(profile):
 def test_other_settings_are_other_runs(profile):
     asked = {request.key for request in requests(profile)}
     assert len(asked) == 14
-    for change in ({"share": 0.5}, {"rewind": 1}, {"steps": 7}, {"batch": 3}, {"window": 17}, {"rate": 0.02}, {"scope": "layer"}):
+    for change in ({"share": 0.5}, {"rewind": 1}, {"steps": 7}, {"batch": 3}, {"window": 17}, {"rate": [0.02]}, {"scope": "layer"}):
         other = requests(profile.model_copy(update={"tickets": profile.tickets.model_copy(update=change)}))
         assert not asked & {request.key for request in other}, change
         assert {request.lineage for request in other}.isdisjoint(request.lineage for request in requests(profile))
