@@ -73,7 +73,7 @@ def verdict(texts: Costs, dense: Costs, real: float, shuffled: float) -> Verdict
     )  # also where it is no number
     said = VERDICTS[0 if surprise <= DEGRADED else 1 if surprise <= BROKEN else 2]
     loops = f", {repeated}" if distinct(texts) < 0.8 else ""
-    reason = f"{cost:.2f} bits per new byte, {own:.2f} in dense texts, {shuffled:.2f} for shuffled words{loops}"
+    reason = f"{cost:.2f} bits per new byte{loops}"
     return Verdict(said, reason, surprise)
 
 

@@ -10,6 +10,7 @@ from lottery.records import Record
 from lottery.show import Picture, table
 from lottery.tables import percent
 
+MOST_LEVELS = 5  # sparsities that the table has columns for
 UNEVEN = 0.005  # shares of zeros that differ by more between layers are no rounding
 
 
@@ -131,6 +132,8 @@ def share_table(records: list[Record]) -> str:
         own = [record for record in records if record.model == model]
         result = own[0].result
         parts: dict[str, int] = {}
+        levels = sorted({record.request.sparsity for record in own} - {0.0})
+        shown = levels if len(levels) <= MOST_LEVELS else levels[::-2][:MOST_LEVELS]  # in between they are in proportion
         for name, weights in result.layer_weights.items():
             part = re.search(r"\.\d+\.([^.]+)", name)[1]
             parts[part] = parts.get(part, 0) + weights
@@ -140,7 +143,7 @@ def share_table(records: list[Record]) -> str:
                 "Weights": f"{result.parameters:,}",
                 **{f"In {part}": percent(weights / result.parameters) for part, weights in parts.items()},
                 "Never pruned": percent(1 - result.prunable_parameters / result.parameters),
-                **{f"Zeros at {percent(r.request.sparsity)}": percent(r.result.sparsity_model) for r in own if r.request.sparsity},
+                **{f"Zeros at {percent(r.request.sparsity)}": percent(r.result.sparsity_model) for r in own if r.request.sparsity in shown},
             }
         )
     columns = list(dict.fromkeys(name for row in rows for name in row))

@@ -115,7 +115,16 @@ class Texts(BaseModel):
     def verdict(self) -> coherence.Verdict:
         """The verdict on the drawn texts."""
         drawn = [(sample.text, sample.bits) for sample in self.samples if sample.how == "sampled"]
-        return coherence.verdict(drawn, [(sample.text, sample.bits) for sample in self.dense], self.real, self.shuffled)
+        return coherence.verdict(drawn, self._dense_costs, self.real, self.shuffled)
+
+    @property
+    def dense_bits(self) -> float:
+        """The dense model's bits per new byte of its own texts."""
+        return coherence.bits_of_new_text(self._dense_costs)
+
+    @property
+    def _dense_costs(self) -> coherence.Costs:
+        return [(sample.text, sample.bits) for sample in self.dense]
 
 
 class Result(BaseModel):

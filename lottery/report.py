@@ -296,9 +296,10 @@ class Report:
         commits = sorted({r.provenance.commit for r in self.records})
         commit = commits[0] if len(commits) == 1 and commits[0] != "unknown" else ""
         checkout = f"git checkout {commit}\n" if commit else ""
+        fetch = f"make fetch PROFILE={self.profile.profile}\n" * any(r.kind in ("hub", "wheel") for r in self.records)
         warning = " Some trials were made with changes that are not committed." if any(r.provenance.dirty for r in self.records) else ""
         return prose(
-            f"```sh\n{checkout}make report PROFILE={self.profile.profile}\n```",
+            f"```sh\n{checkout}{fetch}make report PROFILE={self.profile.profile}\n```",
             "Same profile, same seed, same machine: the same perplexities and texts. Another machine may differ in the last digits,"
             f" and in speed and memory altogether.{warning}",
         )

@@ -2,8 +2,6 @@
 
 from contextlib import contextmanager
 
-from accelerate.utils.memory import should_reduce_batch_size
-
 
 class ShortageError(MemoryError):
     """Memory ran out at a step.
@@ -37,4 +35,6 @@ def memory_for(step: str, cure: str, in_batches: bool = False, speaking: bool = 
 
 def is_about_memory(error: Exception) -> bool:
     """Whether an error says that memory ran out: Python's, or torch's on a CPU or a GPU."""
+    from accelerate.utils.memory import should_reduce_batch_size  # which imports torch, and a report needs none
+
     return isinstance(error, MemoryError) or should_reduce_batch_size(error)

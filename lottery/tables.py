@@ -79,6 +79,12 @@ def trials(records: list[Record], folder: str = "records", caption: str = "") ->
     ]
     kinds = " and ".join(dict.fromkeys(record.result.memory.kind for record in whole))
     caption = f"{caption} Memory: peak {kinds} during generation.".strip() if kinds else caption
+    if whole:
+        texts = whole[0].result.texts
+        caption += (
+            f" Coherent: by the bits that the dense model needs for each new byte; {texts.dense_bits:.2f} for its own texts,"
+            f" {texts.shuffled:.2f} for shuffled words."
+        )
     if scored := sorted({record.request.sparsity for record in records if not record.result.texts}):
         caption += f" Scored only, to find where the bits rise: {', '.join(map(percent, scored))}."
     return prose(table(rows, "Perplexity|Tokens/sec|Memory", caption), knowledge(records))

@@ -57,5 +57,11 @@ def test_a_table_says_how_much_of_each_model_lies_where():
     assert [cell.strip() for cell in lines[2].strip("|").split("|")] == ["a", "1,000", "25%", "25%", "50%", "25%", "35%", "45%"]
 
 
+def test_of_many_sparsities_the_table_names_five():
+    records = [record_of("a", "dense", 0.0), *(record_of("a", "magnitude", level / 100) for level in (5, *range(10, 100, 10)))]
+    head = layers.share_table(records).splitlines()[0]
+    assert [cell.strip() for cell in head.strip("|").split("|")][5:] == [f"Zeros at {level}%" for level in (10, 30, 50, 70, 90)]
+
+
 def test_without_pruned_variants_there_are_no_zeros_to_look_for():
     assert layers.where_they_are(EVEN[:1]).startswith("No pruned variant is recorded")

@@ -61,6 +61,14 @@ def test_complete_records_make_a_report_without_gaps(profile):
     assert said.index("These are stand-ins") < said.index("**No model has clearly the best ticket**")
 
 
+def test_what_has_to_be_fetched_first_is_said(profile):
+    fill(profile, NAMES[0], [10, 12, 18, 500])
+    report = Report(profile)
+    assert "make fetch" not in report.reproduce().data
+    report.records[0].kind = "wheel"
+    assert "\nmake fetch PROFILE=toy\nmake report PROFILE=toy\n" in report.reproduce().data
+
+
 def test_nothing_at_all_still_makes_a_report(profile):
     report = Report(profile)
     assert "- mistral-7b: it has not run.\n- phi-2: it has not run." in report.answer().data
