@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 
 from lottery import loading, published
 from lottery.checkpoints import Checkpoint, checkpoint
@@ -25,6 +24,7 @@ from lottery.params import Profile, load_profile
 from lottery.paths import outputs
 from lottery.perplexity_protocols import FOLDER, Protocol, ProtocolRecord, Request, Result, frame, recorded, told, wanted
 from lottery.provenance import provenance
+from lottery.shortage import is_about_memory
 from lottery.tables import number
 
 _HEADING = re.compile(r"^ = [^=].*[^=] = \n?$")  # a page's title; sections have more signs
@@ -157,7 +157,7 @@ class _Runs:
             try:
                 scored = _score(model, self.tokenizer, self.whole if protocol.whole else self.part, protocol)
             except (RuntimeError, MemoryError) as error:
-                if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                if not is_about_memory(error):
                     raise
                 skipped = f"out of memory on {loading.describe(plan.device)}"
             else:
