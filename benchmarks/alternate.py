@@ -32,7 +32,7 @@ def alternate(
             results.pop(name, None)
             given = prepare()
             memory.reset_peak(device)
-            before, _ = memory.peak(device)
+            before = memory.peak(device)
             started = time.perf_counter()
             results[name] = contestant(*given) if spread else contestant(given)
             if device.type == "cuda":
@@ -40,7 +40,7 @@ def alternate(
             taken = time.perf_counter() - started
             if round_:
                 seconds[name].append(taken)
-                held[name] = max(held[name], memory.peak(device)[0] - before)
+                held[name] = max(held[name], memory.peak(device) - before)
     return {name: statistics.median(values) for name, values in seconds.items()}, held, results
 
 

@@ -6,6 +6,7 @@ import re
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -24,13 +25,37 @@ def reset_peak(device: torch.device) -> None:
         clear.write_text("5")  # Linux: the peak of the resident set starts anew from the present size
 
 
-def peak(device: torch.device) -> tuple[int, str]:
-    """The most bytes held since ``reset_peak``, and of what kind: what torch allocated on a GPU, else the resident set of this process."""
+def peak(device: torch.device) -> int:
+    """The most bytes held since ``reset_peak``: what torch allocated on a GPU, else the resident set of this process."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device), "GPU memory"
+        return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return (int(peak[1]) * 1024 if peak else psutil.Process().memory_info().rss), "resident memory"
+    return int(peak[1]) * 1024 if peak else psutil.Process().memory_info().rss
+
+
+class Watched:
+    """The most bytes that a model and the work with it held on a device; known once the work is done."""
+
+    bytes: int
+
+
+@contextmanager
+def watched(device: torch.device, weights: int) -> Iterator[Watched]:
+    """Watches memory while a model works that is there already. On GPUs, all that torch allocates, on all of them together; on a CPU the
+    ``weights``, in bytes, and by how much the process grows, so that Python, libraries and what else it keeps do not count."""
+    found, gpus = Watched(), range(torch.cuda.device_count()) if device.type == "cuda" else []
+    reset_peak(device)
+    for gpu in gpus:
+        torch.cuda.reset_peak_memory_stats(gpu)
+    before = peak(device)
+    yield found
+    found.bytes = sum(map(torch.cuda.max_memory_allocated, gpus)) if gpus else weights + max(0, peak(device) - before)
+
+
+def kind(device: torch.device) -> str:
+    """What ``watched`` counts on a device, as records say it."""
+    return "GPU memory" if device.type == "cuda" else "main memory"
 
 
 class Room(NamedTuple):
@@ -80,7 +105,7 @@ def _number(path: Path) -> int | None:
 
 
 def others(device: torch.device) -> int:
-    """Bytes of the device's memory that other processes hold now."""
+    """Bytes of the device's memory that other processes hold now; on a GPU with what CUDA itself takes for this one."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return max(0, total - free - torch.cuda.memory_reserved(device))

@@ -82,7 +82,7 @@ class Memory(BaseModel):
     """In bytes: the weights; the peaks during evaluation and, where anything was written, during generation; what other processes held
     on the device."""
 
-    kind: Literal["GPU memory", "resident memory"]
+    kind: Literal["GPU memory", "main memory", "resident memory"]  # the last in records of before 2026-11
     weights: int
     evaluation_peak: int
     generation_peak: int | None

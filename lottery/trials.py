@@ -63,8 +63,7 @@ class Trials:
         started, plan, study = datetime.now().astimezone(), self.study.plan, self.study
         study.say(f"{label}: {study.checkpoint.label} on {plan.device} as {plan.dtype}{', streamed' if plan.streamed else ''}")
         others, bandwidth = memory.others(plan.device), self._bandwidth  # the first time before anything is loaded
-        scored = self._score_dense(label) if self._dense_states is None else None
-        peak, _ = memory.peak(plan.device)
+        scored, peak = self._score_dense(label) if self._dense_states is None else (None, 0)
         judged_by = self._judged_by if request.prompts else None
         model, self._model = self._dense(), None  # from here on it is no longer dense
         began = time.monotonic()
@@ -76,19 +75,19 @@ class Trials:
             recovered = time.monotonic() - began
         sparsity = count_zeros(model)
         if request.method != "dense" or scored is None:
-            memory.reset_peak(plan.device)
-            scored, _ = self._evaluated(model, label, dense=self._dense_states)
-            peak, _ = memory.peak(plan.device)
+            with memory.watched(plan.device, self._weights) as held:
+                scored, _ = self._evaluated(model, label, dense=self._dense_states)
+            peak = held.bytes
         if request.method != "dense" and plan.dtype == torch.float16 and not torch.isfinite(scored.nll).all():
             scored, how = self._scored_wider(model, scored, label)
             plan = replace(plan, dtype_reason=f"{plan.dtype_reason}; {how}")
         with self._memory_to_speak:
             model = self._speaking(model)
-            memory.reset_peak(plan.speaker)
-            written = self._written(model, request) if request.prompts else []
-            speed = self._timed(model) if request.repeats else None
-            generation_peak = memory.peak(plan.speaker)[0] if written or speed else None
-        decode_bytes, weights = generation.decode_bytes(model), sum(p.numel() * p.element_size() for p in model.parameters())
+            with memory.watched(plan.speaker, self._weights) as held:
+                written = self._written(model, request) if request.prompts else []
+                speed = self._timed(model) if request.repeats else None
+            generation_peak = held.bytes if written or speed else None
+        decode_bytes = generation.decode_bytes(model)
         tasks = self._know(model, label) if request.tasks else {}
         self._model = model if request.method == "dense" else None
         del model
@@ -121,7 +120,11 @@ class Trials:
                 decode_bytes=decode_bytes,
                 speed=speed,
                 memory=Memory(
-                    kind=memory.peak(plan.device)[1], weights=weights, evaluation_peak=peak, generation_peak=generation_peak, others=others
+                    kind=memory.kind(plan.speaker),
+                    weights=self._weights,
+                    evaluation_peak=peak,
+                    generation_peak=generation_peak,
+                    others=others,
                 ),
                 tasks=tasks,
                 texts=judged_by and judged_by.model_copy(update={"samples": self._samples(written)}),
@@ -129,13 +132,19 @@ class Trials:
             provenance=provenance(plan, started),
         )
 
-    def _score_dense(self, label: str) -> Likelihoods:
-        """Scores the dense model, and keeps its hidden states for the comparison with the variants."""
-        memory.reset_peak(self.study.plan.device)
-        scored, states = self._evaluated(self._dense(), f"{label}: dense", keep=True)
+    def _score_dense(self, label: str) -> tuple[Likelihoods, int]:
+        """Scores the dense model, and keeps its hidden states for the comparison with the variants. **Returns** its likelihoods and the
+        peak of memory, without those states."""
+        model, device = self._dense(), self.study.plan.device
+        with memory.watched(device, self._weights) as held:
+            scored, self._dense_states = self._evaluated(model, f"{label}: dense", keep=True)
         self._check_finite(scored)
-        self._dense_states = states
-        return scored
+        return scored, held.bytes - (self._dense_states.nbytes if device.type == "cpu" else 0)
+
+    @property
+    def _weights(self) -> int:
+        """Bytes of the model's weights."""
+        return sum(p.numel() for p in self.study.skeleton.parameters()) * self.study.plan.dtype.itemsize
 
     def _scored_wider(self, model, scored: Likelihoods, label: str) -> tuple[Likelihoods, str]:
         """The likelihoods of a variant that is not finite in float16, from the same weights in float32: a loss that only the dtype made

@@ -38,7 +38,7 @@ def record_of(
                 new_tokens=4, tokens_per_second=[speed, speed * 1.01, speed * 0.99], prefill_tokens_per_second=[speed * 10] * 3,
                 decode_tokens_per_second=[speed] * 3, device=device,
             ),
-            memory=Memory(kind="resident memory", weights=4 * parameters, evaluation_peak=2**30, generation_peak=2**30, others=2**20),
+            memory=Memory(kind="main memory", weights=4 * parameters, evaluation_peak=2**30, generation_peak=2**30, others=2**20),
             tasks={},
             texts=Texts(samples=[sample(how, BITS[verdict]) for how in ("greedy", "sampled")], dense=[sample("sampled", 1.0)], real=1.0, shuffled=8.0),
         ),

@@ -270,7 +270,7 @@ def test_the_table_has_the_five_columns():
     ]  # fmt: skip
     assert "∞" in half
     assert caption == (
-        "Table: A model. Memory: peak resident memory during generation. Coherent: by the bits that the dense model needs for each new byte;"
+        "Table: A model. Memory: peak main memory during generation. Coherent: by the bits that the dense model needs for each new byte;"
         " 1.00 for its own texts, 8.00 for shuffled words."
     )
 

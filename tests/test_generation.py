@@ -86,11 +86,14 @@ def test_an_embedding_that_is_not_the_head_is_not_read_while_decoding():
 
 def test_memory_peaks_and_bandwidth_are_those_of_this_machine():
     device = torch.device("cpu")
-    memory.reset_peak(device)
-    before, kind = memory.peak(device)
-    torch.ones(32 << 20, dtype=torch.uint8)
-    assert kind == "resident memory"
-    assert memory.peak(device)[0] - before >= 30 << 20
+    torch.ones(64 << 20, dtype=torch.uint8)  # before: does not count
+    with memory.watched(device, 1000) as held:
+        kept = torch.ones(32 << 20, dtype=torch.uint8)
+        torch.ones(16 << 20, dtype=torch.uint8)
+    assert 46 << 20 <= held.bytes - 1000 < 60 << 20
+    with memory.watched(device, 1000) as held:
+        kept.add_(1)
+    assert held.bytes - 1000 < 2 << 20, "what was there already is told by its weights"
     assert 1e8 < memory.bandwidth(device) < 1e13
     assert 0 <= memory.others(device) < psutil.virtual_memory().total
 

@@ -74,6 +74,17 @@ def test_out_of_memory_while_pruning_is_answered_at_pruning(toy, monkeypatch, ca
         run(toy, profile="never", batch_size=4)
 
 
+def test_memory_is_that_of_the_model_and_its_work_dense_or_pruned(toy):
+    """Not that of Python, of loading, or of the states that are kept of the dense model."""
+    ballast = torch.ones(256 << 20, dtype=torch.uint8)
+    found = [record.result.memory for record in run(toy, profile="ballast").records]
+    del ballast
+    assert {memory.kind for memory in found} == {"main memory"}
+    assert all(memory.weights <= memory.evaluation_peak < memory.weights + (64 << 20) for memory in found)
+    assert all(memory.weights <= memory.generation_peak < memory.weights + (64 << 20) for memory in found)
+    assert max(m.evaluation_peak for m in found) - min(m.evaluation_peak for m in found) < 16 << 20
+
+
 def test_variants_share_the_dense_pass(toy, monkeypatch):
     passes, real = [], trials.evaluate
     monkeypatch.setattr(trials, "evaluate", lambda *a, **k: (passes.append(1), real(*a, **k))[1])
