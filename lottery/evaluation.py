@@ -23,7 +23,7 @@ def evaluate(
 
     **Arguments**: a causal language model; ``tokens``, int64 [windows, window]; ``batch_size`` windows at a time (speed and memory
     only, never the result: there is no padding); ``dense``, what this function kept of the dense model; without it the model is compared
-    with itself; ``device``, where to the blocks are streamed, one at a time (default: they stay where they are); ``progress``, called
+    with itself; ``device``, to which blocks are streamed, one at a time (default: they stay where they are); ``progress``, called
     with the numbers of windows done and of all, or of blocks if they are streamed.
 
     A block that is streamed is moved once and all windows pass it, so their hidden states wait in main memory, too. What is computed is

@@ -75,6 +75,7 @@ def check_stop(folder: Path, done: int, wanted: int) -> None:
 
 
 def stopped(done: int, wanted: int) -> StoppedError:
+    """What a run raises that was asked to stop, with what is recorded by then."""
     return StoppedError(f"stopped between trials, {done} of {wanted} are recorded; run again to go on")
 
 

@@ -37,14 +37,11 @@ def verify(profile: Profile, count: int, seed: int) -> int:
     for record in drawn:
         if isinstance(record, TicketRecord):
             label, (said, same) = named(record), _ticket(profile, record)
-            different += not same
-            print(f"{'same' if same else 'DIFFERENT'}: {label}: {said}", flush=True)
-            continue
-        if study is None or study.profile.model_name != record.model:
-            study = _study(profile, record.model)
-        label = f"{record.model}, {variant(record.request)}"
-        again = study.trials.run(record.request, f"again, {variant(record.request)}")
-        said, same = compared(record, again)
+        else:
+            if study is None or study.profile.model_name != record.model:
+                study = _study(profile, record.model)
+            label = f"{record.model}, {variant(record.request)}"
+            said, same = compared(record, study.trials.run(record.request, f"again, {variant(record.request)}"))
         different += not same
         print(f"{'same' if same else 'DIFFERENT'}: {label}: {said}", flush=True)
     print(f"{len(drawn) - different} of {len(drawn)} trials are the same" + (_why() if different else ""), flush=True)

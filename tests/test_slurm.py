@@ -71,6 +71,13 @@ def with_tickets(project) -> None:
     path.write_text(path.read_text() + yaml.safe_dump({"tickets": tickets}))
 
 
+def one_model(project, sparsities: list[float]) -> None:
+    """Leaves one model in the profile, with many trials."""
+    path = project / "params" / "toy.yaml"
+    values = yaml.safe_load(path.read_text()) | {"checkpoints": {"phi-2": "stand-in:phi-2"}, "sparsities": sparsities}
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+
+
 def make(project, target, environment, **variables) -> subprocess.CompletedProcess:
     """A target of the Makefile, as a user of a ready environment calls it."""
     given = {"BIN": Path(sys.executable).parent, "READY": "", "PROFILE": "toy", **variables}
@@ -182,10 +189,7 @@ def test_killed_out_of_memory_cancelled_and_a_node_down_then_only_the_rest_runs(
 
 @pytest.mark.xdist_group("slurm")
 def test_three_tasks_share_the_trials_of_one_model_and_outlive_a_fourth(toy_project, cluster):
-    profile = toy_project / "params" / "toy.yaml"
-    values = yaml.safe_load(profile.read_text()) | {"checkpoints": {"phi-2": "stand-in:phi-2"}}
-    values["sparsities"] = [round(0.04 * step, 2) for step in range(1, 21)]
-    profile.write_text(yaml.safe_dump(values, sort_keys=False))
+    one_model(toy_project, [round(0.04 * step, 2) for step in range(1, 21)])
     (folder := toy_project / "outputs" / "toy" / "phi-2").mkdir(parents=True)
     (folder / "stop").touch()  # of an earlier time
     said = submitted(toy_project, cluster, SPLIT=4, SET="memory=2G cpus=1 concurrency=8")
@@ -216,10 +220,7 @@ def test_three_tasks_share_the_trials_of_one_model_and_outlive_a_fourth(toy_proj
 
 @pytest.mark.xdist_group("slurm")
 def test_a_task_near_its_time_limit_or_preempted_stops_between_trials_and_goes_on_from_there(toy_project, cluster):
-    profile = toy_project / "params" / "toy.yaml"
-    values = yaml.safe_load(profile.read_text()) | {"checkpoints": {"phi-2": "stand-in:phi-2"}}
-    values["sparsities"] = [round(0.02 * step, 2) for step in range(1, 41)]
-    profile.write_text(yaml.safe_dump(values, sort_keys=False))
+    one_model(toy_project, [round(0.02 * step, 2) for step in range(1, 41)])
     job = re.search(r"job (\d+): phi-2", submitted(toy_project, cluster, SET="memory=4G cpus=2 warning=30"))[1]
     cluster.wait(lambda: len(records(toy_project)) >= 2, 120)
     cluster.run("scontrol", "update", f"JobId={job}_0", "EndTime=now+35")
