@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from lottery import perplexity
 from lottery.frame import lines
 from lottery.records import Record
 from lottery.tables import number, percent, span
@@ -216,24 +217,49 @@ def _width(five: Crossing, twice: Crossing) -> tuple[float, float]:
     return max(0.0, twice.after - five.before), twice.before - five.after
 
 
-def which_method_keeps_most(data: pd.DataFrame) -> str:
-    """Which way of pruning loses least at each sparsity, over the models for which all ways were measured."""
-    said = []
+def which_method_keeps_most(data: pd.DataFrame, records: list[Record]) -> str:
+    """Which way of pruning loses least at each sparsity, over the models for which all ways were measured, and from which ways it cannot
+    be told apart: differences are paired, window by window."""
+    said, fewest = [], math.inf
     for level in levels(data):
         grid = lost_by_method(data, level)
         if grid.empty or len(grid.columns) < 2:
             continue
-        means = grid.mean()
-        best, worst = means.idxmin(), means.idxmax()
-        wins, models = int((grid.idxmin(axis=1) == best).sum()), f"{len(grid)} model{'s' if len(grid) > 1 else ''}"
-        said.append(
-            f"at {percent(level)} {best} loses least, {number(means[best])} bits per byte in the mean of {models}"
-            f" (least of all in {wins}), {worst} most, {number(means[worst])}"
-        )
+        means = grid.mean().sort_values()
+        best, worst = means.index[0], means.index[-1]
+        wins = int((grid.idxmin(axis=1) == best).sum())
+        lost, windows = _resampled_losses(records, level, grid)
+        fewest = min(fewest, windows)
+        value, rivals = number(means[best]), []
+        if lost:
+            low, high = perplexity.interval(lost[best], windows)
+            value += f" ({number(low)} to {number(high)})"
+            with np.errstate(invalid="ignore"):  # infinity less infinity
+                rivals = [way for way in means.index[1:] if not perplexity.interval(lost[way] - lost[best], windows)[0] > 0]
+        where = f" in the mean of {len(grid)} models (least of all in {wins})" if len(grid) > 1 else ""
+        doubt = f"; {_listed(rivals, 'and')} cannot be told apart from it" if rivals else ""
+        said.append(f"At {percent(level)} {best} loses least, {value} bits per byte{where}, {worst} most, {number(means[worst])}{doubt}.")
     if not said:
         return "No sparsity has two ways of pruning measured on the same models, so they cannot be compared."
-    text = "; ".join(said)
-    return f"{text[0].upper()}{text[1:]}."
+    return " ".join(said + ["There are too few windows to tell ways of pruning apart."] * (fewest < perplexity.FEWEST))
+
+
+def _resampled_losses(records: list[Record], level: float, grid: pd.DataFrame) -> tuple[dict[str, np.ndarray], int]:
+    """Bits per byte lost by each way of pruning at a sparsity, in the mean of the models of ``grid``, for each resampled text [draws];
+    nothing where there are too few windows. **Returns** them and the number of windows, the smallest of the models."""
+    results = {(r.model, r.request.variant.label, r.request.sparsity): r.result for r in records}
+    dense = {model: results[model, "dense", 0.0] for model in grid.index}
+    windows = min(len(result.window_nll) for result in dense.values())
+    if windows < perplexity.FEWEST:
+        return {}, windows
+    lost = dict.fromkeys(grid.columns, 0.0)
+    for model, result in dense.items():
+        times = perplexity.draws(model, len(result.window_nll))
+        bits = math.log(2) * perplexity.resampled(result.window_bytes, times)
+        for way in lost:
+            more = perplexity.resampled(results[model, way, level].window_nll, times) - perplexity.resampled(result.window_nll, times)
+            lost[way] = lost[way] + more / bits / len(dense)
+    return lost, windows
 
 
 def lost_by_method(data: pd.DataFrame, level: float) -> pd.DataFrame:

@@ -5,6 +5,12 @@ from lottery.params import Profile
 from lottery.records import Record
 from lottery.tables import percent
 
+_MEMORY = {  # what a kind of memory figure counts
+    "GPU memory": "what is allocated on the GPU, or on all of them together",
+    "main memory": "the weights, and by how much the process grows with its work, without Python and libraries",
+    "resident memory": "all that the process holds of main memory, Python and libraries among it",
+}
+
 
 def paragraphs(profile: Profile, records: list[Record]) -> list[str]:
     """What was done, as Markdown: the ways of pruning, the text, and whatever else was asked for."""
@@ -27,11 +33,13 @@ def _ways(p: Profile) -> str:
 def _measurements(p: Profile, records: list[Record]) -> str:
     scored = {r.model: len(r.result.window_nll) for r in records}
     windows = ", ".join(f"{count:,} for {name}" for name, count in scored.items())
+    kinds = dict.fromkeys(r.result.memory.kind for r in records)
+    memory = f" Memory: the peak during generation; {'; '.join(f'{kind} is {_MEMORY[kind]}' for kind in kinds)}." if kinds else ""
     return (
         f"Text: {p.text}. Windows of {p.window:,} tokens{f' ({windows})' if windows else ''}. Sparsities:"
         f" {', '.join(percent(s) for s in p.sparsities)} of the linear layers inside the blocks. Speed: {p.new_tokens} new tokens,"
         f" batch 1, greedy, median of {p.repeats} repeats after a warm-up. Samples: {p.prompts} beginnings of {p.prompt_words} words,"
-        f" {p.new_tokens} tokens drawn at temperature {p.temperature:g}, seed {p.seed}."
+        f" {p.new_tokens} tokens drawn at temperature {p.temperature:g}, seed {p.seed}.{memory}"
     )
 
 

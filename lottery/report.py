@@ -98,7 +98,7 @@ class Report:
         """The ways of pruning beside each other, where there are several."""
         if not self._several:
             return None
-        said = f"{findings.which_method_keeps_most(self._named)} {findings.do_methods_agree(self._named, self.records)}"
+        said = f"{findings.which_method_keeps_most(self._named, self.records)} {findings.do_methods_agree(self._named, self.records)}"
         parts = [tables.by_method(self._named, level) for level in findings.levels(self._named)]
         return prose(
             said,

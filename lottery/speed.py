@@ -36,7 +36,7 @@ def was_it_steady(found: dict[str, Steadiness]) -> str:
         return ""
     unsteady = {model: statistics.median(s.last) / statistics.median(s.first) for model, s in found.items() if not s.steady}
     if not unsteady:
-        return "The dense model, timed again after all variants, was as fast as before: the machine was steady."
+        return "The dense model, timed again after all variants, was as fast as before; of the time between that says nothing."
     said = ", ".join(f"{model} {ratio:.2f} times as fast as before" for model, ratio in unsteady.items())
     return f"The machine was not steady. The dense model, timed again after all variants: {said}."
 

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 
 from lottery import findings, speed
@@ -169,7 +170,7 @@ def test_the_dense_model_timed_again_tells_whether_the_machine_was_steady():
     same = Steadiness(device="a", first=[100, 101, 99], last=[100, 100, 101], steady=True)
     slower = Steadiness(device="a", first=[100, 101, 99], last=[50, 51, 49], steady=False)
     assert speed.was_it_steady({}) == ""
-    assert speed.was_it_steady({"a": same}).endswith("the machine was steady.")
+    assert speed.was_it_steady({"a": same}).endswith("was as fast as before; of the time between that says nothing.")
     assert "b 0.50 times as fast as before." in speed.was_it_steady({"a": same, "b": slower})
 
 
@@ -292,25 +293,51 @@ def ways(model, **of_methods):
     return found
 
 
+def keeps_most(*sweeps) -> str:
+    return findings.which_method_keeps_most(data(*sweeps), [record for sweep in sweeps for record in sweep])
+
+
+FEW = " There are too few windows to tell ways of pruning apart."
+
+
 def test_which_method_keeps_most_is_said_for_each_sparsity_with_means_and_wins():
-    several = data(
+    several = (
         ways("a", magnitude=(1.5, 4.0), wanda=(1.4, 2.0), random=(9.0, 9.0)),
         ways("b", magnitude=(1.2, 3.0), wanda=(1.5, 2.5), random=(9.0, 9.0)),
     )
-    assert findings.which_method_keeps_most(several) == (
-        "At 50% magnitude loses least, 0.350 bits per byte in the mean of 2 models (least of all in 1), random most, 8.00;"
-        " at 70% wanda loses least, 1.25 bits per byte in the mean of 2 models (least of all in 2), random most, 8.00."
+    assert keeps_most(*several) == (
+        "At 50% magnitude loses least, 0.350 bits per byte in the mean of 2 models (least of all in 1), random most, 8.00."
+        " At 70% wanda loses least, 1.25 bits per byte in the mean of 2 models (least of all in 2), random most, 8.00." + FEW
     )
-    assert findings.methods(several) == ["magnitude", "wanda", "random"]
-    assert set(findings.judged_by(several)["method"]) == {"dense", "magnitude"}
+    assert findings.methods(data(*several)) == ["magnitude", "wanda", "random"]
+    assert set(findings.judged_by(data(*several))["method"]) == {"dense", "magnitude"}
 
 
 def test_models_that_were_not_pruned_in_every_way_do_not_count_in_the_comparison_of_methods():
-    partly = data(ways("a", magnitude=(1.5, 4.0), wanda=(1.4, 2.0)), ways("b", magnitude=(1.1, 1.1)))
-    assert "in the mean of 1 model (least of all in 1)" in findings.which_method_keeps_most(partly)
-    assert findings.which_method_keeps_most(data(ways("a", magnitude=(1.5, 4.0)))) == (
+    said = keeps_most(ways("a", magnitude=(1.5, 4.0), wanda=(1.4, 2.0)), ways("b", magnitude=(1.1, 1.1)))
+    assert said.startswith("At 50% wanda loses least, 0.400 bits per byte, magnitude most, 0.500. At 70%"), "one model has no mean"
+    assert keeps_most(ways("a", magnitude=(1.5, 4.0))) == (
         "No sparsity has two ways of pruning measured on the same models, so they cannot be compared."
     )
+
+
+def test_ways_of_pruning_are_told_apart_window_by_window():
+    """What all windows lose alike is told apart however much they differ; what one loses here and the other there is not."""
+    random = np.random.default_rng(0)
+    texts, sizes = random.normal(1, 0.2, 40), [20] * 40
+
+    def of(method, more):
+        nll = (20 * math.log(2) * (texts + more)).tolist()
+        return record_of(
+            "a", method, 0.5 if method != "dense" else 0, bits_per_byte=sum(nll) / sum(sizes) / math.log(2), window_nll=nll, windows=40
+        )
+
+    a_little_more, here_and_there = 0.31, 0.3 + random.normal(0, 0.2, 40)
+    dense, best = of("dense", 0), of("sparsegpt", 0.3)
+    said = keeps_most([dense, best, of("wanda", a_little_more), of("random", math.inf)])
+    assert said == "At 50% sparsegpt loses least, 0.300 (0.300 to 0.300) bits per byte, random most, ∞."
+    said = keeps_most([dense, best, of("ria", here_and_there - here_and_there.mean() + 0.301), of("wanda", a_little_more)])
+    assert said.endswith("bits per byte, wanda most, 0.310; ria cannot be told apart from it.")
 
 
 def test_whether_the_best_ticket_depends_on_the_way_of_looking():

@@ -58,6 +58,7 @@ def test_complete_records_make_a_report_without_gaps(profile):
     assert len(report.data) == 8
     assert report.figure().alt.startswith("Line chart of bits per byte, times dense, over sparsity. mistral-7b: dense 1.00, 50% 1.20")
     assert "git checkout " + "c" * 40 in said
+    assert "Memory: the peak during generation; main memory is the weights, and by how much the process grows" in said
     assert said.index("These are stand-ins") < said.index("**No model has clearly the best ticket**")
 
 
