@@ -139,6 +139,6 @@ def _apart(sparsities, least: float = 0.06) -> list[float]:
     """Sparsities that can be written beside each other, from the highest down: a bisection measures some that cannot."""
     found: list[float] = []
     for sparsity in sorted(sparsities, reverse=True):
-        if not found or found[-1] - sparsity >= least:
+        if not found or found[-1] - sparsity >= least - 1e-9:  # 0.7 less 0.6 is less than 0.1
             found.append(float(sparsity))
     return found[::-1]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lottery import findings, speed
+from lottery.figures import methods_compared
 from lottery.frame import frame, spread
 from lottery.records import Steadiness
 from lottery.render.pdf import legible
@@ -358,6 +359,14 @@ def test_whether_the_best_ticket_depends_on_the_way_of_looking():
         "Whether the best ticket depends on how it is looked for is not decided. By wanda the best two cannot be told apart."
     )
     assert said(GOOD, BAD) == ""
+
+
+def test_every_sparsity_that_there_is_room_for_is_written_at_the_axis():
+    steps = (("dense", 0.0), *((way, s) for way in ("magnitude", "wanda") for s in (0.5, 0.6, 0.7, 0.72)))
+    figure = methods_compared(frame([record_of("a", way, s, bits_per_byte=1 + s) for way, s in steps])).figure
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["50%", "60%", "72%"]
+    figure = methods_compared(frame([record_of("a", way, s, bits_per_byte=1 + s) for way, s in steps if s < 0.71])).figure
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["50%", "60%", "70%"]
 
 
 def test_the_table_of_methods_marks_the_lowest_of_each_model():
