@@ -70,7 +70,8 @@ class Checkpoint:
     def label(self) -> str:
         """What it is called in messages, short enough to be read."""
         if self.pin:
-            return f"{self.pin.file} of {', '.join(self.pin.wheels)}"
+            first, *others = self.pin.wheels
+            return f"{self.pin.file} of {first}" + (f" and {len(others)} more" if others else "")
         return self.source if self.kind in ("hub", "stand-in") else Path(self.source).name
 
     @cached_property

@@ -1,5 +1,6 @@
 """Numbers to sentences. Each takes the data frame of ``frame.frame`` and says what it carries, or that it carries nothing."""
 
+import itertools
 import math
 
 import numpy as np
@@ -124,9 +125,19 @@ def who_survives(data: pd.DataFrame) -> str:
         at = pruned[pruned["sparsity"] == level]
         alive = list(dict.fromkeys(at["model"][keeps_working(at)]))
         everyone = at["model"].nunique()
-        who = "none" if not alive else f"all {everyone}" if len(alive) == everyone > 1 else ", ".join(alive)
-        said.append(f"at {percent(level)} {who} of {everyone}" if not alive else f"at {percent(level)} {who}")
-    return f"Of the models measured, these keep working: {'; '.join(said)}." if said else ""
+        said.append(f"none of {everyone}" if not alive else f"all {everyone}" if len(alive) == everyone > 1 else ", ".join(alive))
+    runs = [
+        (who, [level for level, _ in run]) for who, run in itertools.groupby(zip(levels(data), said, strict=True), lambda pair: pair[1])
+    ]
+    together = "; ".join(f"{_from_to(run)} {who}" for who, run in runs)
+    return f"Of the models measured, these keep working: {together}." if said else ""
+
+
+def _from_to(run: list[float]) -> str:
+    """Neighbouring sparsities of which the same is said."""
+    if len(run) > 2:
+        return f"from {percent(run[0])} to {percent(run[-1])}"
+    return f"at {_listed([percent(level) for level in run], 'and')}"
 
 
 def _listed(names: list[str], last: str) -> str:
@@ -196,9 +207,9 @@ def _of(data: pd.DataFrame, scores: Scores) -> list[str]:
 
 def does_any_degrade_gracefully(data: pd.DataFrame, scores: Scores) -> str:
     """Whether any model never doubles its bits; else over how many points of sparsity the gentlest goes from 5% more to twice."""
-    models = _of(data, scores)
+    models = list(ranking(data, scores)["model"])
     if not models:
-        return "No model has a finite dense and a pruned measurement."
+        return "No model has been measured both dense and at every sparsity."
     if gentle := [model for model in models if math.isinf(scores[model]["twice"].before)]:
         where = ", ".join(f"{model} (up to {percent(scores[model]['twice'].after)})" for model in gentle)
         return f"Yes: {where}; bits per byte never double within what was measured."

@@ -122,6 +122,7 @@ def _extremes(lost: pd.DataFrame, column: str, called: str) -> str:
     return f"takes least from {called}{least} ({low}) and most from {called}{most} ({high})"
 
 
+_ZEROS = "Zeros at "
 _CAPTION = "How much of each model lies where, and how much of the whole is gone at each sparsity of the pruned layers."
 
 
@@ -143,10 +144,11 @@ def share_table(records: list[Record]) -> str:
                 "Weights": f"{result.parameters:,}",
                 **{f"In {part}": percent(weights / result.parameters) for part, weights in parts.items()},
                 "Never pruned": percent(1 - result.prunable_parameters / result.parameters),
-                **{f"Zeros at {percent(r.request.sparsity)}": percent(r.result.sparsity_model) for r in own if r.request.sparsity in shown},
+                **{f"{_ZEROS}{percent(r.request.sparsity)}": percent(r.result.sparsity_model) for r in own if r.request.sparsity in shown},
             }
         )
     columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns.sort(key=lambda name: float(name.removeprefix(_ZEROS).rstrip("%")) if name.startswith(_ZEROS) else -1)
     return table([{name: row.get(name, "") for name in columns} for row in rows], "|".join(columns[1:]), _CAPTION)
 
 

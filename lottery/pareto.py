@@ -78,8 +78,8 @@ def picture(data: pd.DataFrame) -> Picture | None:
 
 
 def who_is_best_at_a_size(data: pd.DataFrame) -> str:
-    """The Pareto front of the variants whose texts are coherent, and whether a pruned one betters another model that is dense: that is
-    what a ticket must beat."""
+    """The Pareto front of the variants whose texts are coherent, and whether a model that was pruned down to the size of a smaller dense
+    one is better than that: what a ticket must beat. A model that is smaller than it already while dense proves nothing by pruning."""
     found = sizes(data[(data["method"] == "dense") | data["coherent"].astype(bool)])
     dense = found[found["method"] == "dense"]
     if dense["model"].nunique() < 2:
@@ -89,14 +89,13 @@ def who_is_best_at_a_size(data: pd.DataFrame) -> str:
     text = f"Of those whose texts are coherent, from the fewest non-zero weights up, the best at its size is: {said}."
     beating = []
     for _, row in front[front["method"] != "dense"].iterrows():
-        beaten = dense[
-            (dense["nonzero"] >= row["nonzero"]) & (dense["model"] != row["model"]) & (dense["bits_per_byte"] > row["bits_per_byte"])
-        ]
-        if len(beaten):
-            beating.append(f"{_named(row)} has fewer weights left than the dense {_listed(beaten['model'])} and predicts the text better")
+        unpruned = dense.loc[dense["model"] == row["model"], "nonzero"].max()
+        between = (dense["nonzero"] >= row["nonzero"]) & (dense["nonzero"] < unpruned)
+        if len(beaten := dense[between & (dense["bits_per_byte"] > row["bits_per_byte"])]):
+            beating.append(f"{_named(row)} has no more weights left than the dense {_listed(beaten['model'])} and predicts the text better")
     if beating:
         return f"{text} So pruning can pay: {'; '.join(beating)}."
-    return f"{text} No pruned variant predicts the text better than the dense self of another model that has as many weights or more."
+    return f"{text} No model, pruned down to the size of a smaller dense one, predicts the text better than that."
 
 
 def _named(row: pd.Series) -> str:

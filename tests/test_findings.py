@@ -45,9 +45,21 @@ def test_the_best_ticket_loses_most_weights_before_text_costs_more():
     assert best(GOOD, BAD) == (
         "**good** has the best ticket: its text costs 5% more bits per byte at 51.3% (95%: 50% to 52%) sparsity, twice as many at 71% (95%:"
         " 70% to 72%). Next is bad: its text costs 5% more bits per byte at 30.7% (95%: 30% to 32%) sparsity, twice as many at 51% (95%: 50%"
-        " to 52%). Of the models measured, these keep working: at 30% all 2; at 32% all 2; at 50% good; at 52% good; at 70% none of 2;"
-        " at 72% none of 2."
+        " to 52%). Of the models measured, these keep working: at 30% and 32% all 2; at 50% and 52% good; at 70% and 72% none"
+        " of 2."
     )
+
+
+def test_what_is_said_of_many_sparsities_is_said_once():
+    steps = tuple(n / 10 for n in range(10))
+    sweeps = [curve(model, 1, *[1.5] * 9, sparsities=steps) for model in "ab"]
+    assert "keep working: from 10% to 90% none of 2." in best(*sweeps)
+
+
+def test_a_model_that_was_measured_at_few_sparsities_does_not_degrade_gracefully():
+    """A real one whose run had got as far as 5% was said to."""
+    sweeps = [*GOOD, *curve("begun", 1, 1.01, sparsities=GRID[:2])]
+    assert findings.does_any_degrade_gracefully(frame(sweeps), findings.scores(sweeps, "magnitude")).startswith("No: every model")
 
 
 def test_a_score_that_was_not_measured_closely_is_stated_as_what_it_lies_between():
