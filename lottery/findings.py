@@ -236,7 +236,7 @@ def which_method_keeps_most(data: pd.DataFrame, records: list[Record]) -> str:
         grid = lost_by_method(data, level)
         if grid.empty or len(grid.columns) < 2:
             continue
-        means = grid.mean().sort_values()
+        means = grid.mean().sort_values(kind="stable")  # of equal ones the first that was asked for
         best, worst = means.index[0], means.index[-1]
         wins = int((grid.idxmin(axis=1) == best).sum())
         lost, windows = _resampled_losses(records, level, grid)
@@ -266,10 +266,10 @@ def _resampled_losses(records: list[Record], level: float, grid: pd.DataFrame) -
     lost = dict.fromkeys(grid.columns, 0.0)
     for model, result in dense.items():
         times = perplexity.draws(model, len(result.window_nll))
-        bits = math.log(2) * perplexity.resampled(result.window_bytes, times)
+        size = perplexity.resampled(result.window_bytes, times)
         for way in lost:
             more = perplexity.resampled(results[model, way, level].window_nll, times) - perplexity.resampled(result.window_nll, times)
-            lost[way] = lost[way] + more / bits / len(dense)
+            lost[way] = lost[way] + perplexity.bits_per_byte(more, size) / len(dense)
     return lost, windows
 
 

@@ -96,7 +96,7 @@ def beside(record: Record, dense: Record | None) -> dict[str, float]:
             of_dense = perplexity.resampled(dense.result.window_nll, times)
             more, times_dense = own - of_dense, perplexity.interval(own / of_dense, windows)
             factor = tuple(map(perplexity.exp, perplexity.interval(more / tokens, windows)))
-            lost = perplexity.interval(more / (math.log(2) * size), windows)
+            lost = perplexity.interval(perplexity.bits_per_byte(more, size), windows)
     ranges = {"perplexity": absolute, "factor": factor, "bits_factor": times_dense, "lost_bits": lost}
     for name, (low, high) in ranges.items():
         found |= {f"{name}_low": low, f"{name}_high": high}

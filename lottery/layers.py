@@ -122,13 +122,12 @@ def _extremes(lost: pd.DataFrame, column: str, called: str) -> str:
     return f"takes least from {called}{least} ({low}) and most from {called}{most} ({high})"
 
 
-_ZEROS = "Zeros at "
 _CAPTION = "How much of each model lies where, and how much of the whole is gone at each sparsity of the pruned layers."
 
 
 def share_table(records: list[Record]) -> str:
     """For each model the parts that are pruned, the rest, and the share of zeros over the whole model at each sparsity."""
-    rows = []
+    rows, zeros = [], {}
     for model in dict.fromkeys(record.model for record in records):
         own = [record for record in records if record.model == model]
         result = own[0].result
@@ -138,17 +137,20 @@ def share_table(records: list[Record]) -> str:
         for name, weights in result.layer_weights.items():
             part = re.search(r"\.\d+\.([^.]+)", name)[1]
             parts[part] = parts.get(part, 0) + weights
+        zeros[model] = {r.request.sparsity: percent(r.result.sparsity_model) for r in own if r.request.sparsity in shown}
         rows.append(
             {
                 "Model": model,
                 "Weights": f"{result.parameters:,}",
                 **{f"In {part}": percent(weights / result.parameters) for part, weights in parts.items()},
                 "Never pruned": percent(1 - result.prunable_parameters / result.parameters),
-                **{f"{_ZEROS}{percent(r.request.sparsity)}": percent(r.result.sparsity_model) for r in own if r.request.sparsity in shown},
             }
         )
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    columns.sort(key=lambda name: float(name.removeprefix(_ZEROS).rstrip("%")) if name.startswith(_ZEROS) else -1)
+    for sparsity in sorted({sparsity for found in zeros.values() for sparsity in found}):
+        columns.append(f"Zeros at {percent(sparsity)}")
+        for row in rows:
+            row[columns[-1]] = zeros[row["Model"]].get(sparsity, "")
     return table([{name: row.get(name, "") for name in columns} for row in rows], "|".join(columns[1:]), _CAPTION)
 
 

@@ -46,10 +46,15 @@ def score(nll, kl, agreed, scored_bytes, scored_words, predicted: int) -> Score:
         perplexity=exp(total / tokens),
         first_window_perplexity=exp(float(nll[0]) / predicted),
         word_perplexity=exp(total / max(1, int(np.sum(scored_words)))),
-        bits_per_byte=total / (math.log(2) * int(np.sum(scored_bytes))),
+        bits_per_byte=bits_per_byte(total, int(np.sum(scored_bytes))),
         kl=float(kl.sum()) / tokens,
         agreement=float(np.asarray(agreed).sum()) / tokens,
     )
+
+
+def bits_per_byte(nats, scored_bytes):
+    """Nats as bits per byte of the text that they are of; numbers, or an array of each."""
+    return nats / (math.log(2) * scored_bytes)
 
 
 def finite(values) -> np.ndarray:
