@@ -35,7 +35,7 @@ def one(model: str, cap: float | None) -> list[dict]:
     profile = validated(
         {
             "profile": f"{model}-{cap or 'none'}", "checkpoints": {model: model}, "model": model, "text": "letters.txt",
-            "methods": ["magnitude"], "sparsities": SPARSITIES, "window": 2048, "max_windows": WINDOWS, "prompts": 1, "prompt_words": 30,
+            "methods": ["magnitude"], "sparsities": SPARSITIES, "seq_len": 2048, "max_windows": WINDOWS, "prompts": 1, "prompt_words": 30,
             "new_tokens": 50, "repeats": 5 if cuda else 3, "dtype": "float16" if cuda else "auto",
         }
     )  # fmt: skip

@@ -31,6 +31,6 @@ def calibration(tokenizer, text: Corpus, samples: int, length: int, seed: int) -
     if len(tokens) < length:
         raise LotteryError(
             f"calibration_text: {text.name} has {len(tokens)} tokens, fewer than one sample of {length};"
-            " give a longer text or fewer calibration_tokens"
+            " give a longer text or fewer calibration_seq_len"
         )
     return torch.tensor([crop(tokens) for _ in range(samples)])

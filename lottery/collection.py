@@ -76,7 +76,7 @@ def _requests(profile: Profile, folder: Path) -> list[Request]:
         identity, text_sha256 = recorded[-1].request.checkpoint, recorded[-1].request.text_sha256
         calibration = next((r.request.calibration for r in reversed(recorded) if r.request.calibration), None)
     named = requests(profile, identity, text_sha256, calibration)
-    return with_bisections(named, lambda request: read_record(folder, request)) if profile.cliff else named
+    return with_bisections(named, lambda request: read_record(folder, request)) if profile.bisect else named
 
 
 def _recorded(folder: Path) -> list[Record]:

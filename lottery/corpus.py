@@ -170,7 +170,7 @@ def windows(tokenizer, text: Corpus, window: int, max_windows: int | None = None
     count = len(tokens) // window
     if count == 0:
         raise LotteryError(
-            f"text: {text.name} has {len(tokens)} tokens, less than one window of {window}; give a longer text or a smaller window"
+            f"text: {text.name} has {len(tokens)} tokens, less than one window of {window}; give a longer text or a smaller seq_len"
         )
     count = min(count, max_windows or count)
     offsets = np.asarray(encoded["offset_mapping"], dtype=np.int64)[: count * window]

@@ -42,7 +42,7 @@ def downloads(profile: Profile) -> list[Download]:
         if wanted.kind == "hub":
             repository, revision = wanted.source.split("@")
             found.append(Download(repository, revision, "model", FILES, lambda wanted=wanted: wanted.check()))
-    texts = [profile.text] + [profile.calibration_text] * profile.calibrated + ([profile.tickets.text] if profile.tickets else [])
+    texts = [profile.text] + [profile.calibration_text] * profile.calibrated + ([profile.tickets.train_text] if profile.tickets else [])
     for text in dict.fromkeys(texts):
         if text in HUB_TEXTS and not local_file(text):
             repository, revision, pattern = HUB_TEXTS[text]

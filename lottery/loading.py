@@ -104,7 +104,7 @@ def _free(device: torch.device) -> int:
 def _work(config, profile: Profile, dtype: torch.dtype) -> int:
     """A rough bound on what an evaluation needs besides the weights: a batch's states in one block, and a slice of logits in fp32."""
     wide = 8 * config.hidden_size + 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
-    return profile.batch_size * profile.window * wide * dtype.itemsize + (1 << 29)
+    return profile.batch_size * profile.seq_len * wide * dtype.itemsize + (1 << 29)
 
 
 def _dtype(asked: str, device: torch.device, weights: int) -> tuple[torch.dtype, str]:

@@ -28,19 +28,19 @@ class Tickets(BaseModel):
     models: Annotated[list[str], One] = Field(
         description="a list of keys of 'checkpoints'; their architectures are trained from nothing, with their tokenizers", min_length=1
     )
-    text: str = Field(
+    train_text: str = Field(
         "training-stories", description="what is trained on: as 'text', but another text than the one that is scored", min_length=1
     )
     levels: int = Field(description="a whole number of rounds of pruning, 1 to 50", ge=1, le=50)
-    share: float = Field(
+    prune_fraction: float = Field(
         description="a number above 0 and below 1: what each round prunes of the weights that are left", gt=0, lt=1, allow_inf_nan=False
     )
     scope: Literal["layer", "global"] = Field("global", description="layer, or global: where the smallest weights are looked for")
     rewind: int = Field(description="a whole number of steps, at least 0 and below 'steps': where training goes on from", ge=0)
     steps: int = Field(description="a whole number of training steps, at least 2", ge=2)
-    batch: int = Field(description="a whole number of windows a step, at least 1", ge=1)
-    window: int = Field(description="a whole number of tokens, 2 to 131072", ge=2, le=131072)
-    rate: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Alone] = Field(
+    batch_size: int = Field(description="a whole number of windows a step, at least 1", ge=1)
+    seq_len: int = Field(description="a whole number of tokens, 2 to 131072", ge=2, le=131072)
+    learning_rate: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Alone] = Field(
         description="the peak learning rate, a number above 0 such as 0.003; or a list, of which each architecture takes the one with which"
         " its dense model does best on training text that was kept back",
         min_length=1,
@@ -51,7 +51,7 @@ class Tickets(BaseModel):
     def _makes_sense(self) -> "Tickets":
         if self.rewind >= self.steps:
             raise ValueError(f"tickets['rewind']: given {self.rewind}, with {self.steps} steps; allowed: {_allowed('tickets', 'rewind')}")
-        for key in ("models", "rate"):
+        for key in ("models", "learning_rate"):
             if len(set(values := getattr(self, key))) != len(values):
                 raise ValueError(f"tickets[{key!r}]: given {short(values)}, with repeats; allowed: each value once")
         return self
@@ -63,8 +63,8 @@ class Recovery(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     steps: int = Field(description="a whole number of steps, at least 1; a few hundred are usual", ge=1, le=1_000_000)
-    rate: float = Field(1e-4, description="the peak learning rate, a number above 0 such as 0.0001", gt=0, allow_inf_nan=False)
-    batch: int = Field(4, description="a whole number of windows of 'calibration_tokens' a step, at least 1", ge=1, le=4096)
+    learning_rate: float = Field(1e-4, description="the peak learning rate, a number above 0 such as 0.0001", gt=0, allow_inf_nan=False)
+    batch_size: int = Field(4, description="a whole number of windows of 'calibration_seq_len' a step, at least 1", ge=1, le=4096)
 
 
 class Profile(BaseModel):
@@ -90,7 +90,7 @@ class Profile(BaseModel):
         ["unstructured"], description="'unstructured', 'N:M' in quotes with N below M, such as '2:4', or a list of them", min_length=1
     )
     sparsities: list[Sparsity] = Field(description="a list of numbers, each at least 0 and below 1, such as [0.5, 0.7]", min_length=1)
-    cliff: bool = Field(
+    bisect: bool = Field(
         False,
         description="true or false: whether sparsities are added until it is known within 2.5 points where bits rise by 5% and double",
     )
@@ -101,8 +101,8 @@ class Profile(BaseModel):
         None, description="'training-stories', 'c4', or the path of a .txt, .raw or .jsonl file; not the text that is scored", min_length=1
     )
     calibration_samples: int = Field(128, description="a whole number of samples, 1 to 65536", ge=1, le=65536)
-    calibration_tokens: int = Field(2048, description="a whole number of tokens a sample, 2 to 131072", ge=2, le=131072)
-    window: int = Field(description="a whole number of tokens, 2 to 131072", ge=2, le=131072)
+    calibration_seq_len: int = Field(2048, description="a whole number of tokens a sample, 2 to 131072", ge=2, le=131072)
+    seq_len: int = Field(description="a whole number of tokens, 2 to 131072", ge=2, le=131072)
     max_windows: int | None = Field(None, description="a whole number of windows, at least 1, or null for the whole text", ge=1)
     batch_size: int = Field(1, description="a whole number of windows, at least 1", ge=1)
     prompts: int = Field(12, description="a whole number of sample texts, 1 to 100; a verdict on fewer than ten says little", ge=1, le=100)
@@ -155,8 +155,8 @@ class Profile(BaseModel):
             raise ValueError(f"calibration_text: given {short(self.text)}, the text that is scored; allowed: another one")
         if self.tickets and (unknown := [name for name in self.tickets.models if name not in self.checkpoints]):
             raise ValueError(f"tickets['models']: given {short(unknown[0])}; allowed: keys of 'checkpoints', {', '.join(self.checkpoints)}")
-        if self.tickets and self.tickets.text == self.text:
-            raise ValueError(f"tickets['text']: given {short(self.text)}, the text that is scored; allowed: another one")
+        if self.tickets and self.tickets.train_text == self.text:
+            raise ValueError(f"tickets['train_text']: given {short(self.text)}, the text that is scored; allowed: another one")
         return self
 
     @property
@@ -223,7 +223,7 @@ def validated(values: dict[str, Any]) -> Profile:
     try:
         return Profile(**values)
     except ValidationError as error:
-        faults = error.errors()
+        faults = sorted(error.errors(), key=lambda fault: RENAMED.get(fault["loc"]) is None)  # an old name explains what is missing
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise ParamsError(_sentence(faults[0]) + more) from None
 
@@ -235,6 +235,8 @@ def _sentence(fault: dict) -> str:
     where = key + "".join(f"[{short(part)}]" for part in inner if part != "[key]")
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _NESTED[key].model_fields if inner else Profile.model_fields
+        if new := RENAMED.get(fault["loc"]):
+            return f"{where}: is called {new!r} now; write that instead"
         close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
         hint = f", did you mean '{close[0]}'?" if close else ""
         name = short(".".join(map(str, fault["loc"])))
@@ -249,6 +251,19 @@ def _sentence(fault: dict) -> str:
 
 
 _NESTED = {"tickets": Tickets, "recover": Recovery}
+
+RENAMED = {  # keys of profiles written before 2026-11, and what they are called since
+    ("window",): "seq_len",
+    ("cliff",): "bisect",
+    ("calibration_tokens",): "calibration_seq_len",
+    ("recover", "rate"): "learning_rate",
+    ("recover", "batch"): "batch_size",
+    ("tickets", "text"): "train_text",
+    ("tickets", "share"): "prune_fraction",
+    ("tickets", "batch"): "batch_size",
+    ("tickets", "window"): "seq_len",
+    ("tickets", "rate"): "learning_rate",
+}
 
 
 def _allowed(key: str, *inner: str) -> str:

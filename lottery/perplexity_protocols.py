@@ -119,8 +119,8 @@ PARTS = {"the first window alone": 1, "the first 12 windows": 12, "the first 40 
 def wanted(profile: Profile, checkpoint: str, text_sha256: str) -> list[Request]:
     """All protocols of a profile as requests, in their order. **Arguments**: the identity of the checkpoint, and of the whole text."""
     shared = {"measurement": MEASUREMENT, "checkpoint": checkpoint, "text_sha256": text_sha256}
-    shared |= {"window": profile.window, "max_windows": profile.max_windows}
-    return [Request(protocol=protocol, **shared) for protocol in protocols(profile.window, profile.max_windows)]
+    shared |= {"window": profile.seq_len, "max_windows": profile.max_windows}
+    return [Request(protocol=protocol, **shared) for protocol in protocols(profile.seq_len, profile.max_windows)]
 
 
 def recorded(folder: Path, asked: list[Request]) -> list[ProtocolRecord]:

@@ -146,7 +146,7 @@ class _Runs:
     def __init__(self, profile: Profile, model_of: Checkpoint, whole: Corpus):
         self.profile, self.model_of, self.whole = profile, model_of, whole
         self.skeleton, self.tokenizer = loading.skeleton(model_of), loading.tokenizer(model_of)
-        self.part = stretch(self.tokenizer, whole, profile.window, profile.max_windows)
+        self.part = stretch(self.tokenizer, whole, profile.seq_len, profile.max_windows)
         self._loaded: tuple[str, loading.Plan, torch.nn.Module | None, str] | None = None
 
     def score(self, request: Request) -> ProtocolRecord:

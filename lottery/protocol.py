@@ -25,7 +25,8 @@ def _ways(p: Profile) -> str:
         said.append("N:M: of every M neighbouring inputs of a row, N stay")
     if any(variant.calibrated for variant in p.variants):
         said.append(
-            f"calibration data: {p.calibration_samples} samples of {p.calibration_tokens:,} tokens from {p.calibration_text}, seed {p.seed}"
+            f"calibration data: {p.calibration_samples} samples of {p.calibration_seq_len:,} tokens from {p.calibration_text},"
+            f" seed {p.seed}"
         )
     return "\n".join(f"- {line}" for line in said)
 
@@ -36,7 +37,7 @@ def _measurements(p: Profile, records: list[Record]) -> str:
     kinds = dict.fromkeys(r.result.memory.kind for r in records)
     memory = f" Memory: the peak during generation; {'; '.join(f'{kind} is {_MEMORY[kind]}' for kind in kinds)}." if kinds else ""
     return (
-        f"Text: {p.text}. Windows of {p.window:,} tokens{f' ({windows})' if windows else ''}. Sparsities:"
+        f"Text: {p.text}. Windows of {p.seq_len:,} tokens{f' ({windows})' if windows else ''}. Sparsities:"
         f" {', '.join(percent(s) for s in p.sparsities)} of the linear layers inside the blocks. Speed: {p.new_tokens} new tokens,"
         f" batch 1, greedy, median of {p.repeats} repeats after a warm-up. Samples: {p.prompts} beginnings of {p.prompt_words} words,"
         f" {p.new_tokens} tokens drawn at temperature {p.temperature:g}, seed {p.seed}.{memory}"
@@ -47,9 +48,9 @@ def _recovery(p: Profile) -> str:
     if p.recover is None:
         return ""
     return (
-        f"Recovery: every pruned model was retrained for {p.recover.steps:,} steps of {p.recover.batch} windows of"
-        f" {p.calibration_tokens:,} tokens of {p.calibration_text}, AdamW, peak rate {p.recover.rate:g}, its zeros kept. The dense models"
-        " were not."
+        f"Recovery: every pruned model was retrained for {p.recover.steps:,} steps of {p.recover.batch_size} windows of"
+        f" {p.calibration_seq_len:,} tokens of {p.calibration_text}, AdamW, peak learning rate {p.recover.learning_rate:g}, its zeros"
+        " kept. The dense models were not."
     )
 
 

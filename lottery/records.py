@@ -34,8 +34,8 @@ class Request(BaseModel):
     sparsity: float
     calibration: str | None  # identity of the calibration text; None where no calibration is needed
     calibration_samples: int | None
-    calibration_tokens: int | None
-    window: int
+    calibration_seq_len: int | None
+    seq_len: int
     max_windows: int | None
     batch_size: int
     prompts: int
@@ -48,13 +48,13 @@ class Request(BaseModel):
     dtype: str
     device: str
     recover_steps: int | None = None  # of retraining after pruning
-    recover_rate: float | None = None
-    recover_batch: int | None = None
+    recover_learning_rate: float | None = None
+    recover_batch_size: int | None = None
 
     @property
     def key(self) -> str:
         # Where nothing is retrained the key is that of the time before there was retraining, so that what was recorded is found.
-        values = self.model_dump(exclude=set() if self.recover_steps else {"recover_steps", "recover_rate", "recover_batch"})
+        values = self.model_dump(exclude=set() if self.recover_steps else {"recover_steps", "recover_learning_rate", "recover_batch_size"})
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -211,7 +211,7 @@ def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: s
 
     **Arguments**: the profile, the identity of the checkpoint, the SHA-256 of the text, the identity of the calibration text.
     """
-    own = {*Variant._fields, "calibration", "calibration_samples", "calibration_tokens", "tasks"}
+    own = {*Variant._fields, "calibration", "calibration_samples", "calibration_seq_len", "tasks"}
     recovery = {f"recover_{name}": value for name, value in profile.recover.model_dump().items()} if profile.recover else {}
     shared = {name: getattr(profile, name) for name in Request.model_fields if name in Profile.model_fields and name not in own}
     shared["tasks"] = knowledge.identities(profile.tasks)
@@ -220,7 +220,7 @@ def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: s
         calibrated = {
             "calibration": calibration,
             "calibration_samples": profile.calibration_samples,
-            "calibration_tokens": profile.calibration_tokens,
+            "calibration_seq_len": profile.calibration_seq_len,
         }
         retrained = recovery if variant.method != "dense" else {}
         if not variant.calibrated:  # so that other calibration data does not measure again what never saw any

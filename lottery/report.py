@@ -179,7 +179,7 @@ class Report:
         told = [perplexity_protocols.told(name, data) for name, data in self._protocols.items()]
         if not told:
             return None
-        usual = self.profile.text == published.WIKITEXT and self.profile.window == 2048  # else it says nothing of figures on those
+        usual = self.profile.text == published.WIKITEXT and self.profile.seq_len == 2048  # else it says nothing of figures on those
         sources = {model.name: published.name_of(model.records[0].source) for model in self.models if model.records}
         again = [published.reproduced(sources[name], data) for name, data in self._protocols.items() if name in sources]
         return prose(*told, *again, published.by_protocol(self._protocols)) if usual else prose(*told)

@@ -52,7 +52,7 @@ class Study:
             self.starts = prompts(self.text, profile.prompts, profile.prompt_words)
             self._check_context()
             self._check_vocabulary()
-            self.windows = windows(self.tokenizer, self.text, profile.window, profile.max_windows)
+            self.windows = windows(self.tokenizer, self.text, profile.seq_len, profile.max_windows)
             if any(request.calibration and read_record(self.folder, request) is None for request in self.requests):
                 self.calibration  # noqa: B018 - so that a text that does not do fails now and not after hours
                 self._check_recovery()
@@ -74,8 +74,8 @@ class Study:
 
     @property
     def requests(self) -> list[Request]:
-        """The trials in their order; with ``cliff`` they become more as they are measured."""
-        return with_bisections(self._named, lambda request: read_record(self.folder, request)) if self.profile.cliff else self._named
+        """The trials in their order; with ``bisect`` they become more as they are measured."""
+        return with_bisections(self._named, lambda request: read_record(self.folder, request)) if self.profile.bisect else self._named
 
     @cached_property
     def trials(self) -> Trials:
@@ -110,7 +110,7 @@ class Study:
             return perplexity_protocols.frame(perplexity_runs.measure(self.profile))
 
     def sweep(self) -> None:
-        """Measures every pruned variant whose record is not there; with ``cliff`` what those say is to be measured next, too."""
+        """Measures every pruned variant whose record is not there; with ``bisect`` what those say is to be measured next, too."""
         before = done = len(self.records)
         self._measure(self.requests)
         while len(self.records) < len(self.requests):
@@ -188,21 +188,21 @@ class Study:
         if not profile.calibrated:
             return None
         text = corpus(profile.calibration_text, "calibration_text")
-        return calibration(self.tokenizer, text, profile.calibration_samples, profile.calibration_tokens, profile.seed)
+        return calibration(self.tokenizer, text, profile.calibration_samples, profile.calibration_seq_len, profile.seed)
 
     @cached_property
     def recovery(self) -> torch.Tensor:
         """What pruned variants are retrained on: samples of the calibration text, drawn with another seed than those of calibration."""
         profile, text = self.profile, corpus(self.profile.calibration_text, "calibration_text")
         return calibration(
-            self.tokenizer, text, profile.recover.steps * profile.recover.batch, profile.calibration_tokens, profile.seed + 1
+            self.tokenizer, text, profile.recover.steps * profile.recover.batch_size, profile.calibration_seq_len, profile.seed + 1
         )
 
     def _check_context(self) -> None:
         """Beyond its context a model writes noise, and pruning would be blamed for it."""
         context = getattr(self.skeleton.config, "max_position_embeddings", None)
         longest = max(len(self.tokenizer(start).input_ids) for start in self.starts) + self.profile.new_tokens
-        wanted = [("window", self.profile.window), ("calibration_tokens", self.profile.calibration_tokens * self.profile.calibrated)]
+        wanted = [("seq_len", self.profile.seq_len), ("calibration_seq_len", self.profile.calibration_seq_len * self.profile.calibrated)]
         for key, tokens in [*wanted, ("new_tokens: with the longest prompt", longest)]:
             if context and tokens > context:
                 raise LotteryError(f"{key}: given {tokens} tokens; {self.profile.model_name} was made for at most {context}")

@@ -54,7 +54,7 @@ def description(study) -> Markdown:
     return prose(
         f"**{profile.model_name}**: {study.checkpoint.label} ({study.checkpoint.kind}), {type(study.skeleton).__name__},"
         f" {parameters:,} parameters.{stand_in}",
-        f"Text: {study.text.name}, {len(windows.tokens):,} windows of {profile.window:,} tokens,"
+        f"Text: {study.text.name}, {len(windows.tokens):,} windows of {profile.seq_len:,} tokens,"
         f" {int(windows.scored_bytes.sum()):,} scored bytes."
         f" Profile {profile.profile}: {', '.join(dict.fromkeys(v.label for v in profile.variants[1:]))} at"
         f" {', '.join(percent(s) for s in profile.sparsities)}."

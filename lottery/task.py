@@ -76,7 +76,9 @@ def model(profile: Profile, name: str, shared: bool = False) -> int:
     if state is None or state.state != "stopped":
         return 1
     if _recorded(profile, name) == before:
-        write_state(folder, "failed", "not one trial was finished within the time limit; give more time, or a smaller batch_size or window")
+        write_state(
+            folder, "failed", "not one trial was finished within the time limit; give more time, or a smaller batch_size or seq_len"
+        )
         return 1
     return STOPPED
 

@@ -25,8 +25,8 @@ class Outcome:
 
     def __init__(self, records: list[TicketRecord]):
         self.rates = {model: best_rate(tried) for model, tried in _tried(records).items()}
-        self.tried = sorted({record.request.rate for record in records})
-        self.records = [record for record in records if record.request.rate == self.rates[record.request.model]]
+        self.tried = sorted({record.request.learning_rate for record in records})
+        self.records = [record for record in records if record.request.learning_rate == self.rates[record.request.model]]
 
     @cached_property
     def data(self) -> pd.DataFrame:
@@ -206,8 +206,8 @@ def schedule(asked: TicketRequest | Tickets) -> str:
     where = "each layer's smallest" if asked.scope == "layer" else "the smallest of all layers together"
     back = f"step {asked.rewind}" if asked.rewind else "the initialisation"
     return (
-        f"Each run: {asked.steps:,} steps of {asked.batch} windows of {asked.window} tokens, AdamW, rewound to"
-        f" {back}. Each round prunes {percent(asked.share)} of what is left in the linear layers inside the blocks, {where}."
+        f"Each run: {asked.steps:,} steps of {asked.batch_size} windows of {asked.seq_len} tokens, AdamW, rewound to"
+        f" {back}. Each round prunes {percent(asked.prune_fraction)} of what is left in the linear layers inside the blocks, {where}."
     )
 
 

@@ -46,18 +46,18 @@ class TicketRequest(BaseModel):
     arm: str
     level: int
     seed: int
-    share: float
+    prune_fraction: float
     scope: str
     rewind: int
     steps: int
-    batch: int
-    window: int
-    rate: float
+    batch_size: int
+    seq_len: int
+    learning_rate: float
     device: str
 
     @property
     def sparsity(self) -> float:
-        return sparsity_of(self.level, self.share)
+        return sparsity_of(self.level, self.prune_fraction)
 
     @property
     def key(self) -> str:
@@ -127,23 +127,23 @@ def requests(profile: Profile) -> list[TicketRequest]:
     One shot to the first level is the first level of the iterative procedure, so that it is not asked for twice.
     """
     asked, found, folder = profile.tickets, [], folder_of(profile)
-    settings = asked.model_dump(exclude={"models", "text", "levels", "seeds", "rate"})
-    texts = {"text_sha256": corpus(asked.text, "tickets['text']").sha256, "held_out_sha256": corpus(profile.text).sha256}
+    settings = asked.model_dump(exclude={"models", "train_text", "levels", "seeds", "learning_rate"})
+    texts = {"text_sha256": corpus(asked.train_text, "tickets['train_text']").sha256, "held_out_sha256": corpus(profile.text).sha256}
     identities = {name: checkpoint(profile.model_copy(update={"model": name})).identity for name in asked.models}
     shared = {"measurement": MEASUREMENT, "device": profile.device, **texts, **settings}
     rates: dict[str, float] = {}
     for name in asked.models:
         this = {**shared, "model": name, "checkpoint": identities[name], "seed": profile.seed}
-        tried = [TicketRequest(arm="dense", level=0, rate=rate, **this) for rate in asked.rate]
+        tried = [TicketRequest(arm="dense", level=0, learning_rate=rate, **this) for rate in asked.learning_rate]
         records = [record for request in tried if (record := read_ticket(folder, request))] if len(tried) > 1 else []
         if len(tried) == 1:
-            rates[name] = asked.rate[0]
+            rates[name] = asked.learning_rate[0]
         elif len(records) == len(tried):
             rates[name] = best_rate(records)
-        found += [request for request in tried if request.rate != rates.get(name)]
+        found += [request for request in tried if request.learning_rate != rates.get(name)]
     for seed in range(profile.seed, profile.seed + asked.seeds):
         for name in rates:
-            this = {**shared, "model": name, "checkpoint": identities[name], "seed": seed, "rate": rates[name]}
+            this = {**shared, "model": name, "checkpoint": identities[name], "seed": seed, "learning_rate": rates[name]}
             found += [TicketRequest(arm=arm, level=0, **this) for arm in DENSE]
             for level in range(1, asked.levels + 1):
                 arms = [arm for arm in ARMS if arm not in DENSE and (arm != "one-shot" or level > 1)]
@@ -153,7 +153,7 @@ def requests(profile: Profile) -> list[TicketRequest]:
 
 def best_rate(tried: list[TicketRecord]) -> float:
     """The learning rate of the dense run that does best on training text that was kept back; of equal ones the lowest."""
-    return min((math.inf if r.result.validation_loss is None else r.result.validation_loss, r.request.rate) for r in tried)[1]
+    return min((math.inf if r.result.validation_loss is None else r.result.validation_loss, r.request.learning_rate) for r in tried)[1]
 
 
 def parent(request: TicketRequest) -> TicketRequest | None:
@@ -180,10 +180,10 @@ def recorded_requests(profile: Profile) -> list[TicketRequest]:
     try:
         return requests(profile)
     except LotteryError:
-        asked = profile.tickets.model_dump(exclude={"models", "text", "levels", "seeds", "rate"})
+        asked = profile.tickets.model_dump(exclude={"models", "train_text", "levels", "seeds", "learning_rate"})
         paths = sorted((folder_of(profile) / "records").glob("*.json"), key=lambda path: path.stat().st_mtime)
         found = [record.request for path in paths if (record := read_json(TicketRecord, path))]
-        found = [r for r in found if r.measurement == MEASUREMENT and r.rate in profile.tickets.rate]
+        found = [r for r in found if r.measurement == MEASUREMENT and r.learning_rate in profile.tickets.learning_rate]
         found = [r for r in found if r.model_dump(include=set(asked)) == asked]
         if not found:
             raise

@@ -42,14 +42,14 @@ class Bench:
         self.plan = loading.plan(named, skeleton)
         self.parameters = sum(parameter.numel() for parameter in skeleton.parameters())
         context = getattr(self.config, "max_position_embeddings", None)
-        if context and asked.window > context:
-            raise LotteryError(f"tickets['window']: given {asked.window} tokens; {name} was made for at most {context}")
+        if context and asked.seq_len > context:
+            raise LotteryError(f"tickets['seq_len']: given {asked.seq_len} tokens; {name} was made for at most {context}")
         self._source, self._tokenizer, self._profile = source, loading.tokenizer(source), profile
 
     @cached_property
     def _training_windows(self) -> torch.Tensor:
         asked = self._profile.tickets
-        return torch.from_numpy(windows(self._tokenizer, corpus(asked.text, "tickets['text']"), asked.window).tokens)
+        return torch.from_numpy(windows(self._tokenizer, corpus(asked.train_text, "tickets['train_text']"), asked.seq_len).tokens)
 
     @property
     def _kept_back(self) -> int:
@@ -76,7 +76,7 @@ class Bench:
     @cached_property
     def held_out(self) -> torch.Tensor:
         """The windows that losses are measured on, int64 [windows, window], on the device."""
-        found = windows(self._tokenizer, corpus(self._profile.text), self._profile.tickets.window, HELD_OUT)
+        found = windows(self._tokenizer, corpus(self._profile.text), self._profile.tickets.seq_len, HELD_OUT)
         return torch.from_numpy(found.tokens).to(self.plan.device)
 
     def new_model(self, seed: int) -> nn.Module:
@@ -88,9 +88,9 @@ class Bench:
     def batches(self, request: TicketRequest, first: int):
         """The windows of each step from ``first`` on: drawn at random from the text, the same ones for all arms of a seed."""
         draw = np.random.default_rng(request.seed)
-        starts = draw.integers(0, len(self.tokens) - request.window + 1, (request.steps, request.batch))[first:]
+        starts = draw.integers(0, len(self.tokens) - request.seq_len + 1, (request.steps, request.batch_size))[first:]
         for row in starts:
-            yield torch.stack([self.tokens[start : start + request.window] for start in row]).to(self.plan.device)
+            yield torch.stack([self.tokens[start : start + request.seq_len] for start in row]).to(self.plan.device)
 
 
 @lru_cache(maxsize=8)
@@ -111,10 +111,10 @@ def check(profile: Profile) -> dict[str, int]:
         found[name] = made.parameters
         smallest, weights = min(made.layers.items(), key=lambda item: item[1])
         for level in range(1, asked.levels + 1):
-            if asked.scope == "layer" and weights - round(weights * (1 - (1 - asked.share) ** level)) < 1:
+            if asked.scope == "layer" and weights - round(weights * (1 - (1 - asked.prune_fraction) ** level)) < 1:
                 raise LotteryError(
-                    f"tickets['levels']: given {asked.levels} with a share of {asked.share:g}; level {level} leaves nothing of {smallest}"
-                    f" of {name}, which has {weights:,} weights; take fewer levels or a smaller share"
+                    f"tickets['levels']: given {asked.levels} with a prune_fraction of {asked.prune_fraction:g}; level {level} leaves"
+                    f" nothing of {smallest} of {name}, which has {weights:,} weights; take fewer levels or a smaller prune_fraction"
                 )
     return found
 
@@ -170,7 +170,7 @@ def needs(folder: Path, request: TicketRequest) -> list[Path]:
 
 
 def _train(made: Bench, request: TicketRequest, folder: Path) -> TicketResult:
-    schedule = Schedule(request.steps, request.batch, request.rate)
+    schedule = Schedule(request.steps, request.batch_size, request.learning_rate)
     model = made.new_model(request.seed + (OTHER_WEIGHTS if request.arm == "new weights" else 0))
     try:
         masks = {} if request.arm in DENSE else _masks(model, request, folder)

@@ -56,10 +56,11 @@ class TicketStudy:
     def describe(self):
         """What is trained, how often, and how much of it is done."""
         asked = self.profile.tickets
-        left = ", ".join(percent(1 - sparsity_of(level, asked.share)) for level in range(1, asked.levels + 1))
+        left = ", ".join(percent(1 - sparsity_of(level, asked.prune_fraction)) for level in range(1, asked.levels + 1))
         return prose(
-            f"{', '.join(f'{name} ({count:,} parameters)' for name, count in self.parameters.items())}, each from nothing, on {asked.text},"
-            f" with {asked.seeds} seed{'s' if asked.seeds > 1 else ''}. {schedule(asked)} After the rounds {left} are left."
+            f"{', '.join(f'{name} ({count:,} parameters)' for name, count in self.parameters.items())}, each from nothing, on"
+            f" {asked.train_text}, with {asked.seeds} seed{'s' if asked.seeds > 1 else ''}. {schedule(asked)}"
+            f" After the rounds {left} are left."
             f" {len(self.records)} of {len(self.requests)} trials are recorded."
         )
 

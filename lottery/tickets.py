@@ -37,7 +37,8 @@ def mask_of(model: nn.Module, sparsity: float, scope: str) -> Masks:
     empty = [name for name, mask in masks.items() if not mask.any()]
     if empty:
         raise LotteryError(
-            f"a sparsity of {sparsity:.3g} leaves nothing of {', '.join(empty)}; take fewer levels, a smaller share, or scope: layer"
+            f"a sparsity of {sparsity:.3g} leaves nothing of {', '.join(empty)}; take fewer levels, a smaller prune_fraction, or scope:"
+            " layer"
         )
     return masks
 

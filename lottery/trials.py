@@ -71,7 +71,13 @@ class Trials:
         seconds, recovered, began = time.monotonic() - began, 0.0, time.monotonic()
         if request.recover_steps and request.method != "dense":
             with memory_for("while retraining", "a smaller batch in recover or a device with more memory"):
-                recover(model, study.recovery, request.recover_batch, request.recover_rate, self._progress(f"{label}: recovery, step"))
+                recover(
+                    model,
+                    study.recovery,
+                    request.recover_batch_size,
+                    request.recover_learning_rate,
+                    self._progress(f"{label}: recovery, step"),
+                )
             recovered = time.monotonic() - began
         sparsity = count_zeros(model)
         if request.method != "dense" or scored is None:
@@ -165,8 +171,8 @@ class Trials:
         """A model at home, scored on the text."""
         plan, tokens = self.study.plan, self.study.windows.tokens
         progress = self._progress(f"{label}: {'block' if plan.streamed else 'window'}")
-        step = f"with one window of {self.profile.window} tokens at a time"
-        with memory_for(step, "a smaller window or another device", in_batches=True):
+        step = f"with one window of {self.profile.seq_len} tokens at a time"
+        with memory_for(step, "a smaller seq_len or another device", in_batches=True):
             return evaluate(model, tokens, batch_size or self.batch_size, **how, device=plan.streams_to, progress=progress)
 
     def _prune(self, model, request: Request, label: str) -> None:

@@ -17,7 +17,7 @@ TOY = {
     "text": "stories",
     "methods": ["magnitude"],
     "sparsities": [0.5, 0.9],
-    "window": 64,
+    "seq_len": 64,
     "max_windows": 4,
     "prompts": 2,
     "new_tokens": 8,

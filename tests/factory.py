@@ -25,7 +25,7 @@ def record_of(
         architecture="LlamaForCausalLM",
         request=Request(
             measurement=1, checkpoint=model, text_sha256="0" * 64, method=method, sparsity=sparsity,
-            allocation=allocation, pattern=pattern, calibration=None, calibration_samples=None, calibration_tokens=None, window=8, max_windows=None, batch_size=1,
+            allocation=allocation, pattern=pattern, calibration=None, calibration_samples=None, calibration_seq_len=None, seq_len=8, max_windows=None, batch_size=1,
             prompts=1, prompt_words=3, new_tokens=4, temperature=0.7, repeats=3, tasks=[], seed=0, dtype="auto", device="auto",
         ),
         result=Result(
@@ -62,7 +62,7 @@ def ticket_of(model, arm, level, seed, loss, *, share=0.6, steps=100, curve=None
     """A run of the ticket procedure; its curve falls in a straight line from twice its loss, unless given."""
     request = TicketRequest(
         measurement=1, model=model, checkpoint=model, text_sha256="0" * 64, held_out_sha256="1" * 64, arm=arm, level=level, seed=seed,
-        share=share, scope="global", rewind=rewind, steps=steps, batch=2, window=16, rate=0.01, device="auto",
+        prune_fraction=share, scope="global", rewind=rewind, steps=steps, batch_size=2, seq_len=16, learning_rate=0.01, device="auto",
     )  # fmt: skip
     result = TicketResult(
         loss=loss, curve=curve or [(steps // 2, 1.5 * loss), (steps, loss)], parameters=1000, prunable_parameters=500,

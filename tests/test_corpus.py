@@ -45,7 +45,7 @@ def test_scored_bytes_are_exact_on_plain_text(tokens):
 
 
 def test_a_text_shorter_than_a_window_is_refused(tokens):
-    with pytest.raises(LotteryError, match=r"^text: t has \d tokens, less than one window of 512; give a longer text or a smaller window"):
+    with pytest.raises(LotteryError, match=r"^text: t has \d tokens, less than one window of 512; give a longer text or a smaller seq_len"):
         windows(tokens, Corpus("t", ("Too short.",)), 512)
 
 

@@ -68,12 +68,12 @@ def test_the_notebook_of_the_winning_ticket_runs(project, tmp_path):
     tickets = {
         "models": ["qwen2.5-0.5b"],
         "levels": 1,
-        "share": 0.6,
+        "prune_fraction": 0.6,
         "rewind": 0,
         "steps": 4,
-        "batch": 2,
-        "window": 16,
-        "rate": 0.01,
+        "batch_size": 2,
+        "seq_len": 16,
+        "learning_rate": 0.01,
         "seeds": 1,
     }
     out = tmp_path / "executed.ipynb"
@@ -141,7 +141,7 @@ def test_a_misspelt_key_in_the_cell_itself_stops_the_run(project):
 
 
 def test_an_error_for_the_reader_is_one_line_in_the_notebook(project):
-    papermill_command(project, "-p", "window", "1")
+    papermill_command(project, "-p", "seq_len", "1")
     cells = json.loads((project / "out.ipynb").read_text())["cells"]
     tracebacks = [output["traceback"] for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
-    assert tracebacks == [["ParamsError: window: given 1; allowed: a whole number of tokens, 2 to 131072"]]
+    assert tracebacks == [["ParamsError: seq_len: given 1; allowed: a whole number of tokens, 2 to 131072"]]

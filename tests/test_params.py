@@ -17,7 +17,7 @@ def test_the_profiles_that_ship_are_valid(name):
 
 def test_the_full_profile_is_the_standard_protocol_at_pinned_revisions():
     profile = load_profile("full")
-    assert (profile.text, profile.window, profile.max_windows) == ("wikitext-2-raw", 2048, None)
+    assert (profile.text, profile.seq_len, profile.max_windows) == ("wikitext-2-raw", 2048, None)
     assert all(len(value.split("@")[1]) == 40 for value in profile.checkpoints.values())
 
 
@@ -35,15 +35,15 @@ def test_the_full_profile_is_the_standard_protocol_at_pinned_revisions():
         ({"sparsities": []}, "sparsities: given []; allowed: a list of numbers"),
         ({"sparsities": [0.5, 0.5]}, "sparsities: given [0.5, 0.5], with repeats; allowed: each value once"),
         ({"methods": ["wand"]}, "methods[0]: given 'wand'; allowed: a list of magnitude"),
-        ({"window": "2048"}, "window: given '2048' (text: write numbers in YAML without quotes"),
-        ({"window": 2048.0}, "window: given 2048.0; allowed: a whole number of tokens, 2 to 131072"),
+        ({"seq_len": "2048"}, "seq_len: given '2048' (text: write numbers in YAML without quotes"),
+        ({"seq_len": 2048.0}, "seq_len: given 2048.0; allowed: a whole number of tokens, 2 to 131072"),
         ({"repeats": True}, "repeats: given True; allowed: a whole number of timed repeats, 1 to 100"),
         ({"dtype": "fp16"}, "dtype: given 'fp16'; allowed: auto, float32, float16 or bfloat16"),
         ({"checkpoints": {}}, "checkpoints: given {}; allowed: a mapping from the name of a model to its checkpoint"),
         ({"methods": ["w" * 100_000]}, "methods[0]: given 'wwwwww…"),
         ({"x" * 100_000: 1}, "unknown key 'xxxxxx…"),
         ({"text": {"a": ["b" * 100_000]}}, "text: given {'a': ['bbbbbb…"),
-        ({"window": 1, "repeats": 0}, "window: given 1; allowed: a whole number of tokens, 2 to 131072 (and 1 more)"),
+        ({"seq_len": 1, "repeats": 0}, "seq_len: given 1; allowed: a whole number of tokens, 2 to 131072 (and 1 more)"),
     ],
 )  # fmt: skip
 def test_a_fault_is_one_line_that_names_key_given_and_allowed(change, message):
@@ -79,6 +79,21 @@ def test_a_profile_name_cannot_leave_its_folder(project, name):
 def test_a_whole_profile_may_come_as_parameters(project):
     given = {key: value for key, value in TOY.items() if key != "profile"}
     assert load_profile("mine", **given).profile == "mine"
+
+
+@pytest.mark.parametrize(
+    ("old", "gone", "message"),
+    [
+        ({"cliff": True}, [], "cliff: is called 'bisect' now; write that instead"),
+        ({"window": 64}, ["seq_len"], "window: is called 'seq_len' now; write that instead (and 1 more)"),
+        ({"recover": {"steps": 3, "rate": 0.1}}, [], "recover['rate']: is called 'learning_rate' now; write that instead"),
+        ({"tickets": {"share": 0.5}}, [], "tickets['share']: is called 'prune_fraction' now; write that instead (and 9 more)"),
+    ],
+)
+def test_a_key_of_an_older_profile_is_told_its_new_name(old, gone, message):
+    with pytest.raises(ParamsError) as caught:
+        validated({key: value for key, value in {**TOY, **old}.items() if key not in gone})
+    assert str(caught.value) == message
 
 
 def test_yaml_that_is_none_is_named(project):

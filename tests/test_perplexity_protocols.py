@@ -28,7 +28,7 @@ from tests.conftest import TOY, need_data
 from tests.test_likelihood import loaded
 
 NAME = "phi-2"
-GIVEN = {**TOY, "model": NAME, "checkpoints": {NAME: f"stand-in:{NAME}"}, "window": 64, "max_windows": 6, "repeats": 1, "prompts": 1}
+GIVEN = {**TOY, "model": NAME, "checkpoints": {NAME: f"stand-in:{NAME}"}, "seq_len": 64, "max_windows": 6, "repeats": 1, "prompts": 1}
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_the_stretch_ends_where_the_last_window_of_the_standard_protocol_ends():
 def test_what_a_model_cannot_do_is_skipped_with_its_reason(profile):
     context = checkpoint(profile).folder / "config.json"
     longest = json.loads(context.read_text())["max_position_embeddings"]
-    wide = profile.model_copy(update={"window": longest, "max_windows": 1})
+    wide = profile.model_copy(update={"seq_len": longest, "max_windows": 1})
     skipped = {r.request.protocol.name: r.result.skipped for r in measure(wide) if r.result.skipped}
     assert skipped[f"windows of {2 * longest:,}"] == f"the model was made for at most {longest:,} tokens"
 
@@ -285,7 +285,7 @@ def test_no_model_reads_more_tokens_than_it_was_made_for(project, tmp_path, monk
     model = OPTForCausalLM(OPTConfig(vocab_size=len(tokens), max_position_embeddings=32, **small))
     model.save_pretrained(tmp_path / "opt")
     tokens.save_pretrained(tmp_path / "opt")
-    given = {**GIVEN, "model": "opt", "checkpoints": {"opt": str(tmp_path / "opt")}, "window": 32, "max_windows": 3}
+    given = {**GIVEN, "model": "opt", "checkpoints": {"opt": str(tmp_path / "opt")}, "seq_len": 32, "max_windows": 3}
     found = {r.request.protocol.name: r.result for r in measure(validated(given))}
     assert found["windows of 64"].skipped == "the model was made for at most 32 tokens"
     assert [name for name, result in found.items() if result.skipped] == ["windows of 64"]
@@ -296,7 +296,7 @@ def test_figures_of_another_stretch_or_text_are_not_those_of_a_profile(profile):
     first = measure(profile)
     bare = profile.model_copy(update={"model": None})
     assert len(collect(bare, NAME).protocols) == 14
-    for change_ in ({"max_windows": 4}, {"window": 32}, {"text": "training-stories"}):
+    for change_ in ({"max_windows": 4}, {"seq_len": 32}, {"text": "training-stories"}):
         assert collect(bare.model_copy(update=change_), NAME).protocols == [], change_
     shorter = measure(profile.model_copy(update={"max_windows": 4}))
     assert len(shorter[0].result.windows) == 4
@@ -380,5 +380,5 @@ def test_the_command_measures_one_model_or_all(profile, project):
 
 
 def test_the_real_profile_has_the_lengths_that_people_use():
-    windows = {protocol.window for protocol in protocols(load_profile("real").window, None)}
+    windows = {protocol.window for protocol in protocols(load_profile("real").seq_len, None)}
     assert windows == {512, 1024, 2048, 4096}

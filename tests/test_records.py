@@ -31,7 +31,7 @@ def test_the_same_request_has_the_same_key_whatever_the_order_of_sparsities():
 @pytest.mark.parametrize(
     "change",
     [
-        {"window": 65},
+        {"seq_len": 65},
         {"seed": 1},
         {"dtype": "float32"},
         {"new_tokens": 9},
@@ -51,7 +51,7 @@ def test_other_calibration_data_measures_again_only_what_saw_any():
         return [r.key for r in requests(wanted, "c", "t", changes.get("calibration_text", "sha"))]
 
     before = keys()
-    for change in ({"calibration_samples": 7}, {"calibration_tokens": 9}, {"calibration_text": "c4"}):
+    for change in ({"calibration_samples": 7}, {"calibration_seq_len": 9}, {"calibration_text": "c4"}):
         assert [a == b for a, b in zip(before, keys(**change), strict=True)] == [True, True, True, False, False], change
 
 
@@ -59,7 +59,7 @@ def test_every_parameter_that_changes_a_result_is_in_the_request():
     # What is not in it only says where results go, what is studied (its identity is), which trials there are, or changes no number.
     missing = set(type(validated(TOY)).model_fields) - set(records.Request.model_fields)
     named_otherwise = {"profile", "checkpoints", "model", "text", "methods", "sparsities", "calibration_text"}
-    assert missing == {*named_otherwise, "cliff", "protocols", "memory", "recover", "tickets"}
+    assert missing == {*named_otherwise, "bisect", "protocols", "memory", "recover", "tickets"}
     assert {f"recover_{name}" for name in Recovery.model_fields} <= set(records.Request.model_fields)
 
 

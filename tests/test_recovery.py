@@ -18,7 +18,7 @@ from lottery.standins.architectures import ARCHITECTURES
 from lottery.study import Study
 from tests.conftest import TOY, need_data
 
-RECOVER = {"recover": {"steps": 3}, "calibration_text": "training-stories", "calibration_tokens": 64}
+RECOVER = {"recover": {"steps": 3}, "calibration_text": "training-stories", "calibration_seq_len": 64}
 
 
 def pruned(dtype=torch.float32):
@@ -59,7 +59,11 @@ def test_a_real_model_at_70_per_cent_gets_better_and_keeps_its_zeros(project, tm
     for name, some in (("train", lines[::2]), ("test", lines[1::2])):
         (tmp_path / f"{name}.jsonl").write_text("".join(some), encoding="utf-8")
     shared = {**TOY, "model": str(data / "stories260K"), "text": str(tmp_path / "test.jsonl"), "sparsities": [0.7], "max_windows": 60}
-    recovery = {"recover": {"steps": 60, "rate": 0.001}, "calibration_text": str(tmp_path / "train.jsonl"), "calibration_tokens": 128}
+    recovery = {
+        "recover": {"steps": 60, "learning_rate": 0.001},
+        "calibration_text": str(tmp_path / "train.jsonl"),
+        "calibration_seq_len": 128,
+    }
     before, after = Study(validated(shared)), Study(validated({**shared, **recovery}))
     for study in (before, after):
         study.sweep()
@@ -75,15 +79,15 @@ def test_records_without_it_are_found_as_before_and_with_it_are_others(project):
     plain = requests(validated(TOY), "c", "t")
     keyed = json.loads(plain[1].model_dump_json())
     keyed.pop("recover_steps")
-    keyed.pop("recover_rate")
-    keyed.pop("recover_batch")
+    keyed.pop("recover_learning_rate")
+    keyed.pop("recover_batch_size")
     assert type(plain[1]).model_validate(keyed).key == plain[1].key
     with_it = requests(validated({**TOY, **RECOVER}), "c", "t", "calibration")
     assert with_it[0] == plain[0], "the dense model is not retrained"
     assert with_it[1].key != plain[1].key
     assert with_it[1].calibration == "calibration"
     assert with_it[1].calibration_samples is None
-    other = requests(validated({**TOY, **RECOVER, "recover": {"steps": 3, "rate": 0.01}}), "c", "t", "calibration")
+    other = requests(validated({**TOY, **RECOVER, "recover": {"steps": 3, "learning_rate": 0.01}}), "c", "t", "calibration")
     assert other[1].key != with_it[1].key
 
 
@@ -91,10 +95,10 @@ def test_records_without_it_are_found_as_before_and_with_it_are_others(project):
     ("changes", "message"),
     [
         ({"recover": {"steps": 0}}, r"^recover\['steps'\]: given 0; allowed: a whole number of steps, at least 1"),
-        ({"recover": {"rate": 0.1}}, r"^recover\['steps'\]: not given; allowed: a whole number of steps"),
+        ({"recover": {"learning_rate": 0.1}}, r"^recover\['steps'\]: not given; allowed: a whole number of steps"),
         (
-            {"recover": {"steps": 1, "rote": 1}},
-            r"^unknown key 'recover.rote' \(given 1\), did you mean 'rate'\?; allowed: steps, rate, batch$",
+            {"recover": {"steps": 1, "learning_rote": 1}},
+            r"^unknown key 'recover.learning_rote' \(given 1\), did you mean 'learning_rate'\?; allowed: steps, learning_rate, batch_size$",
         ),
         ({"calibration_text": None}, r"^calibration_text: not given, but recover needs it; allowed: "),
         ({"calibration_text": "stories"}, r"^calibration_text: given 'stories', the text that is scored"),

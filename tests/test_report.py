@@ -168,7 +168,7 @@ def test_a_sparsity_that_only_one_model_has_compares_nothing_and_is_shown(profil
 
 
 def test_what_a_bisection_adds_for_one_model_leaves_the_others_in_the_comparison(profile):
-    searching = profile.model_copy(update={"cliff": True, "methods": ["magnitude", "wanda"], "calibration_text": "training-stories"})
+    searching = profile.model_copy(update={"bisect": True, "methods": ["magnitude", "wanda"], "calibration_text": "training-stories"})
     for name, worst in zip(NAMES, (500, 400), strict=True):
         start = checkpoint(searching.model_copy(update={"model": name})).identity
         asked = requests(searching, start, corpus("stories").sha256, corpus("training-stories").sha256)

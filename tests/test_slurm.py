@@ -60,12 +60,12 @@ def with_tickets(project) -> None:
     tickets = {
         "models": ["qwen2.5-0.5b"],
         "levels": 1,
-        "share": 0.5,
+        "prune_fraction": 0.5,
         "rewind": 1,
         "steps": 4,
-        "batch": 2,
-        "window": 16,
-        "rate": 0.01,
+        "batch_size": 2,
+        "seq_len": 16,
+        "learning_rate": 0.01,
         "seeds": 1,
     }
     path.write_text(path.read_text() + yaml.safe_dump({"tickets": tickets}))

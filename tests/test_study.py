@@ -196,8 +196,8 @@ def test_a_failure_before_the_first_trial_is_recorded_too(toy):
 
 
 def test_a_window_longer_than_the_context_is_refused(toy):
-    with pytest.raises(LotteryError, match=r"^window: given 513 tokens; qwen2\.5-0\.5b was made for at most 512"):
-        Study(validated({**toy, "window": 513}))
+    with pytest.raises(LotteryError, match=r"^seq_len: given 513 tokens; qwen2\.5-0\.5b was made for at most 512"):
+        Study(validated({**toy, "seq_len": 513}))
     with pytest.raises(
         LotteryError, match=r"^new_tokens: with the longest prompt: given \d+ tokens; qwen2\.5-0\.5b was made for at most 512"
     ):
@@ -213,7 +213,7 @@ def test_a_pattern_that_does_not_fit_is_refused_before_the_first_trial(toy):
 
 def test_calibrated_methods_allocations_and_patterns_run_through_a_study(toy):
     wanted = {"methods": ["magnitude", "wanda"], "allocation": ["uniform", "owl"], "sparsities": [0.5], "pattern": ["unstructured", "1:2"]}
-    study = run(toy, **wanted, calibration_text="training-stories", calibration_samples=2, calibration_tokens=32)
+    study = run(toy, **wanted, calibration_text="training-stories", calibration_samples=2, calibration_seq_len=32)
     labels = [r.request.variant.label for r in study.records]
     assert labels == ["dense", "magnitude", "magnitude 1:2", "magnitude + owl", "wanda", "wanda 1:2", "wanda + owl"]
     for record in study.records[1:]:
@@ -226,15 +226,15 @@ def test_calibrated_methods_allocations_and_patterns_run_through_a_study(toy):
 
 
 def test_calibration_text_is_checked_before_the_first_trial(toy):
-    wanted = {"methods": ["wanda"], "calibration_samples": 2, "calibration_tokens": 32}
+    wanted = {"methods": ["wanda"], "calibration_samples": 2, "calibration_seq_len": 32}
     with pytest.raises(LotteryError, match=r"^calibration_text: given 'gone\.txt'; allowed: stories"):
         Study(validated({**toy, **wanted, "calibration_text": "gone.txt"}))
     with open("short.txt", "w") as file:
         file.write("Too short.")
     with pytest.raises(LotteryError, match=r"^calibration_text: short\.txt has \d+ tokens, fewer than one sample of 32"):
         Study(validated({**toy, **wanted, "calibration_text": "short.txt"}))
-    with pytest.raises(LotteryError, match=r"^calibration_tokens: given 513 tokens; qwen2\.5-0\.5b was made for at most 512"):
-        Study(validated({**toy, **wanted, "calibration_text": "training-stories", "calibration_tokens": 513}))
+    with pytest.raises(LotteryError, match=r"^calibration_seq_len: given 513 tokens; qwen2\.5-0\.5b was made for at most 512"):
+        Study(validated({**toy, **wanted, "calibration_text": "training-stories", "calibration_seq_len": 513}))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])

@@ -18,7 +18,7 @@ from tests.conftest import TOY
 
 NAME = "qwen2.5-0.5b"
 SMALL = {
-    "models": [NAME], "levels": 2, "share": 0.6, "rewind": 2, "steps": 6, "batch": 2, "window": 16, "rate": 0.01, "seeds": 1,
+    "models": [NAME], "levels": 2, "prune_fraction": 0.6, "rewind": 2, "steps": 6, "batch_size": 2, "seq_len": 16, "learning_rate": 0.01, "seeds": 1,
 }  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def test_the_pruned_arm_is_the_dense_model_with_holes_and_not_trained(asked, sta
 
 
 def test_a_diverged_run_is_recorded_and_what_follows_from_it_is_named(asked):
-    found = run_all(asked(rate=1e30))
+    found = run_all(asked(learning_rate=1e30))
     assert found["dense", 0].result.loss == math.inf
     assert found["dense", 0].result.problem.startswith("diverged: the loss is not finite after ")
     assert found["dense", 0].result.curve[-1].step < 6, "ended early"
@@ -168,15 +168,15 @@ def test_a_layer_that_is_left_with_nothing_is_recorded_where_only_the_run_can_kn
 def test_a_level_that_leaves_nothing_of_a_layer_is_refused_before_any_training(asked):
     with pytest.raises(
         LotteryError,
-        match=r"^tickets\['levels'\]: given 20 with a share of 0.6; level \d+ leaves nothing of .*_proj of qwen2.5-0.5b, which",
+        match=r"^tickets\['levels'\]: given 20 with a prune_fraction of 0.6; level \d+ leaves nothing of .*_proj of qwen2.5-0.5b, which",
     ):
         ticket_run.check(asked(levels=20, scope="layer"))
     assert ticket_run.check(asked()) == {NAME: 433_956}
 
 
 def test_a_window_beyond_the_context_is_refused(asked):
-    with pytest.raises(LotteryError, match=r"^tickets\['window'\]: given 4096 tokens; qwen2.5-0.5b was made for at most 512$"):
-        ticket_run.check(asked(window=4096))
+    with pytest.raises(LotteryError, match=r"^tickets\['seq_len'\]: given 4096 tokens; qwen2.5-0.5b was made for at most 512$"):
+        ticket_run.check(asked(seq_len=4096))
 
 
 def test_a_configuration_and_a_tokenizer_are_enough(asked, tmp_path):

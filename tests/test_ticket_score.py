@@ -164,7 +164,7 @@ def test_a_range_that_reaches_across_a_wide_gap_is_narrowed():
 
 
 def test_bisections_are_asked_for_one_by_one_scored_only_and_go_on_from_what_is_recorded(project):
-    profile = validated({**TOY, "sparsities": [0.5, 0.7, 0.9], "cliff": True})
+    profile = validated({**TOY, "sparsities": [0.5, 0.7, 0.9], "bisect": True})
     named = requests(profile, "c", "t")
 
     def bits(sparsity):

@@ -70,13 +70,13 @@ def test_all_runs_are_made_once_and_only_what_is_missing_again(profile, capfd):
 
 def test_of_several_learning_rates_each_architecture_takes_its_best(project):
     """Far too low, fair, and so high that it diverges: the dense model of the first seed tries all three, and the rest uses one."""
-    profile = validated({**TOY, "model": None, "tickets": {**TICKETS, "rate": [1e-9, 0.01, 1e9]}})
-    assert [(r.arm, r.seed, r.rate) for r in requests(profile)] == [("dense", 0, 1e-9), ("dense", 0, 0.01), ("dense", 0, 1e9)]
+    profile = validated({**TOY, "model": None, "tickets": {**TICKETS, "learning_rate": [1e-9, 0.01, 1e9]}})
+    assert [(r.arm, r.seed, r.learning_rate) for r in requests(profile)] == [("dense", 0, 1e-9), ("dense", 0, 0.01), ("dense", 0, 1e9)]
     study = TicketStudy(profile)
     study.train()
     study.finish()
     assert len(study.records) == 2 + 14
-    assert sorted({(r.request.seed, r.request.rate) for r in study.records}) == [(0, 1e-9), (0, 0.01), (0, 1e9), (1, 0.01)]
+    assert sorted({(r.request.seed, r.request.learning_rate) for r in study.records}) == [(0, 1e-9), (0, 0.01), (0, 1e9), (1, 0.01)]
     part = collect(profile, WINNING_TICKET)
     assert (len(part.records), part.wanted, part.problem) == (16, 16, "")
     outcome = Outcome(part.records)
@@ -87,7 +87,7 @@ def test_of_several_learning_rates_each_architecture_takes_its_best(project):
     assert re.search(
         rf"Held-out loss of the dense models, and of the checkpoints' own weights: {re.escape(NAME)} [56]\.\d+ \(1\.\d+\)\. ", said
     )
-    tried = {r.request.rate: r.result.validation_loss for r in part.records if r.request.arm == "dense" and r.request.seed == 0}
+    tried = {r.request.learning_rate: r.result.validation_loss for r in part.records if r.request.arm == "dense" and r.request.seed == 0}
     assert tried[0.01] < tried[1e-9]
     assert tried[1e9] is None
 
@@ -137,14 +137,22 @@ def test_a_profile_without_it_is_told_where_an_example_is(project):
 
 def test_a_failure_leaves_its_reason(profile):
     with pytest.raises(LotteryError, match="made for at most 512"):
-        TicketStudy(profile.model_copy(update={"tickets": profile.tickets.model_copy(update={"window": 4096})}))
-    assert "failed: `LotteryError: tickets['window']: given 4096 tokens" in collect(profile, WINNING_TICKET).problem
+        TicketStudy(profile.model_copy(update={"tickets": profile.tickets.model_copy(update={"seq_len": 4096})}))
+    assert "failed: `LotteryError: tickets['seq_len']: given 4096 tokens" in collect(profile, WINNING_TICKET).problem
 
 
 def test_other_settings_are_other_runs(profile):
     asked = {request.key for request in requests(profile)}
     assert len(asked) == 14
-    for change in ({"share": 0.5}, {"rewind": 1}, {"steps": 7}, {"batch": 3}, {"window": 17}, {"rate": [0.02]}, {"scope": "layer"}):
+    for change in (
+        {"prune_fraction": 0.5},
+        {"rewind": 1},
+        {"steps": 7},
+        {"batch_size": 3},
+        {"seq_len": 17},
+        {"learning_rate": [0.02]},
+        {"scope": "layer"},
+    ):
         other = requests(profile.model_copy(update={"tickets": profile.tickets.model_copy(update=change)}))
         assert not asked & {request.key for request in other}, change
         assert {request.lineage for request in other}.isdisjoint(request.lineage for request in requests(profile))

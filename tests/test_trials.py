@@ -29,7 +29,12 @@ def without_figures(record):
 
 
 def test_streamed_and_resident_studies_record_the_same_numbers(toy):
-    wanted = {"methods": ["magnitude", "wanda"], "calibration_text": "training-stories", "calibration_samples": 2, "calibration_tokens": 32}
+    wanted = {
+        "methods": ["magnitude", "wanda"],
+        "calibration_text": "training-stories",
+        "calibration_samples": 2,
+        "calibration_seq_len": 32,
+    }
     resident, streamed = (run(toy, profile=how, memory=how, **wanted) for how in ("resident", "streamed"))
     for a, b in zip(resident.records, streamed.records, strict=True):
         assert without_figures(a) == without_figures(b)
@@ -109,7 +114,7 @@ def test_out_of_memory_halves_the_batch_then_streams_then_says_so(toy, monkeypat
         assert record.result.perplexity == pytest.approx(wanted["perplexity"], rel=1e-5)
     limit = 0
     with pytest.raises(
-        LotteryError, match=r"^out of memory with one window of 64 tokens at a time; take a smaller window or another device"
+        LotteryError, match=r"^out of memory with one window of 64 tokens at a time; take a smaller seq_len or another device"
     ):
         run(toy, profile="whole", batch_size=2)
     monkeypatch.setattr(loading, "streaming_spares", lambda device: True)
@@ -123,7 +128,7 @@ def test_out_of_memory_halves_the_batch_then_streams_then_says_so(toy, monkeypat
 SITES = {
     "trials.memory.bandwidth": r"at work; take a device with more memory",
     "loading.load": r"while loading the model; take a device with more memory or dtype: float16",
-    "trials.evaluate": r"with one window of 64 tokens at a time; take a smaller window or another device",
+    "trials.evaluate": r"with one window of 64 tokens at a time; take a smaller seq_len or another device",
     "trials.prune": r"while pruning by .*; take fewer calibration_samples, another method .*",
     "trials.continuations": r"while it writes; take fewer new_tokens or a device with more memory",
     "trials.generation.bits": r"while it writes; take fewer new_tokens or a device with more memory",
@@ -166,8 +171,8 @@ def test_wherever_memory_runs_out_the_trial_is_recorded_or_one_true_line_says_wh
         "prompts": 1,
         "new_tokens": 4,
         "calibration_samples": 2,
-        "calibration_tokens": 32,
-        "recover": {"steps": 1, "rate": 1e-4},
+        "calibration_seq_len": 32,
+        "recover": {"steps": 1, "learning_rate": 1e-4},
     }
     if times == 1:
         assert len(run(wanted).records) == 2
@@ -303,7 +308,7 @@ def test_the_dense_model_is_timed_again_at_the_end(toy, monkeypatch, last, stead
 
 
 def test_a_cliff_is_bisected_and_a_second_run_measures_nothing(toy, capsys):
-    wanted = {"cliff": True, "sparsities": [0.3, 0.9], "max_windows": 2, "prompts": 1, "repeats": 1}
+    wanted = {"bisect": True, "sparsities": [0.3, 0.9], "max_windows": 2, "prompts": 1, "repeats": 1}
     study = run(toy, **wanted)
     assert len(study.records) == len(study.requests) > 5
     study.finish()

@@ -22,7 +22,7 @@ def study(project):
             "methods": ["magnitude", "wanda"],
             "calibration_text": "training-stories",
             "calibration_samples": 2,
-            "calibration_tokens": 32,
+            "calibration_seq_len": 32,
         }
     )
     done = Study(profile)
