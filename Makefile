@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN ?= .venv/bin
 READY ?= .venv/ready
 
-.PHONY: report verify test test-tasks lint lab fetch submit status bench stand-ins pictures publish protocols ticket-summary
+.PHONY: report verify test test-tasks lint lab fetch submit status bench stand-ins notebooks pictures publish protocols ticket-summary
 report: $(READY)
 	@$(BIN)/python -m lottery.run $(PROFILE)
 
@@ -37,6 +37,9 @@ status: $(READY)
 
 stand-ins: .venv/ready
 	@$(BIN)/python -m lottery.standins.train
+
+notebooks: .venv/ready
+	@$(BIN)/python -m lottery.cards
 
 pictures: report
 	@mkdir -p docs && cp outputs/$(PROFILE)/figures/bits-over-sparsity.svg docs/figure.svg

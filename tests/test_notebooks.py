@@ -9,6 +9,8 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
+from lottery import cards
+from lottery.errors import LotteryError
 from lottery.params import load_profile
 from lottery.paths import outputs
 from lottery.records import read_state
@@ -44,24 +46,48 @@ def test_a_notebook_holds_no_function_no_class_and_short_cells(name):
     assert [cell.metadata.get("tags") for cell in code_cells(NOTEBOOKS[name])].count(["parameters"]) == 1
 
 
-def test_shared_cells_are_the_same_byte_for_byte():
-    shared = {
-        name: [(c.id, c.source) for c in NOTEBOOKS[name].cells if "shared" in c.metadata.get("tags", [])] for name in [*MODELS, "model"]
-    }
-    assert len(shared[MODELS[0]]) == 9
-    assert all(cells == shared[MODELS[0]] for cells in shared.values())
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_notebook_is_the_shared_one_with_its_card(name):
+    committed = (ROOT / "notebooks" / f"{name}.ipynb").read_text()
+    assert committed == cards.model_notebook(name), "edit notebooks/model.ipynb or the card, then: make notebooks"
 
 
-def test_each_model_has_prose_and_a_look_of_its_own():
-    for position in (0, "look-text", "look"):
-        cells = [
-            nb.cells[0] if position == 0 else next(c for c in nb.cells if c.id == position) for n, nb in NOTEBOOKS.items() if n in MODELS
-        ]
-        texts = [cell.source for cell in cells]
-        assert len(set(texts)) == 5, position
-    for name in MODELS:
-        assert "What is special." in NOTEBOOKS[name].cells[0].source
-        assert "Why that may matter for pruning." in NOTEBOOKS[name].cells[0].source
+def test_each_model_has_a_card_with_prose_and_a_look_of_its_own():
+    assert cards.names() == sorted(MODELS)
+    written = {name: (ROOT / "notebooks" / "cards" / f"{name}.md").read_text() for name in MODELS}
+    for name, text in written.items():
+        assert "**What is special.**" in text
+        assert "**Why that may matter for pruning.**" in text
+        parameters = next(cell.source for cell in NOTEBOOKS[name].cells if cell.id == "parameters")
+        assert f'model = "{name}"\nprofile = "demo"' in parameters
+    assert len({text.split("```python")[1] for text in written.values()}) == 5
+
+
+def test_only_title_look_and_model_differ_from_the_shared_notebook():
+    def rest(notebook):
+        own = ("title", "look", "parameters")
+        return [(cell.id, cell.cell_type, cell.source) for cell in notebook.cells if not cell.id.startswith(own)]
+
+    assert len(rest(NOTEBOOKS["model"])) == 16
+    assert all(rest(NOTEBOOKS[name]) == rest(NOTEBOOKS["model"]) for name in MODELS)
+    assert all(NOTEBOOKS[name].cells[4].id == "look-1" for name in MODELS), "the look comes before the dense model"
+
+
+@pytest.mark.parametrize("card", ["prose\n\n## What is special\n", "# Title\n\nprose\n", "# Title\n\n## One\n\n## Two\n"])
+def test_a_card_without_title_or_with_other_than_one_section_is_refused(card, project):
+    (project / "notebooks" / "cards" / "mine.md").write_text(card)
+    with pytest.raises(LotteryError, match=r"^mine\.md: \d sections; a card is '# TITLE' and prose, then one section"):
+        cards.model_notebook("mine")
+
+
+def test_a_new_card_makes_a_notebook_with_its_code_in_turn(project):
+    card = "# Mine\n\nProse.\n\n## Look\n\nFirst.\n\n```python\nstudy.skeleton\n```\n\nSecond.\n\n```python\n1 + 1\n```\n"
+    (project / "notebooks" / "cards" / "mine.md").write_text(card)
+    cards.main()
+    made = nbformat.read(project / "notebooks" / "mine.ipynb", as_version=4)
+    nbformat.validate(made)
+    assert [cell.source for cell in made.cells if cell.id.startswith("look")] == ["## Look\n\nFirst.", "study.skeleton", "Second.", "1 + 1"]
+    assert made.cells[0].source == "# Mine\n\nProse."
 
 
 def test_the_notebook_of_the_winning_ticket_runs(project, tmp_path):
