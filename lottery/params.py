@@ -73,6 +73,12 @@ class Profile(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     profile: Name = Field(description="a name in lower case, digits, '.', '-' or '_'; results go to outputs/NAME")
+    extends: Name | None = Field(
+        None,
+        description="the name of another profile in params/, whose keys hold unless this one gives them; a mapping such as 'tickets' is"
+        " replaced whole",
+        exclude=True,
+    )
     checkpoints: dict[Name, str] = Field(
         description="a mapping from the name of a model to its checkpoint: 'stand-in:NAME', 'owner/name@REVISION', a folder, a .gguf file"
         " or 'wheel:…'",
@@ -188,7 +194,7 @@ def known_profiles() -> list[str]:
 
 
 def load_profile(name: str, **changes: Any) -> Profile:
-    """The profile in ``params/<name>.yaml`` with single keys changed.
+    """The profile in ``params/<name>.yaml`` with single keys changed, on top of the profile that it extends.
 
     Without such a file the changes alone must make a whole profile: that is how ``papermill -f my.yaml`` arrives.
 
@@ -197,12 +203,22 @@ def load_profile(name: str, **changes: Any) -> Profile:
     if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise ParamsError(f"profile: given {short(name)}; allowed: the name of a file in params/ ({', '.join(known_profiles())})")
     path = project_root() / "params" / f"{name}.yaml"
-    values: dict[str, Any] = {}
-    if path.exists():
-        values = read_yaml(path)
-    elif not set(changes) >= {key for key, field in Profile.model_fields.items() if field.is_required()} - {"profile"}:
+    values = _extended({**(read_yaml(path) if path.exists() else {}), **changes}, [name])
+    if not path.exists() and not set(values) >= {key for key, field in Profile.model_fields.items() if field.is_required()} - {"profile"}:
         raise ParamsError(f"profile: given {short(name)}; allowed: the name of a file in params/ ({', '.join(known_profiles())})")
-    return validated({**values, **changes, "profile": name})
+    return validated({**values, "profile": name})
+
+
+def _extended(values: dict[str, Any], chain: list[str]) -> dict[str, Any]:
+    """The keys of a profile on top of those of the profile that it extends; ``chain``: the profiles on the way here, this one last."""
+    base = values.get("extends")
+    if base is None:
+        return values
+    if base in chain:
+        raise ParamsError(f"extends: given {short(base)}, a circle: {' > '.join([*chain, base])}; allowed: a profile outside it, or null")
+    if base not in known_profiles():
+        raise ParamsError(f"extends: given {short(base)}; allowed: the name of another profile in params/ ({', '.join(known_profiles())})")
+    return {**_extended(read_yaml(project_root() / "params" / f"{base}.yaml"), [*chain, base]), **values}
 
 
 def read_yaml(path) -> dict[str, Any]:
@@ -223,7 +239,7 @@ def validated(values: dict[str, Any]) -> Profile:
     try:
         return Profile(**values)
     except ValidationError as error:
-        faults = sorted(error.errors(), key=lambda fault: RENAMED.get(fault["loc"]) is None)  # an old name explains what is missing
+        faults = sorted(error.errors(), key=lambda fault: fault["type"] == "missing")  # a wrong name explains what is missing
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise ParamsError(_sentence(faults[0]) + more) from None
 

@@ -24,7 +24,7 @@ def test_the_full_profile_is_the_standard_protocol_at_pinned_revisions():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sparsties": [0.5]}, "unknown key 'sparsties' (given [0.5]), did you mean 'sparsities'?; allowed: profile, checkpoints, "),
+        ({"sparsties": [0.5]}, "unknown key 'sparsties' (given [0.5]), did you mean 'sparsities'?; allowed: profile, extends, checkpoints, "),
         ({1: 2}, "unknown key 1 (given 2); allowed: profile, "),
         ({"zzz": 1}, "unknown key 'zzz' (given 1); allowed: profile, "),
         ({"temperature": "1e-4"}, "temperature: given '1e-4' (text: write numbers in YAML without quotes, and 1e-4 as 1.0e-4); allowed: a number above 0, at most 2"),
@@ -94,6 +94,61 @@ def test_a_key_of_an_older_profile_is_told_its_new_name(old, gone, message):
     with pytest.raises(ParamsError) as caught:
         validated({key: value for key, value in {**TOY, **old}.items() if key not in gone})
     assert str(caught.value) == message
+
+
+def write(project, **profiles):
+    for name, values in profiles.items():
+        (project / "params" / f"{name}.yaml").write_text(yaml.safe_dump(values))
+
+
+def test_a_profile_takes_the_keys_of_the_one_that_it_extends_and_changes_single_ones(project):
+    write(
+        project,
+        base={**TOY, "seed": 1, "repeats": 3},
+        middle={"extends": "base", "seed": 2, "repeats": 4},
+        top={"extends": "middle", "seed": 3},
+    )
+    profile = load_profile("top")
+    assert (profile.profile, profile.seed, profile.repeats, profile.seq_len) == ("top", 3, 4, TOY["seq_len"])
+    assert profile.model_dump() == {**load_profile("base").model_dump(), "profile": "top", "seed": 3, "repeats": 4}
+    assert load_profile("top", seed=9).seed == 9
+
+
+def test_a_mapping_is_replaced_whole_and_null_takes_it_away(project):
+    write(project, mine={"extends": "demo", "checkpoints": {"one": "stand-in:phi-2"}, "tickets": None})
+    profile = load_profile("mine")
+    assert profile.checkpoints == {"one": "stand-in:phi-2"}
+    assert profile.tickets is None
+    write(project, part={"extends": "demo", "tickets": {"levels": 3}})
+    with pytest.raises(ParamsError, match=r"^tickets\['models'\]: not given"):
+        load_profile("part")
+
+
+def test_parameters_may_extend_a_profile_too(project):
+    """That is how ``papermill -f params/ticket.yaml`` arrives."""
+    given = yaml.safe_load((project / "params" / "ticket.yaml").read_text())
+    name = given.pop("profile")
+    assert load_profile(name, **given).model_dump() == load_profile("ticket").model_dump()
+    assert load_profile("mine", **given).model_dump() == {**load_profile("ticket").model_dump(), "profile": "mine"}
+
+
+@pytest.mark.parametrize(
+    ("profiles", "message"),
+    [
+        ({"a": {"extends": "a"}}, "extends: given 'a', a circle: a > a; allowed: a profile outside it, or null"),
+        ({"a": {"extends": "b"}, "b": {"extends": "a"}}, "extends: given 'a', a circle: a > b > a; allowed: a profile outside it, or null"),
+        ({"a": {"extends": "dmeo"}}, "extends: given 'dmeo'; allowed: the name of another profile in params/ (a, demo, full, methods, real, real-methods, real-models, ticket)"),
+        ({"a": {"extends": ["demo"]}}, "extends: given ['demo']; allowed: the name of another profile in params/ (a, demo, "),
+        ({"a": {"extends": "../demo"}}, "extends: given '../demo'; allowed: the name of another profile in params/ (a, demo, "),
+        ({"a": {"extend": "demo"}}, "unknown key 'extend' (given 'demo'), did you mean 'extends'?; allowed: profile, extends, "),
+    ],
+)  # fmt: skip
+def test_a_profile_that_cannot_be_extended_is_named_in_one_line(project, profiles, message):
+    write(project, **profiles)
+    with pytest.raises(ParamsError) as caught:
+        load_profile("a")
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
 
 
 def test_yaml_that_is_none_is_named(project):
