@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN ?= .venv/bin
 READY ?= .venv/ready
 
-.PHONY: report verify test test-tasks lint lab fetch submit status bench stand-ins notebooks pictures publish protocols ticket-summary
+.PHONY: report verify test test-tasks lint lab fetch submit status bench stand-ins notebooks docs pictures publish protocols ticket-summary
 report: $(READY)
 	@$(BIN)/python -m lottery.run $(PROFILE)
 
@@ -40,6 +40,9 @@ stand-ins: .venv/ready
 
 notebooks: .venv/ready
 	@$(BIN)/python -m lottery.cards
+
+docs: .venv/ready
+	@$(BIN)/python -m lottery.profile_page
 
 pictures: report
 	@mkdir -p docs && cp outputs/$(PROFILE)/figures/bits-over-sparsity.svg docs/figure.svg

@@ -20,23 +20,25 @@ class Method(NamedTuple):
 
 METHODS = {
     "magnitude": Method(
-        "lottery.pruning.magnitude:magnitude_", "nothing", "the smallest weights of each layer go", "Han et al. 2015, arXiv 1506.02626"
+        "lottery.pruning.magnitude:magnitude_", "nothing", "prunes the smallest weights of each layer", "Han et al. 2015, arXiv 1506.02626"
     ),
     "magnitude-global": Method(
-        "lottery.pruning.magnitude:magnitude_global_", "nothing", "the smallest weights of all layers together go",
+        "lottery.pruning.magnitude:magnitude_global_", "nothing", "prunes the smallest weights of all layers together",
         "Han et al. 2015, arXiv 1506.02626", whole_model=True,
     ),
-    "random": Method("lottery.pruning.control:random_", "nothing", "weights drawn at random go, the control", "seeded draw"),
+    "random": Method("lottery.pruning.control:random_", "nothing", "prunes weights at random, as a control", "seeded draw"),
     "wanda": Method(
-        "lottery.pruning.wanda:wanda_", "squares", "in each output row the lowest weights times norm of their input go",
+        "lottery.pruning.wanda:wanda_", "squares", "prunes the lowest products of weight and input norm in each output row",
         "Sun et al. 2023, arXiv 2306.11695"
     ),
     "ria": Method(
-        "lottery.pruning.ria:ria_", "squares", "in each layer the lowest shares in row and column, times root of the input's norm, go",
+        "lottery.pruning.ria:ria_", "squares",
+        "prunes the relatively smallest weights of each layer: fraction of the row plus of the column, times the root of the input norm",
         "Zhang et al., ICLR 2024",
     ),
     "sparsegpt": Method(
-        "lottery.pruning.sparsegpt:sparsegpt_", "products", "columns are pruned one by one and the weights that stay make up for the error",
+        "lottery.pruning.sparsegpt:sparsegpt_", "products",
+        "prunes column by column and updates the remaining weights to make up for the error",
         "Frantar and Alistarh 2023, arXiv 2301.00774",
     ),
 }  # fmt: skip
@@ -52,10 +54,12 @@ class Allocation(NamedTuple):
 
 
 ALLOCATIONS = {
-    "uniform": Allocation(None, "nothing", "the same share everywhere", ""),
-    "owl": Allocation("lottery.pruning.owl:owl", "squares", "blocks with more outliers keep more", "Yin et al. 2023, arXiv 2310.05175"),
+    "uniform": Allocation(None, "nothing", "gives every block the same sparsity", ""),
+    "owl": Allocation(
+        "lottery.pruning.owl:owl", "squares", "keeps more weights in blocks with more outliers", "Yin et al. 2023, arXiv 2310.05175",
+    ),
     "alphapruning": Allocation(
-        "lottery.pruning.alphapruning:alphapruning", "nothing", "blocks whose weights have a heavier-tailed spectrum keep more",
+        "lottery.pruning.alphapruning:alphapruning", "nothing", "keeps more weights in blocks whose spectrum has a heavier tail",
         "Lu et al. 2024, arXiv 2410.10912",
     ),
 }  # fmt: skip

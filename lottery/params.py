@@ -26,26 +26,29 @@ class Tickets(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     models: Annotated[list[str], One] = Field(
-        description="a list of keys of 'checkpoints'; their architectures are trained from nothing, with their tokenizers", min_length=1
+        description="a list of keys of 'checkpoints'; their architectures are trained from scratch, with their tokenizers", min_length=1
     )
-    train_text: str = Field(
-        "training-stories", description="what is trained on: as 'text', but another text than the one that is scored", min_length=1
-    )
+    train_text: str = Field("training-stories", description="the training text: as 'text', but not the text that is scored", min_length=1)
     levels: int = Field(description="a whole number of rounds of pruning, 1 to 50", ge=1, le=50)
     prune_fraction: float = Field(
-        description="a number above 0 and below 1: what each round prunes of the weights that are left", gt=0, lt=1, allow_inf_nan=False
+        description="a number above 0 and below 1: the fraction of the remaining weights that each round prunes",
+        gt=0,
+        lt=1,
+        allow_inf_nan=False,
     )
-    scope: Literal["layer", "global"] = Field("global", description="layer, or global: where the smallest weights are looked for")
-    rewind: int = Field(description="a whole number of steps, at least 0 and below 'steps': where training goes on from", ge=0)
+    scope: Literal["layer", "global"] = Field(
+        "global", description="layer or global: whether weights compete within a layer or across all layers"
+    )
+    rewind: int = Field(description="a whole number of steps, at least 0 and below 'steps': the step whose weights are restored", ge=0)
     steps: int = Field(description="a whole number of training steps, at least 2", ge=2)
     batch_size: int = Field(description="a whole number of windows a step, at least 1", ge=1)
-    seq_len: int = Field(description="a whole number of tokens, 2 to 131072", ge=2, le=131072)
+    seq_len: int = Field(description="a whole number of tokens a window, 2 to 131072", ge=2, le=131072)
     learning_rate: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Alone] = Field(
-        description="the peak learning rate, a number above 0 such as 0.003; or a list, of which each architecture takes the one with which"
-        " its dense model does best on training text that was kept back",
+        description="the peak learning rate, a number above 0 such as 0.003; or a list, from which each architecture takes the rate with"
+        " the lowest dense loss on held-back training text",
         min_length=1,
     )
-    seeds: int = Field(description="a whole number of seeds, at least 1; an interval needs two, and three to say much", ge=1, le=1000)
+    seeds: int = Field(description="a whole number of seeds, at least 1; intervals need at least two", ge=1, le=1000)
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Tickets":
@@ -75,8 +78,8 @@ class Profile(BaseModel):
     profile: Name = Field(description="a name in lower case, digits, '.', '-' or '_'; results go to outputs/NAME")
     extends: Name | None = Field(
         None,
-        description="the name of another profile in params/, whose keys hold unless this one gives them; a mapping such as 'tickets' is"
-        " replaced whole",
+        description="the name of another profile in params/, whose keys apply unless this one sets them; it replaces a mapping such as"
+        " 'tickets' whole",
         exclude=True,
     )
     checkpoints: dict[Name, str] = Field(
@@ -98,29 +101,30 @@ class Profile(BaseModel):
     sparsities: list[Sparsity] = Field(description="a list of numbers, each at least 0 and below 1, such as [0.5, 0.7]", min_length=1)
     bisect: bool = Field(
         False,
-        description="true or false: whether sparsities are added until it is known within 2.5 points where bits rise by 5% and double",
+        description="true or false: add sparsities until the points of +5% and of twice the bits per byte are known within 2.5 points",
     )
-    protocols: bool = Field(
-        False, description="true or false: whether the dense model is also scored by every other protocol of perplexity that people use"
-    )
+    protocols: bool = Field(False, description="true or false: also score the dense model by the other common protocols of perplexity")
     calibration_text: str | None = Field(
         None, description="'training-stories', 'c4', or the path of a .txt, .raw or .jsonl file; not the text that is scored", min_length=1
     )
     calibration_samples: int = Field(128, description="a whole number of samples, 1 to 65536", ge=1, le=65536)
     calibration_seq_len: int = Field(2048, description="a whole number of tokens a sample, 2 to 131072", ge=2, le=131072)
-    seq_len: int = Field(description="a whole number of tokens, 2 to 131072", ge=2, le=131072)
+    seq_len: int = Field(description="a whole number of tokens a window, 2 to 131072", ge=2, le=131072)
     max_windows: int | None = Field(None, description="a whole number of windows, at least 1, or null for the whole text", ge=1)
-    batch_size: int = Field(1, description="a whole number of windows, at least 1", ge=1)
-    prompts: int = Field(12, description="a whole number of sample texts, 1 to 100; a verdict on fewer than ten says little", ge=1, le=100)
-    prompt_words: int = Field(30, description="a whole number of words, 1 to 1000", ge=1, le=1000)
-    new_tokens: int = Field(50, description="a whole number of tokens, 2 to 4096", ge=2, le=4096)
+    batch_size: int = Field(1, description="a whole number of windows scored at once, at least 1", ge=1)
+    prompts: int = Field(
+        12, description="a whole number of sample texts, 1 to 100; fewer than ten make the verdict unreliable", ge=1, le=100
+    )
+    prompt_words: int = Field(30, description="a whole number of words a prompt, 1 to 1000", ge=1, le=1000)
+    new_tokens: int = Field(50, description="a whole number of generated tokens, 2 to 4096", ge=2, le=4096)
     temperature: float = Field(0.7, description="a number above 0, at most 2", gt=0, le=2)
     repeats: int = Field(5, description="a whole number of timed repeats, 1 to 100", ge=1, le=100)
     tasks: Annotated[list[str], One] = Field(
         [], description="a list of tasks of lm-evaluation-harness such as [arc_easy, hellaswag], or .yaml files; needs make .venv/tasks"
     )
     recover: Recovery | None = Field(
-        None, description="retraining of what is pruned, with its zeros kept: null, or a mapping such as {steps: 300, rate: 0.0001}"
+        None,
+        description="retraining of each pruned model with its zeros kept: null, or a mapping such as {steps: 300, learning_rate: 0.0001}",
     )
     tickets: Tickets | None = Field(
         None, description=f"the lottery ticket procedure: null, or a mapping of {', '.join(Tickets.model_fields)}"
@@ -128,7 +132,9 @@ class Profile(BaseModel):
     seed: int = Field(0, description="a whole number, at least 0", ge=0, lt=2**63)
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto, float32, float16 or bfloat16")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
-    memory: Literal["auto", "resident", "streamed"] = Field("auto", description="auto, resident or streamed")
+    memory: Literal["auto", "resident", "streamed"] = Field(
+        "auto", description="auto, resident (the whole model on the device) or streamed (one block at a time from main memory)"
+    )
 
     @field_validator("sparsities", "methods", "allocation", "pattern", "tasks")
     @classmethod

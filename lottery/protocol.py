@@ -22,7 +22,7 @@ def _ways(p: Profile) -> str:
     said = [f"{m}: {METHODS[m].says} ({METHODS[m].source})" for m in dict.fromkeys(method for method, _ in ways)]
     said += [f"{a}: {ALLOCATIONS[a].says} ({ALLOCATIONS[a].source})" for a in dict.fromkeys(a for _, a in ways) if a != "uniform"]
     if any(pattern != "unstructured" for pattern in p.pattern):
-        said.append("N:M: of every M neighbouring inputs of a row, N stay")
+        said.append("N:M: keeps N of every M neighbouring inputs of a row")
     if any(variant.calibrated for variant in p.variants):
         said.append(
             f"calibration data: {p.calibration_samples} samples of {p.calibration_seq_len:,} tokens from {p.calibration_text},"

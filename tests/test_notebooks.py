@@ -170,4 +170,4 @@ def test_an_error_for_the_reader_is_one_line_in_the_notebook(project):
     papermill_command(project, "-p", "seq_len", "1")
     cells = json.loads((project / "out.ipynb").read_text())["cells"]
     tracebacks = [output["traceback"] for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
-    assert tracebacks == [["ParamsError: seq_len: given 1; allowed: a whole number of tokens, 2 to 131072"]]
+    assert tracebacks == [["ParamsError: seq_len: given 1; allowed: a whole number of tokens a window, 2 to 131072"]]

@@ -36,14 +36,14 @@ def test_the_full_profile_is_the_standard_protocol_at_pinned_revisions():
         ({"sparsities": [0.5, 0.5]}, "sparsities: given [0.5, 0.5], with repeats; allowed: each value once"),
         ({"methods": ["wand"]}, "methods[0]: given 'wand'; allowed: a list of magnitude"),
         ({"seq_len": "2048"}, "seq_len: given '2048' (text: write numbers in YAML without quotes"),
-        ({"seq_len": 2048.0}, "seq_len: given 2048.0; allowed: a whole number of tokens, 2 to 131072"),
+        ({"seq_len": 2048.0}, "seq_len: given 2048.0; allowed: a whole number of tokens a window, 2 to 131072"),
         ({"repeats": True}, "repeats: given True; allowed: a whole number of timed repeats, 1 to 100"),
         ({"dtype": "fp16"}, "dtype: given 'fp16'; allowed: auto, float32, float16 or bfloat16"),
         ({"checkpoints": {}}, "checkpoints: given {}; allowed: a mapping from the name of a model to its checkpoint"),
         ({"methods": ["w" * 100_000]}, "methods[0]: given 'wwwwww…"),
         ({"x" * 100_000: 1}, "unknown key 'xxxxxx…"),
         ({"text": {"a": ["b" * 100_000]}}, "text: given {'a': ['bbbbbb…"),
-        ({"seq_len": 1, "repeats": 0}, "seq_len: given 1; allowed: a whole number of tokens, 2 to 131072 (and 1 more)"),
+        ({"seq_len": 1, "repeats": 0}, "seq_len: given 1; allowed: a whole number of tokens a window, 2 to 131072 (and 1 more)"),
     ],
 )  # fmt: skip
 def test_a_fault_is_one_line_that_names_key_given_and_allowed(change, message):

@@ -1,0 +1,101 @@
+"""What README and docs promise is there: files, headings, targets, profiles, modules and keys; and generated tables are current."""
+
+import re
+import tomllib
+from importlib.util import find_spec
+
+import pytest
+
+from lottery.params import Profile, Recovery, Tickets, known_profiles
+from lottery.profile_page import BEGIN, END, with_tables
+from tests.conftest import ROOT
+
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def anchors(page: str) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(page: str) -> list[str]:
+    text = CODE.sub("", page)
+    return re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"(?:src|href)=\"([^\"]+)\"", text)
+
+
+def code(page: str) -> str:
+    return "\n".join(CODE.findall(page))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_leads_to_a_file_and_a_heading_that_are_there(name):
+    for link in links(PAGES[name]):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_make_target_and_every_profile_is_there(name):
+    targets = set(re.findall(r"^([\w./-]+):(?!=)", MAKEFILE, re.MULTILINE))
+    assert {"report", "notebooks", "docs", ".venv/tasks"} <= targets
+    commands = re.sub(r"\s#.*", "", code(PAGES[name]))  # without comments
+    for target in re.findall(r"\bmake +([\w./-]+)", commands):
+        assert target in targets
+    for profile in re.findall(r"\bPROFILE=([\w.-]+)", code(PAGES[name])):
+        assert profile in known_profiles() or profile == "NAME"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_variable_of_make_is_one_that_the_makefile_reads(name):
+    shell = {"HF_HOME", "BIN", "READY"}  # exported; make reads the last two
+    for variable in re.findall(r"\b([A-Z_]{3,})=", code(PAGES[name])):
+        assert f"$({variable})" in MAKEFILE or variable in shell, variable
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_path_and_every_module_in_code_is_there(name):
+    for path in re.findall(r"(?<![\w./-])(?:notebooks|params|lottery|slurm|benchmarks|tests)/[\w./-]*", code(PAGES[name])):
+        example = path in ("params/mine.yaml", "notebooks/cards/NAME.md")
+        assert example or (ROOT / path).exists(), path
+    for module in re.findall(r"python -m ((?:lottery|benchmarks)[\w.]*)", code(PAGES[name])):
+        assert find_spec(module), module
+
+
+def test_every_command_of_a_notebook_names_an_exporter_that_is_there():
+    exporters = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["nbconvert.exporters"]
+    named = [name for page in PAGES.values() for name in re.findall(r"--to (\w+)", code(page))]
+    assert set(named) == set(exporters)
+
+
+def test_the_tables_of_profiles_are_what_make_docs_writes():
+    page = PAGES["docs/profiles.md"]
+    assert with_tables(page) == page, "run: make docs"
+    assert with_tables(page.split(BEGIN)[0] + BEGIN + "\n\nold\n\n" + END + page.split(END)[1]) == page
+
+
+def test_every_key_that_profiles_names_exists():
+    page = PAGES["docs/profiles.md"]
+    known = {*Profile.model_fields, *Tickets.model_fields, *Recovery.model_fields}
+    tables = re.findall(r"^\| Key \|.*\n\| ---.*\n((?:\|.*\n)+)", page, re.MULTILINE)
+    assert [len(table.splitlines()) for table in tables] == [len(model.model_fields) for model in (Profile, Tickets, Recovery)]
+    assert {key for table in tables for key in re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)} == known
+    written = re.findall(r"`(\w+):(?= |`)", page.split(BEGIN)[0]) + re.findall(r"^(\w+):", "\n".join(FENCE.findall(page)), re.MULTILINE)
+    assert len(written) > 8
+    assert set(written) <= known
+
+
+def test_every_profile_that_ships_has_a_row():
+    rows = re.findall(r"^\| `([\w-]+)` \|", PAGES["docs/profiles.md"].split(BEGIN)[0], re.MULTILINE)
+    assert sorted(rows) == known_profiles()
+
+
+def test_the_page_for_newcomers_is_short():
+    assert len(PAGES["README.md"].splitlines()) <= 90
