@@ -124,7 +124,7 @@ def test_the_page_of_the_comparison_is_what_the_labels_say():
     assert table.count("\n") == 4
     method = next(c.source for c in NOTEBOOKS["report"].cells if c.source.startswith("## Method\n"))
     assert table in method, "the report's method has the same table"
-    assert f"{DEGRADED} texts are coherent, beyond {BROKEN:.2f} broken" in method
+    assert f"Up to {DEGRADED}, texts are coherent; above {BROKEN:.2f}, they are broken" in method
 
 
 def test_yardsticks_are_stretches_of_the_text_and_the_same_words_shuffled():
