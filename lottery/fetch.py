@@ -118,7 +118,7 @@ def _asking_the_hub(download: Download, ask: Callable):
         raise LotteryError(f"{what} is gated: accept its terms on its page while logged in, then run: hf auth login") from None
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise LotteryError(
-            f"{what} is not on the hub, or not for you; check its name and revision in params/, or run: hf auth login"
+            f"{what} was not found on the Hub, or you have no access; check its name and revision in params/, or run: hf auth login"
         ) from None
     except Exception as error:  # the hub's client lets time-outs and broken connections of its own libraries through
         reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__

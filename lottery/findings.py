@@ -166,7 +166,7 @@ def do_bigger_models_prune_better(data: pd.DataFrame) -> str:
         verdicts.append(f"yes at {', '.join(better)}")
     if worse := [level for up, level in decided if not up]:
         verdicts.append(f"the contrary at {', '.join(worse)}")
-    verdict = "; ".join(verdicts) or "not decided: orders like these come about by chance"
+    verdict = "; ".join(verdicts) or "not decided: such a correlation could be chance"
     if most < FEWEST_MODELS:
         verdict = "cannot be decided with fewer than five models"
     return f"{verdict[0].upper()}{verdict[1:]}. Rank correlation of size with how little is lost (bits per byte): {'; '.join(said)}."

@@ -49,7 +49,7 @@ def _who(holder: Path) -> str:
 
 @contextmanager
 def failures_recorded(folder: Path) -> Iterator[None]:
-    """Leaves the reason of a failure on disk for the report, and lets the failure through."""
+    """Records an exception in ``state.json`` and re-raises it."""
     try:
         yield
     except HeldError:

@@ -24,7 +24,7 @@ transformers_logging.disable_progress_bar()
 class Plan:
     """Where and in which dtype a model runs, whether it is there as a whole or streamed there block by block, and why.
 
-    ``speaker`` is where it generates, for which it must be in memory as a whole.
+    ``speaker``: where it generates text, which needs the whole model in memory.
     """
 
     device: torch.device
@@ -74,7 +74,7 @@ def plan(profile: Profile, model: torch.nn.Module, *, raised: str = "", streamed
         streams, why = streamed or profile.memory == "streamed", streamed or "asked for in the profile"
     else:
         streams = needed + work > free and streaming_spares(device)
-        why = f"{wanted} {'do not fit' if streams else 'fit' if needed + work <= free else 'hardly fit'} in the {beside}"
+        why = f"{wanted} {'do not fit' if streams else 'fit' if needed + work <= free else 'do not safely fit'} in the {beside}"
     found = Plan(device, dtype, reason, bool(streams), why)
     if streams and needed > free and streaming_spares(device):
         why += "; texts and speed on the CPU, since generation needs the whole model in memory"

@@ -151,7 +151,7 @@ def _check(found: list[Variant], methods, allocations, patterns, sparsities) -> 
         for value in values:
             if any(sparsities) and not any(getattr(v, field) == value for v in found[1:]):
                 raise ValueError(
-                    f"{key}: given {value!r}, which combines with nothing else that is asked for; N:M needs allocation: uniform,"
+                    f"{key}: given {value!r}, which is incompatible with everything else in the profile; N:M needs allocation: uniform,"
                     " magnitude-global needs allocation: uniform and pattern: unstructured"
                 )
     for sparsity in sparsities:

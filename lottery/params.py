@@ -304,7 +304,7 @@ def _is_number(text: str) -> bool:
 def notebook_parameters(history: list[str], namespace: dict[str, Any]) -> dict[str, Any]:
     """The parameters that a running notebook was given, whichever way: edited in its cell, or injected by papermill.
 
-    papermill lets a misspelt parameter pass: it only sets a variable that nobody reads. So the names are taken from the cells
+    papermill accepts a misspelt parameter: it only sets a variable that nobody reads. We reject it, so the names are taken from the cells
     themselves. Both the notebook's own cell and the one that papermill puts behind it begin with ``# Parameters``; only what
     was executed since the own cell last ran counts, so that a mistake can be mended and run again.
 

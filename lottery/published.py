@@ -154,7 +154,7 @@ def _of_the_difference(found: pd.DataFrame, records: list[Record]) -> str:
         f"{row.model} {'dense' if row.method == 'dense' else f'{row.method} {row.pattern}'} {100 * (row.here / row.perplexity - 1):+.1f}%"
         for row in here.itertuples()
     )
-    return f"Measured here against published: {said}. Where window, text and the part of the test that is scored are the same, 1% is usual."
+    return f"Measured here against published: {said}. With an identical protocol, differences of about 1% are normal."
 
 
 def _of_the_first_table() -> str:

@@ -48,7 +48,7 @@ def model(profile: Profile, name: str, shared: bool = False) -> int:
         asked = True
         if not sharing:
             stop.touch()
-        print("      warned, as before a time limit: stopping after this trial", flush=True)
+        print("      received SIGUSR1, the time limit is near: will stop after this trial", flush=True)
         signal.alarm(max(1, int(os.environ.get("LOTTERY_WARNING", "60")) - LAST_SECONDS))
 
     def late(*_):

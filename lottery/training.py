@@ -42,8 +42,8 @@ def train(
     """Trains a model in place from step ``first`` of a schedule to its end, with a new optimizer.
 
     **Arguments**: the model; ``batches``, token tensors [windows, length] on its device, one a step; the schedule; ``masks``, which
-    weights are kept: the others are set to nought before the first step and never move, because their gradients are nought, so their
-    moments are, and decay of nought is nought; ``observe``, called with the number of steps done after each, which ends the training
+    weights are kept: the others are set to zero before the first step and stay zero, because their gradients are masked, and so AdamW's
+    moments and weight decay are zero too; ``observe``, called with the number of steps done after each, which ends the training
     by returning ``True``.
 
     **Returns** the number of the step behind the last one that was taken. **Raises** ``LotteryError`` where a mask has no layer, or

@@ -75,7 +75,7 @@ def test_it_says_how_much_then_downloads_what_is_missing_and_only_that(hub, caps
     ("error", "said"),
     [
         (GatedRepoError("gated", response=Response()), "mistralai/Mistral-7B-v0.1@27d67f1b5f is gated: accept its terms on its page while logged in, then run: hf auth login"),
-        (RevisionNotFoundError("gone", response=Response()), "mistralai/Mistral-7B-v0.1@27d67f1b5f is not on the hub, or not for you; check its name and revision in params/"),
+        (RevisionNotFoundError("gone", response=Response()), "mistralai/Mistral-7B-v0.1@27d67f1b5f was not found on the Hub, or you have no access; check its name and revision in params/"),
         (TimeoutError(), "is not cached and the hub cannot be reached (TimeoutError); where there is a network, run: make fetch PROFILE=…"),
         (OSError(28, "No space left on device"), "cannot be written into "),
         (LocalEntryNotFoundError("no network\nmore"), "is not cached and the hub cannot be reached (no network); where there is a network, run: make fetch PROFILE=…"),

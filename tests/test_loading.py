@@ -109,7 +109,7 @@ def test_a_cpu_never_streams_unasked_since_blocks_would_wait_where_they_work(mon
     monkeypatch.setattr(loading.memory, "main_memory", lambda: Room(int(27.2 * 2**30), 2**36))
     plan = planned(weights=MISTRAL, device="cpu", dtype="float32")
     assert not plan.streamed
-    assert "hardly fit" in plan.memory_reason
+    assert "do not safely fit" in plan.memory_reason
     assert planned(weights=MISTRAL, device="cpu", dtype="float32", memory="streamed").streamed
 
 

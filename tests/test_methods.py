@@ -166,7 +166,7 @@ def test_inputs_that_are_not_finite_or_not_there_name_the_layer():
 
 
 def test_a_row_of_which_nothing_would_stay_is_refused():
-    with pytest.raises(LotteryError, match=r"^l: 90% leaves nothing of a row of 4 weights; ask for less$"):
+    with pytest.raises(LotteryError, match=r"^l: 90% of a row of 4 weights rounds to all of them; lower the sparsity$"):
         wanda_(torch.randn(5, 4), Cut("l", 0.9), fed(torch.randn(9, 4)))
 
 

@@ -229,7 +229,7 @@ def test_a_task_near_its_time_limit_or_preempted_stops_between_trials_and_goes_o
     between = log.read_text()
     first = records(toy_project)
     assert 2 <= len(first) < 41
-    assert "warned, as before a time limit: stopping after this trial" in between
+    assert "received SIGUSR1, the time limit is near: will stop after this trial" in between
     assert re.search(r"phi-2: stopped between trials, \d+ of 41 are recorded; run again to go on\n", between)
     assert "--- exit 75, " in between
     cluster.run("scontrol", "update", f"JobId={job}_0", "TimeLimit=1:00:00")
@@ -237,7 +237,7 @@ def test_a_task_near_its_time_limit_or_preempted_stops_between_trials_and_goes_o
     cluster.wait(lambda: len(records(toy_project)) > len(first), 120)
     cluster.run("sbatch", "--partition=urgent", "--gres=gpu:v100:8", "--output=/dev/null", "--wrap=sleep 3")
     cluster.wait(lambda: "start 3" in log.read_text(), 120)
-    assert log.read_text().count("warned, as before a time limit: stopping after this trial") == 2
+    assert log.read_text().count("received SIGUSR1, the time limit is near: will stop after this trial") == 2
     second = records(toy_project)
     assert len(first) < len(second) < 41
     cluster.wait(lambda: not states(cluster), 500)

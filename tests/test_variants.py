@@ -49,7 +49,7 @@ def test_what_is_no_pattern(text):
         ),
         (
             {"methods": ["magnitude-global"], "allocation": "alphapruning"},
-            "methods: given 'magnitude-global', which combines with nothing else that is asked for; N:M needs allocation: uniform,"
+            "methods: given 'magnitude-global', which is incompatible with everything else in the profile; N:M needs allocation: uniform,"
             " magnitude-global needs allocation: uniform and pattern: unstructured",
         ),
         (

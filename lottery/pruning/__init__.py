@@ -64,9 +64,9 @@ def check_pattern(model, variant: Variant) -> None:
 
 
 def _check_dense(layers: dict[str, nn.Linear], sparsity: float) -> None:
-    """A target below what is zero already cannot be met, and the method would not be to blame for what is missing.
+    """**Raises** ``LotteryError`` if the layers already have more zeros than requested.
 
-    Over all layers together: in a checkpoint that was rounded to 4 bits a fifth of a single layer may be zero, and is no sign of pruning.
+    Counts all layers together: rounding to 4 bits can zero a fifth of a single layer, which is no sign of pruning.
     """
     total = sum(layer.weight.numel() for layer in layers.values())
     zeros = total - sum(int(torch.count_nonzero(layer.weight)) for layer in layers.values())

@@ -48,7 +48,7 @@ def zero_by_score_(
     elif compared_in == "row":
         count = round(cut.share * weight.shape[1])
         if count == weight.shape[1]:
-            raise LotteryError(f"{cut.name}: {100 * cut.share:g}% leaves nothing of a row of {count} weights; ask for less")
+            raise LotteryError(f"{cut.name}: {100 * cut.share:g}% of a row of {count} weights rounds to all of them; lower the sparsity")
         zero_lowest_along_(scored_parts(weight, score or _itself), count, None, cut.name)
     else:
         parts = scored_parts(weight, score) if score else own_parts(weight)
