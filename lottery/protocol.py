@@ -8,7 +8,6 @@ from lottery.tables import percent
 _MEMORY = {  # what a kind of memory figure counts
     "GPU memory": "what is allocated on the GPU, or on all of them together",
     "main memory": "the weights, and by how much the process grows with its work, without Python and libraries",
-    "resident memory": "all that the process holds of main memory, Python and libraries among it",
 }
 
 

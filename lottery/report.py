@@ -24,7 +24,7 @@ from lottery.files import write_whole
 from lottery.frame import frame
 from lottery.params import WINNING_TICKET, Profile, profile_of_this_notebook
 from lottery.paths import outputs
-from lottery.records import Record, read_steadiness
+from lottery.records import Record
 from lottery.show import Picture, inline, prose, table
 from lottery.ticket_findings import Outcome
 from lottery.ticket_score import FINE
@@ -238,8 +238,7 @@ class Report:
     def speed(self) -> Markdown:
         if not self.records:
             return prose("*No speed is recorded.*")
-        steadiness = {m.name: found for m in self.models if m.records and (found := read_steadiness(self.folder / m.name))}
-        return prose(speed.what_zeros_save(self.data), speed.was_it_steady(steadiness), speed.what_limits_decoding(self.data))
+        return prose(speed.what_zeros_save(self.data), speed.what_limits_decoding(self.data))
 
     def samples(self) -> Markdown:
         """The first sample of every variant of every model, a table a model."""

@@ -11,12 +11,11 @@ import torch
 from lottery import coherence, generation, knowledge, loading, memory, perplexity
 from lottery.errors import LotteryError, NotFiniteError
 from lottery.evaluation import evaluate
-from lottery.frame import spread
 from lottery.generation import Continuation, continuations
 from lottery.likelihood import Likelihoods
 from lottery.provenance import provenance
 from lottery.pruning import count_zeros, prune
-from lottery.records import Memory, Record, Request, Result, Sample, Speed, Steadiness, Texts
+from lottery.records import Memory, Record, Request, Result, Sample, Speed, Texts
 from lottery.recovery import recover
 from lottery.shortage import ShortageError, is_about_memory, memory_for
 
@@ -48,17 +47,6 @@ class Trials:
                 self.forget()
                 self._take_less_memory(shortage)
 
-    def steadiness(self) -> Steadiness:
-        """Times the dense model again. The machine was steady if both medians lie within the spread of the other, or within 3%."""
-        first = next(r for r in self.study.records if r.request.method == "dense").result.speed
-        last = self._timed(self._speaking(self._dense()))
-        low, middle, high = spread(last.tokens_per_second)
-        before = spread(first.tokens_per_second)
-        apart = abs(middle / before[1] - 1)
-        steady = apart <= 0.03 or (low <= before[1] <= high and before[0] <= middle <= before[2])
-        same = first.device == last.device
-        return Steadiness(device=last.device, first=first.tokens_per_second, last=last.tokens_per_second, steady=steady and same)
-
     def _run(self, request: Request, label: str) -> Record:
         started, plan, study = datetime.now().astimezone(), self.study.plan, self.study
         study.say(f"{label}: {study.checkpoint.label} on {plan.device} as {plan.dtype}{', streamed' if plan.streamed else ''}")
@@ -89,14 +77,16 @@ class Trials:
             plan = replace(plan, dtype_reason=f"{plan.dtype_reason}; {how}")
         with self._memory_to_speak:
             model = self._speaking(model)
+        tasks = self._know(model, label) if request.tasks else {}  # before the timing, so that the dense model's follows at once
+        with self._memory_to_speak:
             with memory.watched(plan.speaker, self._weights) as held:
                 written = self._written(model, request) if request.prompts else []
                 speed = self._timed(model) if request.repeats else None
             generation_peak = held.bytes if written or speed else None
         decode_bytes = generation.decode_bytes(model)
-        tasks = self._know(model, label) if request.tasks else {}
         self._model = model if request.method == "dense" else None
         del model
+        dense_speed = self._dense_timed() if speed and request.method != "dense" else None
         windows = study.windows
         score = perplexity.score(*scored, windows.scored_bytes, windows.scored_words, windows.tokens.shape[1] - 1)
         return Record(
@@ -125,6 +115,7 @@ class Trials:
                 bandwidth=bandwidth,
                 decode_bytes=decode_bytes,
                 speed=speed,
+                dense_speed=dense_speed,
                 memory=Memory(
                     kind=memory.kind(plan.speaker),
                     weights=self._weights,
@@ -232,6 +223,11 @@ class Trials:
         self.study.say(f"{label}: {', '.join(self.profile.tasks)}")
         with memory_for("at the tasks", "fewer tasks or a device with more memory", in_batches=True, speaking=True):
             return knowledge.scores(model, loading.tokenizer(self.study.checkpoint), self.profile.tasks, self.batch_size)
+
+    def _dense_timed(self) -> Speed:
+        """The dense model's speed now: minutes apart the same machine has another pace."""
+        with self._memory_to_speak:
+            return self._timed(self._speaking(self._dense()))
 
     def _timed(self, model) -> Speed:
         return generation.speed(model, self._encode(self.study.starts[0]), self.profile.new_tokens, self.profile.repeats)
