@@ -151,7 +151,7 @@ class Result(BaseModel):
     layer_weights: dict[str, int]
     pruning_seconds: float
     recovery_seconds: float = 0.0
-    bandwidth: float  # bytes per second of a plain copy on the device that generated
+    bandwidth: float  # bytes per second that the device that generated reads
     decode_bytes: int  # bytes of weights that are read for each token
     speed: Speed | None  # None where no timing was asked for
     dense_speed: Speed | None  # the dense model's, timed right after a pruned variant; None for the dense trial itself

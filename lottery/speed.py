@@ -42,7 +42,7 @@ def what_limits_decoding(data: pd.DataFrame) -> str:
     dense = data[data["method"] == "dense"]
     shares = ", ".join(f"{row['model']} {percent(row['bandwidth_share'])}" for _, row in dense.iterrows())
     return (
-        "At batch 1 decoding reads every weight for each token, so a plain copy of memory is its limit. Share of that bandwidth reached,"
+        "At batch 1 decoding reads every weight for each token, so the speed at which memory is read is its limit. Share of it reached,"
         f" dense: {shares}. What is far below is bound by something else, such as the time to start each operation."
     )
 
