@@ -149,6 +149,8 @@ class Result(BaseModel):
     sparsity_model: float
     sparsity_layers: dict[str, float]
     layer_weights: dict[str, int]
+    calibration_within_rows: bool | None  # whether each calibration sample lies within one row of its text; None where none was used
+    recovery_within_rows: bool | None  # the same of what was retrained on
     pruning_seconds: float
     recovery_seconds: float = 0.0
     bandwidth: float  # bytes per second that the device that generated reads

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from lottery import knowledge, loading, perplexity_protocols, perplexity_runs, tables
-from lottery.calibration import calibration
+from lottery.calibration import Calibration, calibration
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus, corpus_identity, prompts, windows
 from lottery.errors import HeldError, LotteryError
@@ -179,7 +179,7 @@ class Study:
         self.say(f"{label}: perplexity {tables.number(record.result.perplexity)}{timed}, recorded")
 
     @cached_property
-    def calibration(self) -> torch.Tensor | None:
+    def calibration(self) -> Calibration | None:
         """Calibration samples, where a way of pruning needs them."""
         profile = self.profile
         if not profile.calibrated:
@@ -188,7 +188,7 @@ class Study:
         return calibration(self.tokenizer, text, profile.calibration_samples, profile.calibration_seq_len, profile.seed)
 
     @cached_property
-    def recovery(self) -> torch.Tensor:
+    def recovery(self) -> Calibration:
         """What pruned variants are retrained on: samples of the calibration text, drawn with another seed than those of calibration."""
         profile, text = self.profile, corpus(self.profile.calibration_text, "calibration_text")
         return calibration(

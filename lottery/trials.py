@@ -57,11 +57,12 @@ class Trials:
         began = time.monotonic()
         self._prune(model, request, label)
         seconds, recovered, began = time.monotonic() - began, 0.0, time.monotonic()
-        if request.recover_steps and request.method != "dense":
+        retrained_on = study.recovery if request.recover_steps and request.method != "dense" else None
+        if retrained_on:
             with memory_for("while retraining", "a smaller batch in recover or a device with more memory"):
                 recover(
                     model,
-                    study.recovery,
+                    retrained_on.tokens,
                     request.recover_batch_size,
                     request.recover_learning_rate,
                     self._progress(f"{label}: recovery, step"),
@@ -110,6 +111,8 @@ class Trials:
                 sparsity_model=sparsity.model,
                 sparsity_layers=sparsity.layers,
                 layer_weights=sparsity.layer_weights,
+                calibration_within_rows=study.calibration.within_rows if request.variant.calibrated else None,
+                recovery_within_rows=retrained_on.within_rows if retrained_on else None,
                 pruning_seconds=seconds,
                 recovery_seconds=recovered,
                 bandwidth=bandwidth,
@@ -171,7 +174,8 @@ class Trials:
         study, progress = self.study, self._progress(f"{label}: pruned block")
         cure = "fewer calibration_samples, another method (magnitude needs least) or a device with more memory"
         with memory_for(f"while pruning by {request.variant.label}", cure):
-            prune(model, request.variant, study.calibration, seed=request.seed, device=study.plan.streams_to, progress=progress)
+            samples = study.calibration.tokens if request.variant.calibrated else None
+            prune(model, request.variant, samples, seed=request.seed, device=study.plan.streams_to, progress=progress)
 
     @property
     def _memory_to_speak(self):

@@ -39,6 +39,7 @@ def record_of(
             window_nll=window_nll or [bits_per_byte] * windows, window_kl=[3.5] * windows, window_agreed=[5.0] * windows, window_bytes=[20] * windows,
             window_words=[4] * windows, scored_tokens=7 * windows, parameters=parameters, prunable_parameters=parameters // 2,
             sparsity_prunable=sparsity, sparsity_model=sparsity / 2, sparsity_layers=layers or dict.fromkeys(_LAYERS, sparsity), layer_weights=dict.fromkeys(_LAYERS, parameters // 8), pruning_seconds=0.1,
+            calibration_within_rows=None, recovery_within_rows=None,
             bandwidth=1e9, decode_bytes=4 * parameters,
             speed=timed(speed), dense_speed=None if method == "dense" else timed(dense_speed),
             memory=Memory(kind="main memory", weights=4 * parameters, evaluation_peak=2**30, generation_peak=2**30, others=2**20),
