@@ -37,7 +37,6 @@ class Request(BaseModel):
     calibration_seq_len: int | None
     seq_len: int
     max_windows: int | None
-    batch_size: int
     prompts: int
     prompt_words: int
     new_tokens: int
@@ -173,6 +172,7 @@ class Provenance(BaseModel):
     memory_plan: str
     memory_reason: str
     threads: int
+    batch_size: int | None = None  # windows scored at a time in a trial, in the end; None in records of other kinds
     started: datetime
     finished: datetime
     slurm_job: str | None

@@ -334,6 +334,6 @@ def _source(record: Record) -> str:
 def _where(record: Record) -> tuple:
     p = record.provenance
     commit = p.commit[:10] + (" with changes" if p.dirty else "")
-    where = {"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Memory": p.memory_plan, "Commit": commit}
+    where = {"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Memory": p.memory_plan, "Batch": p.batch_size, "Commit": commit}
     where["Slurm job"] = p.slurm_job or "none"
     return tuple(where.items())

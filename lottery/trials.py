@@ -129,7 +129,7 @@ class Trials:
                 tasks=tasks,
                 texts=judged_by and judged_by.model_copy(update={"samples": self._samples(written)}),
             ),
-            provenance=provenance(plan, started),
+            provenance=provenance(plan, started, self.batch_size),
         )
 
     def _score_dense(self, label: str) -> tuple[Likelihoods, int]:
@@ -153,7 +153,7 @@ class Trials:
         try:
             _cast(model, torch.float32)
             wider, _ = self._evaluated(model, f"{label}: in float32", batch_size=1, dense=self._dense_states)
-            return wider, "not finite in it, so the scores are of the same weights in float32"
+            return wider, "not finite in it, so the scores are of the same weights in float32, a window at a time"
         except (RuntimeError, MemoryError) as error:
             if not is_about_memory(error):
                 raise

@@ -31,7 +31,7 @@ def record_of(
         architecture="LlamaForCausalLM",
         request=Request(
             measurement=1, checkpoint=model, text_sha256="0" * 64, method=method, sparsity=sparsity,
-            allocation=allocation, pattern=pattern, calibration=None, calibration_samples=None, calibration_seq_len=None, seq_len=8, max_windows=None, batch_size=1,
+            allocation=allocation, pattern=pattern, calibration=None, calibration_samples=None, calibration_seq_len=None, seq_len=8, max_windows=None,
             prompts=1, prompt_words=3, new_tokens=4, temperature=0.7, repeats=3, tasks=[], seed=0, dtype="auto", device="auto",
         ),
         result=Result(
@@ -47,7 +47,7 @@ def record_of(
             texts=Texts(samples=[sample(how, BITS[verdict]) for how in ("greedy", "sampled")], dense=[sample("sampled", 1.0)], real=1.0, shuffled=8.0),
         ),
         provenance=Provenance(
-            commit="c" * 40, dirty=False, versions={"torch": "2"}, machine="Linux", device=device, dtype="float32", dtype_reason="a CPU", memory_plan="resident", memory_reason="it fits", threads=2,
+            commit="c" * 40, dirty=False, versions={"torch": "2"}, machine="Linux", device=device, dtype="float32", dtype_reason="a CPU", memory_plan="resident", memory_reason="it fits", threads=2, batch_size=1,
             started=NOON, finished=NOON, slurm_job=None,
         ),
     )  # fmt: skip

@@ -82,7 +82,7 @@ def test_a_file_in_pieces_over_several_wheels(index):
 def test_a_file_that_lies_here_is_converted_by_the_study_itself_and_called_by_its_key_everywhere(index, project, capsys):
     name = project / "tiny.Q4_1.gguf"
     name.write_bytes(index.read_bytes())
-    profile = profile_of("tiny.Q4_1.gguf", model=None, window=32, max_windows=2, prompts=1, new_tokens=4, sparsities=[0.5])
+    profile = profile_of("tiny.Q4_1.gguf", model=None, seq_len=32, max_windows=2, prompts=1, new_tokens=4, sparsities=[0.5])
     (project / "params" / "toy.yaml").write_text(__import__("yaml").safe_dump(profile.model_dump(exclude_none=True)))
     assert run(profile) == 0, capsys.readouterr().out
     assert "running notebooks/model.ipynb" in capsys.readouterr().out

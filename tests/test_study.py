@@ -64,7 +64,9 @@ def test_a_changed_profile_measures_only_what_is_new(toy, counted):
     run(toy, sparsities=[0.5, 0.6, 0.9])
     assert counted == [("magnitude", 0.6)]
     counted.clear()
-    run(toy, window=32)
+    assert {r.provenance.batch_size for r in run(toy, batch_size=3).records} == {1}
+    assert counted == [], "how many windows at a time changes no result"
+    run(toy, seq_len=32)
     assert len(counted) == 3
 
 

@@ -108,12 +108,15 @@ def test_out_of_memory_halves_the_batch_then_streams_then_says_so(toy, monkeypat
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
         return real(model, tokens, batch_size, *more, device=device, **keywords)
 
-    expected = [without_figures(r) for r in run(toy, profile="expected", batch_size=4).records]
+    at_once = run(toy, profile="expected", batch_size=4).records
+    assert {r.provenance.batch_size for r in at_once} == {4}
+    expected = [without_figures(r) for r in at_once]
     monkeypatch.setattr(trials, "evaluate", small)
     limit = 2
     halved = run(toy, profile="halved", batch_size=4)
     assert "out of memory; going on with 2 windows at a time" in capsys.readouterr().out
     for record, wanted in zip(halved.records, expected, strict=True):
+        assert record.provenance.batch_size == 2
         assert record.result.perplexity == pytest.approx(wanted["perplexity"], rel=1e-5)
     limit = 0
     with pytest.raises(
@@ -260,7 +263,9 @@ def test_a_variant_that_only_float16_makes_infinite_is_scored_in_float32(toy, mo
         assert math.isfinite(record.result.perplexity)
         assert math.isfinite(record.result.kl)
         assert record.provenance.dtype == "float16", "its texts and its speed"
-        assert record.provenance.dtype_reason.endswith("not finite in it, so the scores are of the same weights in float32")
+        assert record.provenance.dtype_reason.endswith(
+            "not finite in it, so the scores are of the same weights in float32, a window at a time"
+        )
     assert "magnitude 50%: not finite in float16, scored again in float32" in capsys.readouterr().out.replace("\u00a0", " ")
     whole = run({**toy, "dtype": "float32", "profile": "whole"}).records
     for record, exact in zip(others, whole[1:], strict=True):
