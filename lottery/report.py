@@ -19,6 +19,7 @@ from lottery import (
     ticket_bridge,
     ticket_figures,
 )
+from lottery.checkpoints import shown
 from lottery.collection import Part, collect
 from lottery.files import write_whole
 from lottery.frame import frame
@@ -328,7 +329,7 @@ def _rounded(record: Record) -> str:
 
 
 def _source(record: Record) -> str:
-    return f"Stand-in for {record.source}" if record.kind == "stand-in" else record.source
+    return f"Stand-in for {record.source}" if record.kind == "stand-in" else shown(record.kind, record.source)
 
 
 def _where(record: Record) -> tuple:

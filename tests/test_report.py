@@ -323,6 +323,9 @@ def test_rounded_weights_are_named_in_the_caption_and_among_the_limits(profile):
     for request, record in zip(asked, sweep_of("phi-2", [10, 12, 18, 500], quantization="Q4_1"), strict=True):
         write_record(outputs("toy") / "phi-2", record.model_copy(update={"request": request}))
     report = Report(profile)
+    for record in report.records:
+        record.kind, record.source = "wheel", f"wheel:a==1.0,b==1.0/tiny.Q4_1.gguf#sha256={'0' * 64}"
+    assert "tiny.Q4_1.gguf of a==1.0 and 1 more, LlamaForCausalLM, 1,000 parameters" in report.tables().data, "short where it is shown"
     assert "1,000 parameters, weights rounded to Q4_1 before anything was pruned" in report.tables().data
     assert (
         "Weights that were rounded to few bits before anything was pruned: phi-2 (Q4_1). What is measured is true" in report.limits().data
