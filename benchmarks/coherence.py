@@ -53,7 +53,7 @@ def draw() -> pd.DataFrame:
         yards = [generation.bits_per_byte(dense, tokenizer, pairs) for pairs in stretches]
         for method, sparsity in [(method, sparsity) for method, sparsities in ways for sparsity in sparsities]:
             pruned = loading.load(model, plan)
-            samples = None if method == "magnitude" else calibration(tokenizer, corpus(calibrated_on), 16, 512, 0)
+            samples = None if method == "magnitude" else calibration(tokenizer, corpus(calibrated_on), 16, 512, 0).tokens
             if sparsity:
                 prune(pruned, Variant(method, "uniform", "unstructured", sparsity), samples)
             written = [("drawn", i, c) for i, c in enumerate(generation.continuations(pruned, tokenizer, starts, TOKENS, TEMPERATURE))]

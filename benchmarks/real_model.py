@@ -33,7 +33,7 @@ def perplexity(variant: Variant, device: torch.device, max_windows: int | None =
     """Of the model pruned in one way, on the test half."""
     tokenizer, (seen, unseen) = loading.tokenizer(MODEL), halves()
     model = loading.load(MODEL, loading.Plan(device, torch.float32, "benchmark"))
-    prune(model, variant, calibration(tokenizer, seen, SAMPLES, WINDOW, seed=0))
+    prune(model, variant, calibration(tokenizer, seen, SAMPLES, WINDOW, seed=0).tokens)
     scored = windows(tokenizer, unseen, WINDOW, max_windows)
     nll = evaluate(model, scored.tokens, 8)[0].nll
     return exp(float(nll.sum()) / scored.tokens[:, 1:].size)

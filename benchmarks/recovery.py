@@ -27,9 +27,9 @@ def compare(variant, device: torch.device) -> dict:
         return exp(float(evaluate(model, scored.tokens, 8)[0].nll.sum()) / scored.tokens[:, 1:].size)
 
     if variant.sparsity:
-        prune(model, variant, calibration(tokenizer, seen, 64, WINDOW, seed=0))
+        prune(model, variant, calibration(tokenizer, seen, 64, WINDOW, seed=0).tokens)
     before, sparsity = perplexity(), count_zeros(model).prunable
-    recover(model, calibration(tokenizer, seen, STEPS * BATCH, WINDOW, seed=1), BATCH, RATE)
+    recover(model, calibration(tokenizer, seen, STEPS * BATCH, WINDOW, seed=1).tokens, BATCH, RATE)
     zeros = count_zeros(model).prunable
     return {
         "variant": f"{variant.label} {variant.sparsity:g}" if variant.sparsity else "dense",

@@ -31,7 +31,7 @@ def passes(model, samples: torch.Tensor) -> None:
 def compare(name: str, device: torch.device, rounds: int) -> dict:
     checkpoint = Checkpoint(name, "stand-in", name)
     plan = loading.Plan(device, torch.float32, "benchmark")
-    samples = calibration(loading.tokenizer(checkpoint), corpus("training-stories"), SAMPLES, TOKENS, seed=0).to(device)
+    samples = calibration(loading.tokenizer(checkpoint), corpus("training-stories"), SAMPLES, TOKENS, seed=0).tokens.to(device)
     contestants = {"walk": lambda model: prune(model, VARIANT, samples), "passes": lambda model: passes(model, samples)}
     seconds, _, _ = alternate(contestants, lambda: loading.load(checkpoint, plan), device, rounds)
     return {

@@ -1,13 +1,22 @@
 """Calibration samples: random stretches of a text, as SparseGPT and Wanda take them from C4."""
 
+from typing import NamedTuple
+
 import torch
 
 from lottery.corpus import Corpus
 from lottery.errors import LotteryError
 
 
-def calibration(tokenizer, text: Corpus, samples: int, length: int, seed: int) -> torch.Tensor:
-    """Random crops of a text, int64 [samples, length]; the same for the same seed.
+class Calibration(NamedTuple):
+    """Crops of a text, int64 [samples, length], and whether each lies within one row of it, as in the papers."""
+
+    tokens: torch.Tensor
+    within_rows: bool
+
+
+def calibration(tokenizer, text: Corpus, samples: int, length: int, seed: int) -> Calibration:
+    """Random crops of a text; the same for the same seed.
 
     As in the papers a crop lies within one row of the text: rows are taken in random order, those that are too short are passed
     over, and one crop is taken of each. Where too few rows are long enough, crops come from all rows joined by blank lines.
@@ -26,11 +35,11 @@ def calibration(tokenizer, text: Corpus, samples: int, length: int, seed: int) -
         if len(tokens) >= length:
             crops.append(crop(tokens))
         if len(crops) == samples:
-            return torch.tensor(crops)
+            return Calibration(torch.tensor(crops), within_rows=True)
     tokens = tokenizer(text.text, verbose=False).input_ids
     if len(tokens) < length:
         raise LotteryError(
             f"calibration_text: {text.name} has {len(tokens)} tokens, fewer than one sample of {length};"
             " give a longer text or fewer calibration_seq_len"
         )
-    return torch.tensor([crop(tokens) for _ in range(samples)])
+    return Calibration(torch.tensor([crop(tokens) for _ in range(samples)]), within_rows=False)

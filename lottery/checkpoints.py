@@ -85,8 +85,8 @@ class Checkpoint:
 
     @property
     def public_source(self) -> str:
-        """Where it came from, for a record that others read: no path of this machine."""
-        return {"folder": self.identity, "gguf": self.label, "wheel": self.label}.get(self.kind, self.source)
+        """Where it came from, for a record that others read: no path of this machine, but the whole pin of a wheel."""
+        return {"folder": self.identity, "gguf": self.label}.get(self.kind, self.source)
 
     @cached_property
     def quantization(self) -> str | None:
@@ -115,6 +115,11 @@ class Checkpoint:
             f"{self.source} {how}; fetch it first, where there is a network: make fetch PROFILE=…"
             f" (a model that is in no profile: hf download {repository} --revision {revision})"
         )
+
+
+def shown(kind: str, source: str) -> str:
+    """A public source as captions show it: a pin may be longer than a page is wide."""
+    return Checkpoint("", kind, source).label if kind == "wheel" else source
 
 
 def missing_shards(folder: Path) -> list[str]:

@@ -7,9 +7,19 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gaierror
+from ssl import SSLError
 
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    DryRunError,
+    FileMetadataError,
+    GatedRepoError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils import logging as hub_logging
 
 from lottery import gguf_files, knowledge
@@ -18,6 +28,9 @@ from lottery.corpus import HUB_TEXTS, hub_folder, local_file
 from lottery.errors import LotteryError, NotFetchedError
 from lottery.params import Profile, load_profile
 from lottery.tables import size
+
+# What the hub's client raises where there is no network or no answer that is of use, and what Python does below it.
+_NO_HUB = (HTTPError, ConnectionError, TimeoutError, gaierror, SSLError, DryRunError, FileMetadataError, LocalEntryNotFoundError)
 
 
 @dataclass(frozen=True)
@@ -111,24 +124,30 @@ def _size(download: Download) -> int:
 
 
 def _asking_the_hub(download: Download, ask: Callable):
-    what = f"{download.repository}@{download.revision[:10]}"
     try:
         return ask()
-    except GatedRepoError:
-        raise LotteryError(f"{what} is gated: accept its terms on its page while logged in, then run: hf auth login") from None
-    except (RepositoryNotFoundError, RevisionNotFoundError):
-        raise LotteryError(
+    except (HTTPError, OSError, RuntimeError) as error:  # a mistake in a program, such as a TypeError, goes through as it is
+        raise _in_a_line(f"{download.repository}@{download.revision[:10]}", error) from None
+
+
+def _in_a_line(what: str, error: Exception) -> LotteryError:
+    """What to say of an error that the hub's client lets through, or the libraries below it."""
+    if isinstance(error, DryRunError) and error.__cause__:  # it only says that it did not find out how much there is
+        error = error.__cause__
+    reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+    if isinstance(error, GatedRepoError):
+        return LotteryError(f"{what} is gated: accept its terms on its page while logged in, then run: hf auth login")
+    if isinstance(error, (RepositoryNotFoundError, RevisionNotFoundError)):
+        return LotteryError(
             f"{what} was not found on the Hub, or you have no access; check its name and revision in params/, or run: hf auth login"
-        ) from None
-    except Exception as error:  # the hub's client lets time-outs and broken connections of its own libraries through
-        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-            raise LotteryError(
-                f"{what} cannot be written into {constants.HF_HUB_CACHE}: {reason}; set HF_HOME to a folder with room"
-            ) from None
-        raise NotFetchedError(
+        )
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        return LotteryError(f"{what} cannot be written into {constants.HF_HUB_CACHE}: {reason}; set HF_HOME to a folder with room")
+    if isinstance(error, _NO_HUB):
+        return NotFetchedError(
             f"{what} is not cached and the hub cannot be reached ({reason}); where there is a network, run: make fetch PROFILE=…"
-        ) from None
+        )
+    return LotteryError(f"{what} cannot be fetched: {type(error).__name__}: {reason}")
 
 
 def _existing(path: str) -> Path:

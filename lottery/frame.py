@@ -34,6 +34,7 @@ def frame(records: list[Record]) -> pd.DataFrame:
                 "agreement": result.agreement,
                 **beside(record, dense.get(record.model)),
                 **_timed(result),
+                **speed_ratio(result),
                 "memory": result.memory.generation_peak,
                 "memory_kind": result.memory.kind,
                 "verdict": result.texts.verdict.verdict if result.texts else None,
@@ -71,6 +72,19 @@ def _timed(result: Result) -> dict[str, float]:
     prefill = median(result.speed.prefill_tokens_per_second)
     values = [*spread(result.speed.tokens_per_second), prefill, decode, decode * result.decode_bytes / result.bandwidth]
     return dict(zip(names, values, strict=True))
+
+
+def speed_ratio(result: Result) -> dict[str, float]:
+    """A variant's tokens per second as a multiple of those of the dense model that was timed right after it: median over median.
+
+    Its range is the widest that both spreads allow, the slow end of one over the fast end of the other: repeats are not timed in turns, so
+    none of one belongs to one of the other. Not a number for the dense model, and where nothing was timed.
+    """
+    names = ["speed_ratio_low", "speed_ratio", "speed_ratio_high"]
+    if result.speed is None or result.dense_speed is None:
+        return dict.fromkeys(names, math.nan)
+    own, dense = (spread(speed.tokens_per_second) for speed in (result.speed, result.dense_speed))
+    return {name: a / b for name, a, b in zip(names, own, reversed(dense), strict=True)}
 
 
 def beside(record: Record, dense: Record | None) -> dict[str, float]:

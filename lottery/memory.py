@@ -114,18 +114,21 @@ def others(device: torch.device) -> int:
 
 
 def bandwidth(device: torch.device) -> float:
-    """Bytes per second of a plain copy, read and write counted: what no decoding at batch 1 can beat once weights exceed the caches."""
-    size = 1 << 27  # twice that is taken; more would not fit beside a model on a small GPU
-    source, target, seconds = torch.ones(size, dtype=torch.uint8, device=device), torch.empty(size, dtype=torch.uint8, device=device), []
-    times = 16 if device.type == "cuda" else 1  # in a row, or the start of a copy would count as much as the copy
+    """Bytes per second that all threads together read, the median of five times: what no decoding at batch 1 can beat once weights exceed
+    the caches.
+
+    A sum of 256 MiB, since decoding only reads its weights. A copy would also write, which is slower a byte.
+    """
+    numbers = torch.ones(1 << 26, dtype=torch.float32, device=device)  # more would not fit beside a model on a small GPU
+    times, seconds = 16 if device.type == "cuda" else 1, []  # in a row, or the start of a sum would count as much as the sum
     for _ in range(6):
         started = time.perf_counter()
         for _ in range(times):
-            target.copy_(source)
+            numbers.sum()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append((time.perf_counter() - started) / times)
-    return 2 * size / statistics.median(seconds[1:])
+    return numbers.nbytes / statistics.median(seconds[1:])  # the first is a warm-up
 
 
 def trim() -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import hashlib
 import math
 import re
 from typing import Annotated, Any, Literal
@@ -188,11 +189,13 @@ class Profile(BaseModel):
 
     @property
     def model_name(self) -> str:
-        """The name under which the model's results are filed: its notebook's, or the last part of its id or folder."""
+        """The name under which the model's results are filed: its notebook's; or the last part of its id or folder, with six digits of a
+        hash of the whole, since another owner may have called a model the same."""
         if self.model in self.checkpoints:
             return self.model
         last = self.model.split("@")[0].rstrip("/").split("/")[-1].lower()
-        return re.sub(r"[^a-z0-9._-]+", "-", last).strip("-.") or "model"
+        name = re.sub(r"[^a-z0-9._-]+", "-", last).strip("-.") or "model"
+        return f"{name}-{hashlib.sha256(self.model.encode()).hexdigest()[:6]}"
 
 
 def known_profiles() -> list[str]:

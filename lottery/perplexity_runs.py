@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from lottery import loading, published
-from lottery.checkpoints import Checkpoint, checkpoint
+from lottery.checkpoints import Checkpoint, checkpoint, shown
 from lottery.corpus import Corpus, corpus, windows
 from lottery.errors import LotteryError, NoRoomError
 from lottery.files import write_whole
@@ -246,8 +246,9 @@ def page(profile: Profile, records: dict[str, list[ProtocolRecord]]) -> str:
         f"Text: {profile.text}. Made by `make protocols PROFILE={profile.profile}`, at {', '.join(commits)}, on {', '.join(devices)}.",
     ]
     for name, data in frames.items():
-        source = checkpoint(profile.model_copy(update={"model": name})).public_source
-        parts += [f"## {name}", f"{source}.", told(name, data), published.reproduced(published.name_of(source), data)]
+        model_of = checkpoint(profile.model_copy(update={"model": name}))
+        source = model_of.public_source
+        parts += [f"## {name}", f"{shown(model_of.kind, source)}.", told(name, data), published.reproduced(published.name_of(source), data)]
     parts += ["## On paper", published.by_protocol(frames)]
     return "\n\n".join(parts) + "\n"
 

@@ -8,25 +8,25 @@ from lottery.tables import percent
 _MEMORY = {  # what a kind of memory figure counts
     "GPU memory": "what is allocated on the GPU, or on all of them together",
     "main memory": "the weights, and by how much the process grows with its work, without Python and libraries",
-    "resident memory": "all that the process holds of main memory, Python and libraries among it",
 }
 
 
 def paragraphs(profile: Profile, records: list[Record]) -> list[str]:
     """What was done, as Markdown: the ways of pruning, the text, and whatever else was asked for."""
-    return [_ways(profile), _measurements(profile, records), _recovery(profile), _tasks(profile)]
+    return [_ways(profile, records), _measurements(profile, records), _recovery(profile, records), _tasks(profile)]
 
 
-def _ways(p: Profile) -> str:
+def _ways(p: Profile, records: list[Record]) -> str:
     ways = list(dict.fromkeys((v.method, v.allocation) for v in p.variants[1:]))
     said = [f"{m}: {METHODS[m].says} ({METHODS[m].source})" for m in dict.fromkeys(method for method, _ in ways)]
     said += [f"{a}: {ALLOCATIONS[a].says} ({ALLOCATIONS[a].source})" for a in dict.fromkeys(a for _, a in ways) if a != "uniform"]
     if any(pattern != "unstructured" for pattern in p.pattern):
         said.append("N:M: keeps N of every M neighbouring inputs of a row")
     if any(variant.calibrated for variant in p.variants):
+        within = {r.model: r.result.calibration_within_rows for r in records if r.result.calibration_within_rows is not None}
         said.append(
             f"calibration data: {p.calibration_samples} samples of {p.calibration_seq_len:,} tokens from {p.calibration_text},"
-            f" seed {p.seed}"
+            f" seed {p.seed}{_within_rows(within)}"
         )
     return "\n".join(f"- {line}" for line in said)
 
@@ -44,13 +44,26 @@ def _measurements(p: Profile, records: list[Record]) -> str:
     )
 
 
-def _recovery(p: Profile) -> str:
+def _within_rows(found: dict[str, bool]) -> str:
+    """Where samples of a text came from, by model: tokenizers differ in how many rows are long enough."""
+    joined = [model for model, within in found.items() if not within]
+    if not found:
+        return ""
+    if not joined:
+        return ", each within one row of the text"
+    if len(joined) == len(found):
+        return ", from all rows joined, since too few are that long"
+    return f", each within one row of the text; for {', '.join(joined)} from all rows joined, since too few are that long"
+
+
+def _recovery(p: Profile, records: list[Record]) -> str:
     if p.recover is None:
         return ""
+    within = {r.model: r.result.recovery_within_rows for r in records if r.result.recovery_within_rows is not None}
     return (
         f"Recovery: every pruned model was retrained for {p.recover.steps:,} steps of {p.recover.batch_size} windows of"
-        f" {p.calibration_seq_len:,} tokens of {p.calibration_text}, AdamW, peak learning rate {p.recover.learning_rate:g}, its zeros"
-        " kept. The dense models were not."
+        f" {p.calibration_seq_len:,} tokens of {p.calibration_text}{_within_rows(within)}. AdamW, peak learning rate"
+        f" {p.recover.learning_rate:g}, its zeros kept. The dense models were not."
     )
 
 

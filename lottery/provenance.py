@@ -14,8 +14,9 @@ from lottery.records import Provenance, slurm_job
 _PACKAGES = ("lottery", "torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
-def provenance(plan: Plan, started: datetime) -> Provenance:
-    """The provenance of a trial that began at ``started`` and ends now. No host, user, path or environment is recorded."""
+def provenance(plan: Plan, started: datetime, batch_size: int | None = None) -> Provenance:
+    """The provenance of a trial that began at ``started`` and ends now, scored ``batch_size`` windows at a time. No host, user, path or
+    environment is recorded."""
     versions = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
     if plan.device.type == "cuda":
         versions |= {"cuda": torch.version.cuda, "driver": _driver()}
@@ -30,6 +31,7 @@ def provenance(plan: Plan, started: datetime) -> Provenance:
         memory_plan="streamed" if plan.streamed else "resident",
         memory_reason=plan.memory_reason,
         threads=torch.get_num_threads(),
+        batch_size=batch_size,
         started=started,
         finished=datetime.now().astimezone(),
         slurm_job=slurm_job(),

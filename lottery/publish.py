@@ -37,7 +37,6 @@ def publish(profile: Profile, folder: Path) -> Path:
         shutil.rmtree(folder / part.name, ignore_errors=True)  # of an earlier time
         names = [f"records/{record.request.file_name}" for record in part.records]
         names += [f"{FOLDER}/{record.request.file_name}" for record in part.protocols]
-        names += ["steadiness.json"] * (made / part.name / "steadiness.json").exists()
         for name in names:
             _copy(made, folder, f"{part.name}/{name}")
         notebook = nbformat.read(made / part.name / f"{part.name}.ipynb", as_version=4)

@@ -27,7 +27,7 @@ def figures() -> pd.DataFrame:
 
 def name_of(source: str) -> str:
     """A checkpoint's own name, without its owner, its revision, or the wheel that it came in."""
-    return source.split("@")[0].split("/")[-1].split(" of ")[0]
+    return source.split("@")[0].split("/")[-1].split("#")[0]
 
 
 def beside(records: list[Record], text: str) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from lottery.methods import Variant
 from lottery.params import Profile
 
 # Raised whenever the meaning of a measured number changes, or one is added: older records are then measured again.
-MEASUREMENT = 4
+MEASUREMENT = 5
 
 
 class Request(BaseModel):
@@ -37,7 +37,6 @@ class Request(BaseModel):
     calibration_seq_len: int | None
     seq_len: int
     max_windows: int | None
-    batch_size: int
     prompts: int
     prompt_words: int
     new_tokens: int
@@ -82,7 +81,7 @@ class Memory(BaseModel):
     """In bytes: the weights; the peaks during evaluation and, where anything was written, during generation; what other processes held
     on the device."""
 
-    kind: Literal["GPU memory", "main memory", "resident memory"]  # the last in records of before 2026-11
+    kind: Literal["GPU memory", "main memory"]
     weights: int
     evaluation_peak: int
     generation_peak: int | None
@@ -149,11 +148,14 @@ class Result(BaseModel):
     sparsity_model: float
     sparsity_layers: dict[str, float]
     layer_weights: dict[str, int]
+    calibration_within_rows: bool | None  # whether each calibration sample lies within one row of its text; None where none was used
+    recovery_within_rows: bool | None  # the same of what was retrained on
     pruning_seconds: float
     recovery_seconds: float = 0.0
-    bandwidth: float  # bytes per second of a plain copy on the device that generated
+    bandwidth: float  # bytes per second that the device that generated reads
     decode_bytes: int  # bytes of weights that are read for each token
     speed: Speed | None  # None where no timing was asked for
+    dense_speed: Speed | None  # the dense model's, timed right after a pruned variant; None for the dense trial itself
     memory: Memory
     tasks: dict[str, dict[str, float]]  # of each task its scores, as the harness names them
     texts: Texts | None  # None where no text was asked for
@@ -170,6 +172,7 @@ class Provenance(BaseModel):
     memory_plan: str
     memory_reason: str
     threads: int
+    batch_size: int | None = None  # windows scored at a time in a trial, in the end; None in records of other kinds
     started: datetime
     finished: datetime
     slurm_job: str | None
@@ -186,15 +189,6 @@ class Record(BaseModel):
     request: Request
     result: Result
     provenance: Provenance
-
-
-class Steadiness(BaseModel):
-    """The dense model timed again after all variants, beside the first time: whether the machine kept its pace."""
-
-    device: str
-    first: list[float]  # tokens per second of each repeat
-    last: list[float]
-    steady: bool
 
 
 class State(BaseModel):
@@ -256,14 +250,6 @@ def write_state(folder: Path, state: str, reason: str = "") -> None:
 
 def read_state(folder: Path) -> State | None:
     return read_json(State, folder / "state.json")
-
-
-def write_steadiness(folder: Path, value: Steadiness) -> None:
-    write_whole(folder / "steadiness.json", value.model_dump_json(indent=1) + "\n")
-
-
-def read_steadiness(folder: Path) -> Steadiness | None:
-    return read_json(Steadiness, folder / "steadiness.json")
 
 
 def read_json(kind: type[BaseModel], path: Path):

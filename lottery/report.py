@@ -19,12 +19,13 @@ from lottery import (
     ticket_bridge,
     ticket_figures,
 )
+from lottery.checkpoints import shown
 from lottery.collection import Part, collect
 from lottery.files import write_whole
 from lottery.frame import frame
 from lottery.params import WINNING_TICKET, Profile, profile_of_this_notebook
 from lottery.paths import outputs
-from lottery.records import Record, read_steadiness
+from lottery.records import Record
 from lottery.show import Picture, inline, prose, table
 from lottery.ticket_findings import Outcome
 from lottery.ticket_score import FINE
@@ -238,8 +239,7 @@ class Report:
     def speed(self) -> Markdown:
         if not self.records:
             return prose("*No speed is recorded.*")
-        steadiness = {m.name: found for m in self.models if m.records and (found := read_steadiness(self.folder / m.name))}
-        return prose(speed.what_zeros_save(self.data), speed.was_it_steady(steadiness), speed.what_limits_decoding(self.data))
+        return prose(speed.what_zeros_save(self.data), speed.what_limits_decoding(self.data))
 
     def samples(self) -> Markdown:
         """The first sample of every variant of every model, a table a model."""
@@ -329,12 +329,12 @@ def _rounded(record: Record) -> str:
 
 
 def _source(record: Record) -> str:
-    return f"Stand-in for {record.source}" if record.kind == "stand-in" else record.source
+    return f"Stand-in for {record.source}" if record.kind == "stand-in" else shown(record.kind, record.source)
 
 
 def _where(record: Record) -> tuple:
     p = record.provenance
     commit = p.commit[:10] + (" with changes" if p.dirty else "")
-    where = {"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Memory": p.memory_plan, "Commit": commit}
+    where = {"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Memory": p.memory_plan, "Batch": p.batch_size, "Commit": commit}
     where["Slurm job"] = p.slurm_job or "none"
     return tuple(where.items())

@@ -119,7 +119,7 @@ def write_report(profile: Profile, step: str) -> list[Path]:
     """Runs the report notebook and renders it, unless nothing changed. **Returns** the files that are there, and names them."""
     folder = outputs(profile.profile)
     html, pdf, stamp = folder / "report.html", folder / "report.pdf", folder / "report.stamp"
-    shown = ("records/*.json", "protocols/*.json", "state.json", "steadiness.json")
+    shown = ("records/*.json", "protocols/*.json", "state.json")
     inputs = [path for kind in shown for path in sorted(folder.glob(f"*/{kind}"))]
     wanted = _stamp(profile, "report", *inputs)
     if html.exists() and pdf.exists() and stamp.exists() and stamp.read_text() == wanted:

@@ -1,44 +1,40 @@
 """What the records say of speed and memory, in sentences."""
 
-import statistics
-
 import pandas as pd
 
-from lottery.records import Steadiness
-from lottery.tables import percent
-
-STEADY = 1.15  # tokens per second may differ by this factor over sparsity before the timing itself is in doubt
+from lottery.tables import number, percent
 
 
 def what_zeros_save(data: pd.DataFrame) -> str:
-    """Speed and memory over sparsity: flat, because zeros in a dense tensor are stored and multiplied like any other number."""
-    claim = "Zeros in dense tensors save neither time nor memory, so both figures should be flat over sparsity."
-    spread_speed, spread_memory = {}, {}
-    for model, rows in data.groupby("model", sort=False):
-        if len(rows) > 1:
-            spread_speed[model] = rows["tokens_per_second"].max() / rows["tokens_per_second"].min()
-            spread_memory[model] = rows["memory"].max() / rows["memory"].min()
-    if not spread_speed:
-        return claim
-    fastest, largest = max(spread_speed, key=spread_speed.get), max(spread_memory, key=spread_memory.get)
-    text = (
-        f"{claim} Measured: from the slowest to the fastest variant of one model, tokens per second differ by at most"
-        f" a factor of {spread_speed[fastest]:.2f} ({fastest}) and memory by at most a factor of {spread_memory[largest]:.2f} ({largest})."
-    )
-    if spread_speed[fastest] > STEADY:
-        text += " That is more than chance should give: do not read anything into these speeds."
-    return text
+    """Speed and memory over sparsity: flat, because zeros in a dense tensor are stored and multiplied like any other number.
+
+    A variant's speed is told as a multiple of that of the dense model timed right after it. Ratios on both sides of 1 differ by chance;
+    where all lie on one side, a sign test says how rare that is.
+    """
+    said = ["Zeros in dense tensors save neither time nor memory, so both figures should be flat over sparsity."]
+    if ratios := {str(model): found for model, rows in data.groupby("model", sort=False) if len(found := rows["speed_ratio"].dropna())}:
+        each = "; ".join(f"{model} {_from_to(found)}" for model, found in ratios.items())
+        said.append(f"Tokens per second of the variants, as multiples of those of the dense model timed right after each: {each}.")
+        if by_chance := [model for model, found in ratios.items() if len(found) > 1 and found.min() <= 1 <= found.max()]:
+            said.append(f"Ratios on both sides of 1 differ by chance: {', '.join(by_chance)}.")
+        for model, found in ratios.items():
+            if len(found) > 1 and model not in by_chance:
+                side = "below" if found.max() < 1 else "above"
+                said.append(
+                    f"All {len(found)} ratios of {model} lie {side} 1; by chance that is so in {percent(2 * 0.5 ** len(found))} of cases."
+                )
+    memory = {str(model): rows["memory"].max() / rows["memory"].min() for model, rows in data.groupby("model", sort=False) if len(rows) > 1}
+    if memory:
+        most = max(memory, key=memory.get)
+        said.append(
+            f"From the smallest to the largest variant of one model, memory differs by at most a factor of {memory[most]:.2f} ({most})."
+        )
+    return " ".join(said)
 
 
-def was_it_steady(found: dict[str, Steadiness]) -> str:
-    """Whether the dense model was as fast after all variants as before them, for each model that was timed again."""
-    if not found:
-        return ""
-    unsteady = {model: statistics.median(s.last) / statistics.median(s.first) for model, s in found.items() if not s.steady}
-    if not unsteady:
-        return "The dense model, timed again after all variants, was as fast as before; of the time between that says nothing."
-    said = ", ".join(f"{model} {ratio:.2f} times as fast as before" for model, ratio in unsteady.items())
-    return f"The machine was not steady. The dense model, timed again after all variants: {said}."
+def _from_to(ratios: pd.Series) -> str:
+    least, most = number(ratios.min()), number(ratios.max())
+    return least if least == most else f"{least} to {most}"
 
 
 def what_limits_decoding(data: pd.DataFrame) -> str:
@@ -46,7 +42,7 @@ def what_limits_decoding(data: pd.DataFrame) -> str:
     dense = data[data["method"] == "dense"]
     shares = ", ".join(f"{row['model']} {percent(row['bandwidth_share'])}" for _, row in dense.iterrows())
     return (
-        "At batch 1 decoding reads every weight for each token, so a plain copy of memory is its limit. Share of that bandwidth reached,"
+        "At batch 1 decoding reads every weight for each token, so the speed at which memory is read is its limit. Share of it reached,"
         f" dense: {shares}. What is far below is bound by something else, such as the time to start each operation."
     )
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from lottery import knowledge, loading, perplexity_protocols, perplexity_runs, tables
-from lottery.calibration import calibration
+from lottery.calibration import Calibration, calibration
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus, corpus_identity, prompts, windows
 from lottery.errors import HeldError, LotteryError
@@ -22,7 +22,7 @@ from lottery.lifecycle import check_stop, failures_recorded, finish, held, stopp
 from lottery.params import Profile, profile_of_this_notebook
 from lottery.paths import outputs
 from lottery.pruning import check_pattern
-from lottery.records import Record, Request, read_record, read_steadiness, requests, write_record, write_state, write_steadiness
+from lottery.records import Record, Request, read_record, requests, write_record, write_state
 from lottery.show import prose
 from lottery.ticket_score import with_bisections
 from lottery.trials import Trials
@@ -111,16 +111,13 @@ class Study:
 
     def sweep(self) -> None:
         """Measures every pruned variant whose record is not there; with ``bisect`` what those say is to be measured next, too."""
-        before = done = len(self.records)
+        done = len(self.records)
         self._measure(self.requests)
         while len(self.records) < len(self.requests):
             if len(self.records) == done:
                 raise LotteryError(f"{self.profile.model_name}: records that were just written do not read back; look at {self.folder}")
             done = len(self.records)
             self._measure(self.requests)
-        if len(self.records) > before or read_steadiness(self.folder) is None:
-            with failures_recorded(self.folder):
-                write_steadiness(self.folder, self.trials.steadiness())
 
     def table(self):
         return tables.trials(self.records)
@@ -182,7 +179,7 @@ class Study:
         self.say(f"{label}: perplexity {tables.number(record.result.perplexity)}{timed}, recorded")
 
     @cached_property
-    def calibration(self) -> torch.Tensor | None:
+    def calibration(self) -> Calibration | None:
         """Calibration samples, where a way of pruning needs them."""
         profile = self.profile
         if not profile.calibrated:
@@ -191,7 +188,7 @@ class Study:
         return calibration(self.tokenizer, text, profile.calibration_samples, profile.calibration_seq_len, profile.seed)
 
     @cached_property
-    def recovery(self) -> torch.Tensor:
+    def recovery(self) -> Calibration:
         """What pruned variants are retrained on: samples of the calibration text, drawn with another seed than those of calibration."""
         profile, text = self.profile, corpus(self.profile.calibration_text, "calibration_text")
         return calibration(

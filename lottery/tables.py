@@ -5,7 +5,7 @@ import math
 import pandas as pd
 from IPython.display import Markdown
 
-from lottery.frame import median, spread
+from lottery.frame import median, speed_ratio, spread
 from lottery.perplexity import FEWEST
 from lottery.records import Record, Request
 from lottery.show import SUPERSCRIPT, plain, prose, table, verbatim
@@ -145,6 +145,7 @@ def cost(records: list[Record], folder: str) -> str:
             {
                 "Variant": linked(record, folder),
                 "Tokens/sec": f"{number(low)}–{number(high)}",
+                "Times dense": "" if result.dense_speed is None else number(speed_ratio(result)["speed_ratio"]),
                 "Prefill": number(median(result.speed.prefill_tokens_per_second)),
                 "Decode": number(decode),
                 "Of bandwidth": percent(decode * result.decode_bytes / result.bandwidth),
@@ -154,7 +155,15 @@ def cost(records: list[Record], folder: str) -> str:
                 "Others": size(result.memory.others),
             }
         )
-    return table(rows, "|".join(list(rows[0])[1:]), "What it costs: speed in tokens per second, and memory.") if rows else ""
+    return (
+        table(
+            rows,
+            "|".join(list(rows[0])[1:]),
+            "What it costs: speed in tokens per second, as multiples of the dense model's right after, and memory.",
+        )
+        if rows
+        else ""
+    )
 
 
 def label(row: pd.Series) -> str:

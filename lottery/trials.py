@@ -11,12 +11,11 @@ import torch
 from lottery import coherence, generation, knowledge, loading, memory, perplexity
 from lottery.errors import LotteryError, NotFiniteError
 from lottery.evaluation import evaluate
-from lottery.frame import spread
 from lottery.generation import Continuation, continuations
 from lottery.likelihood import Likelihoods
 from lottery.provenance import provenance
 from lottery.pruning import count_zeros, prune
-from lottery.records import Memory, Record, Request, Result, Sample, Speed, Steadiness, Texts
+from lottery.records import Memory, Record, Request, Result, Sample, Speed, Texts
 from lottery.recovery import recover
 from lottery.shortage import ShortageError, is_about_memory, memory_for
 
@@ -48,17 +47,6 @@ class Trials:
                 self.forget()
                 self._take_less_memory(shortage)
 
-    def steadiness(self) -> Steadiness:
-        """Times the dense model again. The machine was steady if both medians lie within the spread of the other, or within 3%."""
-        first = next(r for r in self.study.records if r.request.method == "dense").result.speed
-        last = self._timed(self._speaking(self._dense()))
-        low, middle, high = spread(last.tokens_per_second)
-        before = spread(first.tokens_per_second)
-        apart = abs(middle / before[1] - 1)
-        steady = apart <= 0.03 or (low <= before[1] <= high and before[0] <= middle <= before[2])
-        same = first.device == last.device
-        return Steadiness(device=last.device, first=first.tokens_per_second, last=last.tokens_per_second, steady=steady and same)
-
     def _run(self, request: Request, label: str) -> Record:
         started, plan, study = datetime.now().astimezone(), self.study.plan, self.study
         study.say(f"{label}: {study.checkpoint.label} on {plan.device} as {plan.dtype}{', streamed' if plan.streamed else ''}")
@@ -69,11 +57,12 @@ class Trials:
         began = time.monotonic()
         self._prune(model, request, label)
         seconds, recovered, began = time.monotonic() - began, 0.0, time.monotonic()
-        if request.recover_steps and request.method != "dense":
+        retrained_on = study.recovery if request.recover_steps and request.method != "dense" else None
+        if retrained_on:
             with memory_for("while retraining", "a smaller batch in recover or a device with more memory"):
                 recover(
                     model,
-                    study.recovery,
+                    retrained_on.tokens,
                     request.recover_batch_size,
                     request.recover_learning_rate,
                     self._progress(f"{label}: recovery, step"),
@@ -89,14 +78,16 @@ class Trials:
             plan = replace(plan, dtype_reason=f"{plan.dtype_reason}; {how}")
         with self._memory_to_speak:
             model = self._speaking(model)
+        tasks = self._know(model, label) if request.tasks else {}  # before the timing, so that the dense model's follows at once
+        with self._memory_to_speak:
             with memory.watched(plan.speaker, self._weights) as held:
                 written = self._written(model, request) if request.prompts else []
                 speed = self._timed(model) if request.repeats else None
             generation_peak = held.bytes if written or speed else None
         decode_bytes = generation.decode_bytes(model)
-        tasks = self._know(model, label) if request.tasks else {}
         self._model = model if request.method == "dense" else None
         del model
+        dense_speed = self._dense_timed() if speed and request.method != "dense" else None
         windows = study.windows
         score = perplexity.score(*scored, windows.scored_bytes, windows.scored_words, windows.tokens.shape[1] - 1)
         return Record(
@@ -120,11 +111,14 @@ class Trials:
                 sparsity_model=sparsity.model,
                 sparsity_layers=sparsity.layers,
                 layer_weights=sparsity.layer_weights,
+                calibration_within_rows=study.calibration.within_rows if request.variant.calibrated else None,
+                recovery_within_rows=retrained_on.within_rows if retrained_on else None,
                 pruning_seconds=seconds,
                 recovery_seconds=recovered,
                 bandwidth=bandwidth,
                 decode_bytes=decode_bytes,
                 speed=speed,
+                dense_speed=dense_speed,
                 memory=Memory(
                     kind=memory.kind(plan.speaker),
                     weights=self._weights,
@@ -135,7 +129,7 @@ class Trials:
                 tasks=tasks,
                 texts=judged_by and judged_by.model_copy(update={"samples": self._samples(written)}),
             ),
-            provenance=provenance(plan, started),
+            provenance=provenance(plan, started, self.batch_size),
         )
 
     def _score_dense(self, label: str) -> tuple[Likelihoods, int]:
@@ -159,7 +153,7 @@ class Trials:
         try:
             _cast(model, torch.float32)
             wider, _ = self._evaluated(model, f"{label}: in float32", batch_size=1, dense=self._dense_states)
-            return wider, "not finite in it, so the scores are of the same weights in float32"
+            return wider, "not finite in it, so the scores are of the same weights in float32, a window at a time"
         except (RuntimeError, MemoryError) as error:
             if not is_about_memory(error):
                 raise
@@ -180,7 +174,8 @@ class Trials:
         study, progress = self.study, self._progress(f"{label}: pruned block")
         cure = "fewer calibration_samples, another method (magnitude needs least) or a device with more memory"
         with memory_for(f"while pruning by {request.variant.label}", cure):
-            prune(model, request.variant, study.calibration, seed=request.seed, device=study.plan.streams_to, progress=progress)
+            samples = study.calibration.tokens if request.variant.calibrated else None
+            prune(model, request.variant, samples, seed=request.seed, device=study.plan.streams_to, progress=progress)
 
     @property
     def _memory_to_speak(self):
@@ -232,6 +227,11 @@ class Trials:
         self.study.say(f"{label}: {', '.join(self.profile.tasks)}")
         with memory_for("at the tasks", "fewer tasks or a device with more memory", in_batches=True, speaking=True):
             return knowledge.scores(model, loading.tokenizer(self.study.checkpoint), self.profile.tasks, self.batch_size)
+
+    def _dense_timed(self) -> Speed:
+        """The dense model's speed now: minutes apart the same machine has another pace."""
+        with self._memory_to_speak:
+            return self._timed(self._speaking(self._dense()))
 
     def _timed(self, model) -> Speed:
         return generation.speed(model, self._encode(self.study.starts[0]), self.profile.new_tokens, self.profile.repeats)

@@ -11,11 +11,17 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def record_of(
-    model, method, sparsity, perplexity=10.0, *, bits_per_byte=1.0, verdict="coherent", speed=100.0, text="Once more.", device="a CPU", parameters=1000, window_nll=None, windows=1,
+    model, method, sparsity, perplexity=10.0, *, bits_per_byte=1.0, verdict="coherent", speed=100.0, dense_speed=100.0, text="Once more.", device="a CPU", parameters=1000, window_nll=None, windows=1,
     allocation="uniform", pattern="unstructured", layers=None, quantization=None
 ) -> Record:  # fmt: skip
     def sample(how, bits):
         return Sample(prompt="Once upon a time", text=text, how=how, bits=bits * max(1, len(text.encode())))
+
+    def timed(middle):
+        return Speed(
+            new_tokens=4, tokens_per_second=[middle, middle * 1.01, middle * 0.99], prefill_tokens_per_second=[middle * 10] * 3,
+            decode_tokens_per_second=[middle] * 3, device=device,
+        )  # fmt: skip
 
     return Record(
         model=model,
@@ -25,7 +31,7 @@ def record_of(
         architecture="LlamaForCausalLM",
         request=Request(
             measurement=1, checkpoint=model, text_sha256="0" * 64, method=method, sparsity=sparsity,
-            allocation=allocation, pattern=pattern, calibration=None, calibration_samples=None, calibration_seq_len=None, seq_len=8, max_windows=None, batch_size=1,
+            allocation=allocation, pattern=pattern, calibration=None, calibration_samples=None, calibration_seq_len=None, seq_len=8, max_windows=None,
             prompts=1, prompt_words=3, new_tokens=4, temperature=0.7, repeats=3, tasks=[], seed=0, dtype="auto", device="auto",
         ),
         result=Result(
@@ -33,17 +39,15 @@ def record_of(
             window_nll=window_nll or [bits_per_byte] * windows, window_kl=[3.5] * windows, window_agreed=[5.0] * windows, window_bytes=[20] * windows,
             window_words=[4] * windows, scored_tokens=7 * windows, parameters=parameters, prunable_parameters=parameters // 2,
             sparsity_prunable=sparsity, sparsity_model=sparsity / 2, sparsity_layers=layers or dict.fromkeys(_LAYERS, sparsity), layer_weights=dict.fromkeys(_LAYERS, parameters // 8), pruning_seconds=0.1,
+            calibration_within_rows=None, recovery_within_rows=None,
             bandwidth=1e9, decode_bytes=4 * parameters,
-            speed=Speed(
-                new_tokens=4, tokens_per_second=[speed, speed * 1.01, speed * 0.99], prefill_tokens_per_second=[speed * 10] * 3,
-                decode_tokens_per_second=[speed] * 3, device=device,
-            ),
+            speed=timed(speed), dense_speed=None if method == "dense" else timed(dense_speed),
             memory=Memory(kind="main memory", weights=4 * parameters, evaluation_peak=2**30, generation_peak=2**30, others=2**20),
             tasks={},
             texts=Texts(samples=[sample(how, BITS[verdict]) for how in ("greedy", "sampled")], dense=[sample("sampled", 1.0)], real=1.0, shuffled=8.0),
         ),
         provenance=Provenance(
-            commit="c" * 40, dirty=False, versions={"torch": "2"}, machine="Linux", device=device, dtype="float32", dtype_reason="a CPU", memory_plan="resident", memory_reason="it fits", threads=2,
+            commit="c" * 40, dirty=False, versions={"torch": "2"}, machine="Linux", device=device, dtype="float32", dtype_reason="a CPU", memory_plan="resident", memory_reason="it fits", threads=2, batch_size=1,
             started=NOON, finished=NOON, slurm_job=None,
         ),
     )  # fmt: skip

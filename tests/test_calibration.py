@@ -15,17 +15,19 @@ class Letters:
 
 def test_crops_lie_within_one_row_and_no_row_gives_two():
     text = Corpus("t", tuple(chr(97 + i) * (3 if i % 2 else 30) for i in range(20)))
-    crops = calibration(Letters(), text, 8, 10, seed=0)
+    crops, within_rows = calibration(Letters(), text, 8, 10, seed=0)
+    assert within_rows
     assert crops.shape == (8, 10)
     assert all(len(set(row) - {0}) == 1 for row in crops.tolist())
     assert len({row[-1] for row in crops.tolist()}) == 8
-    assert torch.equal(crops, calibration(Letters(), text, 8, 10, seed=0))
-    assert not torch.equal(crops, calibration(Letters(), text, 8, 10, seed=1))
+    assert torch.equal(crops, calibration(Letters(), text, 8, 10, seed=0).tokens)
+    assert not torch.equal(crops, calibration(Letters(), text, 8, 10, seed=1).tokens)
 
 
 def test_where_rows_are_too_short_or_too_few_crops_come_from_all_of_them_joined():
     text = Corpus("t", tuple(chr(97 + i) * 6 for i in range(20)))
-    crops = calibration(Letters(), text, 50, 40, seed=0)
+    crops, within_rows = calibration(Letters(), text, 50, 40, seed=0)
+    assert not within_rows
     assert crops.shape == (50, 40)
     joined = "".join(map(chr, [0] + [ord(c) for c in text.text]))
     assert all("".join(map(chr, row)) in joined for row in crops.tolist())
@@ -61,4 +63,4 @@ def test_c4_comes_from_the_cache_through_datasets(tmp_path, monkeypatch):
     corpus.cache_clear()
     assert len(found.rows) == 40
     assert found.rows[7] == rows[7]["text"]
-    assert calibration(Letters(), found, 5, 100, seed=0).shape == (5, 100)
+    assert calibration(Letters(), found, 5, 100, seed=0).tokens.shape == (5, 100)

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -133,5 +134,9 @@ def test_a_large_file_is_read_once_also_by_the_next_process_and_again_when_it_ch
 
 
 def test_results_of_another_checkpoint_are_filed_apart():
-    names = {load_profile("demo", model=model).model_name for model in ["phi-2", HUB, "some/Folder With Spaces/"]}
-    assert names == {"phi-2", "model", "folder-with-spaces"}
+    others = [HUB, HUB.replace("owner", "another"), HUB.replace("0", "1"), "some/Folder With Spaces/", "other/Folder With Spaces/"]
+    name, *names = [load_profile("demo", model=model).model_name for model in ["phi-2", *others]]
+    assert name == "phi-2"
+    assert [re.sub("-[0-9a-f]{6}$", "", name) for name in names] == ["model"] * 3 + ["folder-with-spaces"] * 2
+    assert len(set(names)) == len(names)
+    assert names[0] == load_profile("demo", model=HUB).model_name, "the next run finds it again"

@@ -3,7 +3,15 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    DryRunError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RevisionNotFoundError,
+)
 
 from lottery import fetch
 from lottery.errors import LotteryError
@@ -38,6 +46,12 @@ def hub(monkeypatch, tmp_path):
 
 
 DOWNLOADS = fetch.downloads
+
+
+def caused_by(cause: Exception) -> DryRunError:
+    error = DryRunError("Dry run cannot be performed")
+    error.__cause__ = cause
+    return error
 
 
 def _plain(download):
@@ -78,6 +92,14 @@ def test_it_says_how_much_then_downloads_what_is_missing_and_only_that(hub, caps
         (RevisionNotFoundError("gone", response=Response()), "mistralai/Mistral-7B-v0.1@27d67f1b5f was not found on the Hub, or you have no access; check its name and revision in params/"),
         (TimeoutError(), "is not cached and the hub cannot be reached (TimeoutError); where there is a network, run: make fetch PROFILE=…"),
         (OSError(28, "No space left on device"), "cannot be written into "),
+        (HfHubHTTPError("500 Server Error", response=Response()), "the hub cannot be reached (500 Server Error)"),
+        (HTTPError("no route"), "the hub cannot be reached (no route)"),
+        (OfflineModeIsEnabled("offline"), "the hub cannot be reached (offline)"),
+        (DryRunError("no dry run"), "the hub cannot be reached (no dry run)"),
+        (caused_by(GatedRepoError("gated", response=Response())), "27d67f1b5f is gated: accept its terms on its page"),
+        (caused_by(HTTPError("no route")), "the hub cannot be reached (no route)"),
+        (OSError(5, "Input/output error"), "27d67f1b5f cannot be fetched: OSError: [Errno 5] Input/output error"),
+        (RuntimeError("checksum\nmore"), "27d67f1b5f cannot be fetched: RuntimeError: checksum"),
         (LocalEntryNotFoundError("no network\nmore"), "is not cached and the hub cannot be reached (no network); where there is a network, run: make fetch PROFILE=…"),
     ],
 )  # fmt: skip
@@ -90,6 +112,12 @@ def test_what_goes_wrong_is_one_line_that_says_what_to_do(hub, monkeypatch, erro
         fetch.fetch_missing(load_profile("full"))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_in_the_program_is_not_blamed_on_the_network(hub, monkeypatch):
+    monkeypatch.setattr(fetch, "snapshot_download", lambda *_, **__: 1 + "1")
+    with pytest.raises(TypeError, match="unsupported operand"):
+        fetch.fetch_missing(load_profile("full"))
 
 
 def test_a_disk_too_small_is_found_before_the_download(hub, monkeypatch):

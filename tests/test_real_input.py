@@ -18,7 +18,7 @@ WORDS = {"stories.jsonl": "tinystories/stories.jsonl", "wiki.test.raw": "wikitex
 def test_a_notebook_on_stories260k(project, text):
     data = need_data()
     given = {
-        **load_profile("demo").model_dump(exclude_none=True), "profile": "real", "model": str(data / "stories260K"), "text": str(data / WORDS[text]), "window": 512, "max_windows": 20, "batch_size": 4,
+        **load_profile("demo").model_dump(exclude_none=True), "profile": "real", "model": str(data / "stories260K"), "text": str(data / WORDS[text]), "seq_len": 512, "max_windows": 20, "batch_size": 4,
         "sparsities": [0.5, 0.9], "new_tokens": 20, "repeats": 2,
     }  # fmt: skip
     papermill.execute_notebook("notebooks/smollm2-1.7b.ipynb", "out.ipynb", given, progress_bar=False, cwd=str(project))

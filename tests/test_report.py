@@ -3,9 +3,10 @@ import math
 
 import pytest
 
+from lottery import protocol
 from lottery.checkpoints import checkpoint
 from lottery.corpus import corpus
-from lottery.params import validated
+from lottery.params import Recovery, validated
 from lottery.paths import outputs
 from lottery.records import requests, write_record, write_state
 from lottery.report import Report
@@ -293,6 +294,24 @@ def test_several_methods_stand_side_by_side_and_models_are_judged_by_the_first(p
         assert claim in said, claim
 
 
+def test_the_method_says_where_calibration_samples_came_from(profile):
+    calibrated = profile.model_copy(update={"methods": ["wanda"], "calibration_text": "c4", "recover": Recovery(steps=3)})
+
+    def said(*within):
+        """For each model, whether the samples to prune by lie within rows; of those to retrain on it is the contrary."""
+        records = [record_of(name, "wanda", 0.5) for name in NAMES]
+        for record, found in zip(records, within, strict=True):
+            record.result.calibration_within_rows, record.result.recovery_within_rows = found, not found
+        return "\n".join(protocol.paragraphs(calibrated, records))
+
+    assert "from c4, seed 0, each within one row of the text\n" in said(True, True)
+    assert "tokens of c4, from all rows joined, since too few are that long. AdamW" in said(True, True)
+    assert "from c4, seed 0, from all rows joined, since too few are that long\n" in said(False, False)
+    assert "from c4, seed 0, each within one row of the text; for phi-2 from all rows joined, since too few are that long\n" in said(
+        True, False
+    )
+
+
 def test_what_was_not_asked_for_has_nothing_to_say(profile):
     fill(profile, "phi-2", [10, 12, 18, 500])
     report = Report(profile)
@@ -304,6 +323,9 @@ def test_rounded_weights_are_named_in_the_caption_and_among_the_limits(profile):
     for request, record in zip(asked, sweep_of("phi-2", [10, 12, 18, 500], quantization="Q4_1"), strict=True):
         write_record(outputs("toy") / "phi-2", record.model_copy(update={"request": request}))
     report = Report(profile)
+    for record in report.records:
+        record.kind, record.source = "wheel", f"wheel:a==1.0,b==1.0/tiny.Q4_1.gguf#sha256={'0' * 64}"
+    assert "tiny.Q4_1.gguf of a==1.0 and 1 more, LlamaForCausalLM, 1,000 parameters" in report.tables().data, "short where it is shown"
     assert "1,000 parameters, weights rounded to Q4_1 before anything was pruned" in report.tables().data
     assert (
         "Weights that were rounded to few bits before anything was pruned: phi-2 (Q4_1). What is measured is true" in report.limits().data

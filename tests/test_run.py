@@ -76,7 +76,6 @@ def test_the_whole_way_a_gap_and_its_mending(toy_project, capsys):
     assert all((there / link).is_file() for link in links)
     files = {path.relative_to(there).as_posix(): path.read_text() for path in there.rglob("*") if path.is_file()}
     assert len([name for name in files if "/records/" in name]) == 6
-    assert {"phi-2/steadiness.json", "qwen2.5-0.5b/steadiness.json"} < set(files)
     assert "tables/trials.csv" in files
     assert not [name for name, text in files.items() if str(toy_project) in text], "no path of this machine"
 
@@ -123,7 +122,7 @@ def test_if_the_pdf_fails_the_html_is_there_and_the_reason_is_one_line(toy_proje
 def test_everything_that_the_report_shows_is_in_its_stamp(toy_project, monkeypatch):
     package, folder, runs = toy_project / "lottery", toy_project / "outputs" / "toy", []
     shown = [package / "published.csv", package / "a.py"]
-    shown += [folder / "phi-2" / name for name in ("records/a.json", "protocols/a.json", "state.json", "steadiness.json")]
+    shown += [folder / "phi-2" / name for name in ("records/a.json", "protocols/a.json", "state.json")]
     for path in shown:
         write_whole(path, "old")
     monkeypatch.setattr(module, "__file__", str(package / "run.py"))

@@ -33,7 +33,7 @@ def test_streamed_and_resident_are_equal_to_the_bit(name):
     checkpoint = Checkpoint(name, "stand-in", name)
     tokenizer = loading.tokenizer(checkpoint)
     tokens = windows(tokenizer, corpus("stories"), 96, 5).tokens
-    samples = calibration(tokenizer, corpus("training-stories"), 3, 40, 0)
+    samples = calibration(tokenizer, corpus("training-stories"), 3, 40, 0).tokens
     states = None
     for variant in VARIANTS:
         found = []

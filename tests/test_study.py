@@ -64,7 +64,9 @@ def test_a_changed_profile_measures_only_what_is_new(toy, counted):
     run(toy, sparsities=[0.5, 0.6, 0.9])
     assert counted == [("magnitude", 0.6)]
     counted.clear()
-    run(toy, window=32)
+    assert {r.provenance.batch_size for r in run(toy, batch_size=3).records} == {1}
+    assert counted == [], "how many windows at a time changes no result"
+    run(toy, seq_len=32)
     assert len(counted) == 3
 
 
@@ -223,6 +225,19 @@ def test_calibrated_methods_allocations_and_patterns_run_through_a_study(toy):
             "owl" in record.request.variant.label or "wanda" in record.request.variant.label
         )
     assert len({r.result.perplexity for r in study.records}) == 7
+
+
+def test_records_say_whether_samples_lie_within_rows(toy):
+    """Three stories have 510 tokens, so that four samples of as many come from all of them joined; what is retrained on is drawn apart."""
+    wanted = {**toy, "methods": ["magnitude", "wanda"], "sparsities": [0.5], "calibration_text": "training-stories"}
+    wanted |= {"calibration_samples": 4, "max_windows": 2, "prompts": 1, "repeats": 1}
+    for length, within in ((32, True), (510, False)):
+        dense, magnitude, wanda = (r.result for r in run(wanted, profile=f"of-{length}", calibration_seq_len=length).records)
+        assert [r.calibration_within_rows for r in (dense, magnitude, wanda)] == [None, None, within]
+        assert [r.recovery_within_rows for r in (dense, magnitude, wanda)] == [None] * 3
+    recover = {"steps": 1, "learning_rate": 1e-4, "batch_size": 1}
+    dense, magnitude, _ = (r.result for r in run(wanted, profile="retrained", calibration_seq_len=32, recover=recover).records)
+    assert (dense.recovery_within_rows, magnitude.recovery_within_rows, magnitude.calibration_within_rows) == (None, True, None)
 
 
 def test_calibration_text_is_checked_before_the_first_trial(toy):

@@ -1,5 +1,6 @@
 """What a study does when memory or dtype do not do: tried again with less or more, said, and never lost."""
 
+import itertools
 import math
 import weakref
 from pkgutil import resolve_name
@@ -12,7 +13,7 @@ from lottery.checkpoints import checkpoint
 from lottery.errors import LotteryError, NotFiniteError
 from lottery.likelihood import Likelihoods
 from lottery.params import validated
-from lottery.records import read_steadiness
+from lottery.records import Speed
 from lottery.study import Study
 
 
@@ -25,7 +26,7 @@ def run(toy, **changes) -> Study:
 
 def without_figures(record):
     """A record's numbers that do not depend on the moment."""
-    return record.result.model_dump(exclude={"speed", "memory", "bandwidth", "pruning_seconds", "recovery_seconds"})
+    return record.result.model_dump(exclude={"speed", "dense_speed", "memory", "bandwidth", "pruning_seconds", "recovery_seconds"})
 
 
 def test_streamed_and_resident_studies_record_the_same_numbers(toy):
@@ -52,7 +53,9 @@ def test_a_streamed_trial_prunes_once_and_what_it_scores_is_what_it_writes_with(
     study.sweep()
     assert len(pruned) == len(scored) == 3, "the dense model and two variants"
     assert {device for _, device in scored} == {torch.device("cpu")}
-    assert all(a is b is c for a, (b, _), c in zip(pruned, scored, spoken[:3], strict=True))
+    own, dense_again = [spoken[0], *spoken[1::2]], spoken[2::2]
+    assert all(a is b is c for a, (b, _), c in zip(pruned, scored, own, strict=True))
+    assert len(dense_again) == 2
 
 
 def test_out_of_memory_while_pruning_is_answered_at_pruning(toy, monkeypatch, capsys):
@@ -105,12 +108,15 @@ def test_out_of_memory_halves_the_batch_then_streams_then_says_so(toy, monkeypat
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
         return real(model, tokens, batch_size, *more, device=device, **keywords)
 
-    expected = [without_figures(r) for r in run(toy, profile="expected", batch_size=4).records]
+    at_once = run(toy, profile="expected", batch_size=4).records
+    assert {r.provenance.batch_size for r in at_once} == {4}
+    expected = [without_figures(r) for r in at_once]
     monkeypatch.setattr(trials, "evaluate", small)
     limit = 2
     halved = run(toy, profile="halved", batch_size=4)
     assert "out of memory; going on with 2 windows at a time" in capsys.readouterr().out
     for record, wanted in zip(halved.records, expected, strict=True):
+        assert record.provenance.batch_size == 2
         assert record.result.perplexity == pytest.approx(wanted["perplexity"], rel=1e-5)
     limit = 0
     with pytest.raises(
@@ -257,7 +263,9 @@ def test_a_variant_that_only_float16_makes_infinite_is_scored_in_float32(toy, mo
         assert math.isfinite(record.result.perplexity)
         assert math.isfinite(record.result.kl)
         assert record.provenance.dtype == "float16", "its texts and its speed"
-        assert record.provenance.dtype_reason.endswith("not finite in it, so the scores are of the same weights in float32")
+        assert record.provenance.dtype_reason.endswith(
+            "not finite in it, so the scores are of the same weights in float32, a window at a time"
+        )
     assert "magnitude 50%: not finite in float16, scored again in float32" in capsys.readouterr().out.replace("\u00a0", " ")
     whole = run({**toy, "dtype": "float32", "profile": "whole"}).records
     for record, exact in zip(others, whole[1:], strict=True):
@@ -293,24 +301,39 @@ def test_where_float32_does_not_fit_infinity_is_recorded_with_the_reason(toy, mo
     assert others[0].provenance.dtype_reason.endswith("not finite in it, and for float32 memory does not do")
 
 
-@pytest.mark.parametrize(("last", "steady"), [([100, 101, 99], True), ([102, 102, 102], True), ([150, 151, 152], False)])
-def test_the_dense_model_is_timed_again_at_the_end(toy, monkeypatch, last, steady):
-    study = run(toy)
-    assert read_steadiness(study.folder).first == study.records[0].result.speed.tokens_per_second
-    first = study.records[0].result.speed.model_copy(update={"tokens_per_second": [100.0, 101.0, 99.0]})
-    monkeypatch.setattr(
-        Study, "records", [study.records[0].model_copy(update={"result": study.records[0].result.model_copy(update={"speed": first})})]
-    )
-    monkeypatch.setattr(trials.Trials, "_timed", lambda *_: first.model_copy(update={"tokens_per_second": [float(v) for v in last]}))
-    assert study.trials.steadiness().steady is steady
-    monkeypatch.setattr(trials.Trials, "_timed", lambda *_: first.model_copy(update={"device": "another"}))
-    assert not study.trials.steadiness().steady, "another device is never the same machine"
+def test_the_dense_model_is_timed_right_after_each_variant_and_loaded_no_more_often_for_it(toy, monkeypatch):
+    happened, speeds = [], iter(range(1, 99))
+    real_load, real_bits = loading.load, trials.generation.bits
+
+    def zeros(model):
+        return round(float((model.model.layers[0].mlp.up_proj.weight == 0).float().mean()), 1)
+
+    def timed(_, model):
+        happened.append(("timed", zeros(model)))
+        rate = [float(next(speeds))]
+        return Speed(new_tokens=8, device="a", **dict.fromkeys(rates, rate))
+
+    rates = ["tokens_per_second", "prefill_tokens_per_second", "decode_tokens_per_second"]
+    monkeypatch.setattr(trials.Trials, "_timed", timed)
+    monkeypatch.setattr(loading, "load", lambda *given: happened.append(("loaded",)) or real_load(*given))
+    monkeypatch.setattr(trials.generation, "bits", lambda *given: happened.append(("judged",)) or real_bits(*given))
+    dense, half, most = run(toy).records
+    order = [what for what, *_ in itertools.groupby(happened)]
+    assert order == [
+        ("loaded",), ("judged",), ("timed", 0.0), ("judged",),
+        ("timed", 0.5), ("loaded",), ("timed", 0.0), ("judged",),
+        ("timed", 0.9), ("loaded",), ("timed", 0.0), ("judged",),
+    ]  # fmt: skip
+    assert dense.result.dense_speed is None
+    assert [r.result.speed.tokens_per_second[0] for r in (dense, half, most)] == [1, 2, 4]
+    assert [r.result.dense_speed.tokens_per_second[0] for r in (half, most)] == [3, 5]
 
 
 def test_a_cliff_is_bisected_and_a_second_run_measures_nothing(toy, capsys):
     wanted = {"bisect": True, "sparsities": [0.3, 0.9], "max_windows": 2, "prompts": 1, "repeats": 1}
     study = run(toy, **wanted)
     assert len(study.records) == len(study.requests) > 5
+    assert all(r.result.dense_speed is None for r in study.records if not r.request.repeats), "what is scored only is not timed"
     study.finish()
     capsys.readouterr()
     run(toy, **wanted).finish()
