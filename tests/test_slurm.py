@@ -260,6 +260,27 @@ def test_slurm_takes_the_lines_of_every_preset(toy_project, cluster, partition):
 
 
 @pytest.mark.xdist_group("slurm")
+def test_a_job_knows_how_much_memory_slurm_lets_it_take(tmp_path):
+    """Slurm itself makes the control group, and kills what goes beyond it, however much the machine has."""
+    need(not Cluster.missing(), Cluster.missing())
+    if reason := Cluster.cannot_confine():
+        pytest.skip(reason)
+    asks = shlex.join([sys.executable, "-c", "from lottery.memory import main_memory; print(*main_memory())"])
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
+        confining = Cluster(Path(folder), confines=True)
+        try:
+            confining.start()
+            output = tmp_path / "output"
+            confining.run("sbatch", f"--wrap={asks}", f"--output={output}", "--mem=700M")
+            confining.wait(lambda: not states(confining), 60)
+            free, total = map(int, output.read_text().split())
+        finally:
+            confining.stop()
+    assert total == 700 << 20 < psutil.virtual_memory().total
+    assert 0 < free < total
+
+
+@pytest.mark.xdist_group("slurm")
 def test_a_bad_profile_is_refused_before_anything_is_submitted(toy_project, cluster):
     with (toy_project / "params" / "toy.yaml").open("a") as file:
         file.write("sparsties: [0.5]\n")

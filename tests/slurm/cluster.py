@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 PROGRAMS = ["munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel"]
@@ -32,7 +33,6 @@ SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
@@ -42,10 +42,9 @@ SchedulerParameters=sched_interval=2,bf_interval=2
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 GresTypes=gpu
-# Without control groups memory is polled, and a job beyond its own is killed.
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=2
-JobAcctGatherParams=OverMemoryKill
+{memory}
 KillWait=5
 MinJobAge=3600
 # A job of the partition urgent takes the place of one on dgx, which is warned as it is of its time limit, and requeued.
@@ -56,11 +55,17 @@ PartitionName=urgent Nodes=dgx01 PriorityTier=10
 """
 
 
-class Cluster:
-    """**Arguments**: an empty folder; its path must be short, because sockets are made in it."""
+# Without control groups memory is polled, and a job beyond its own is killed.
+_POLLED, _CONFINED = "TaskPlugin=task/none\nJobAcctGatherParams=OverMemoryKill", "TaskPlugin=task/cgroup"
+GROUPS = Path("/sys/fs/cgroup/memory")  # where version 1 of control groups has those of memory
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+
+class Cluster:
+    """**Arguments**: an empty folder, whose path must be short, because sockets are made in it; ``confines``, whether jobs are put into
+    control groups with their limit of memory, as on most clusters."""
+
+    def __init__(self, folder: Path, confines: bool = False):
+        self.folder, self.confines = folder, confines
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
 
     @staticmethod
@@ -73,6 +78,12 @@ class Cluster:
         except OSError:
             address = "nothing"
         return "" if address == "127.0.0.1" else f"a host name that leads to 127.0.0.1 (here {address}; /etc/hosts)"
+
+    @staticmethod
+    def cannot_confine() -> str:
+        """Why jobs cannot be put into control groups here, or nothing. Those of version 2 belong to systemd, and a test leaves it alone."""
+        writable = os.access(GROUPS / "cgroup.procs", os.W_OK)
+        return "" if writable else f"no memory control groups of version 1 that may be written in {GROUPS}"
 
     def start(self) -> None:
         self.folder.chmod(0o755)  # munge wants its socket within reach of all
@@ -96,8 +107,13 @@ class Cluster:
                 self.clear()
         finally:
             for pid in sorted(self.folder.glob("*.pid"), reverse=True):  # slurmd before slurmctld before munged
-                os.kill(int(pid.read_text()), signal.SIGTERM)
+                with suppress(ProcessLookupError):  # it did not start
+                    os.kill(int(pid.read_text()), signal.SIGTERM)
             self.wait(lambda: not list(self.folder.glob("*.pid")), 20, strict=False)
+            if self.confines:
+                for node in NODES:  # slurmd leaves its own groups behind, with no process in them
+                    for group in sorted((GROUPS / f"slurm_{node}").glob("**/"), reverse=True):
+                        group.rmdir()
 
     def run(self, *line: str) -> str:
         return subprocess.run(line, env=self.environment, capture_output=True, text=True, check=True).stdout
@@ -144,7 +160,7 @@ class Cluster:
     def _configure(self) -> None:
         host, user = socket.gethostname().split(".")[0], subprocess.check_output(["id", "-un"], text=True).strip()
         port = _free_ports(1 + len(NODES))
-        text = _CONFIGURATION.format(folder=self.folder, host=host, user=user, port=port)
+        text = _CONFIGURATION.format(folder=self.folder, host=host, user=user, port=port, memory=_CONFINED if self.confines else _POLLED)
         cards = ["AutoDetect=off"]
         (self.folder / "state").mkdir()
         for number, (node, (partition, card, count)) in enumerate(NODES.items(), 1):
@@ -162,7 +178,9 @@ class Cluster:
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "gres.conf").write_text("\n".join(cards) + "\n")
         version = subprocess.check_output(["slurmctld", "-V"], text=True).split()[1]
-        if tuple(map(int, version.split(".")[:2])) >= (23, 2):  # older ones want no such file at all
+        if self.confines:
+            (self.folder / "cgroup.conf").write_text(f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={GROUPS.parent}\nConstrainRAMSpace=yes\n")
+        elif tuple(map(int, version.split(".")[:2])) >= (23, 2):  # older ones want no such file at all
             (self.folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
 
     def _logs(self) -> str:
