@@ -58,7 +58,7 @@ def test_other_calibration_data_measures_again_only_what_saw_any():
 def test_every_parameter_that_changes_a_result_is_in_the_request():
     # What is not in it only says where results go, what is studied (its identity is), which trials there are, or changes no number.
     missing = set(type(validated(TOY)).model_fields) - set(records.Request.model_fields)
-    named_otherwise = {"profile", "checkpoints", "model", "text", "methods", "sparsities", "calibration_text"}
+    named_otherwise = {"profile", "extends", "checkpoints", "model", "text", "methods", "sparsities", "calibration_text"}
     assert missing == {*named_otherwise, "bisect", "protocols", "batch_size", "memory", "recover", "tickets"}
     assert {f"recover_{name}" for name in Recovery.model_fields} <= set(records.Request.model_fields)
 
