@@ -275,10 +275,12 @@ class Report:
         versions = "; or ".join(dict.fromkeys(", ".join(f"{k} {v}" for k, v in r.provenance.versions.items()) for r in self.records))
         reason = "; ".join(dict.fromkeys(f"{r.provenance.dtype}: {r.provenance.dtype_reason}" for r in self.records))
         texts = ", ".join(sorted({r.request.text_sha256[:16] for r in self.records}))
+        batches = " or ".join(dict.fromkeys(str(r.provenance.batch_size) for r in self.records))
         return prose(
             table(rows, "Trials", "Where and when the trials ran."),
             "Checkpoints:\n\n" + "\n".join(dict.fromkeys(f"- {r.model}: {inline(r.request.checkpoint)}" for r in self.records)),
-            f"Versions: {versions}. Dtype: {reason}. Seed: {self.profile.seed}. SHA-256 of the text begins with {texts}.",
+            f"Versions: {versions}. Dtype: {reason}. Windows scored at a time: {batches}. Seed: {self.profile.seed}. SHA-256 of the text"
+            f" begins with {texts}.",
             self._memory_plans(),
             "`tables/trials.csv` beside this report holds the figures of all trials, and each record the whole of one trial with all of"
             " this. `make verify` measures a random sample of them again and compares.",
@@ -335,6 +337,6 @@ def _source(record: Record) -> str:
 def _where(record: Record) -> tuple:
     p = record.provenance
     commit = p.commit[:10] + (" with changes" if p.dirty else "")
-    where = {"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Memory": p.memory_plan, "Batch": p.batch_size, "Commit": commit}
+    where = {"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Memory": p.memory_plan, "Commit": commit}
     where["Slurm job"] = p.slurm_job or "none"
     return tuple(where.items())
