@@ -1,7 +1,7 @@
 """A whole study as a folder that can be committed or handed on: ``python -m lottery.publish PROFILE FOLDER``.
 
 The report with all that its links lead to, the records and the executed notebooks, and its tables as CSV. A later run can go on from the
-records: copy the folders of the models back into ``outputs/PROFILE``.
+records, as long as a record's version is the same: copy the folders of the models back into ``outputs/PROFILE``.
 """
 
 import argparse

@@ -155,15 +155,8 @@ def cost(records: list[Record], folder: str) -> str:
                 "Others": size(result.memory.others),
             }
         )
-    return (
-        table(
-            rows,
-            "|".join(list(rows[0])[1:]),
-            "What it costs: speed in tokens per second, as multiples of the dense model's right after, and memory.",
-        )
-        if rows
-        else ""
-    )
+    caption = "What it costs: speed in tokens per second, as multiples of the dense model's right after, and memory."
+    return table(rows, "|".join(list(rows[0])[1:]), caption) if rows else ""
 
 
 def label(row: pd.Series) -> str:
