@@ -5,10 +5,10 @@ READY ?= .venv/ready
 
 .PHONY: report verify test test-tasks lint lab fetch submit status bench stand-ins notebooks docs pictures publish protocols ticket-summary
 report: $(READY)
-	@$(BIN)/python -m lottery.run $(PROFILE)
+	@$(BIN)/python -m lottery run $(PROFILE)
 
 verify: $(READY)
-	@$(BIN)/python -m lottery.verify $(PROFILE) $(if $(TRIALS),--trials=$(TRIALS)) $(if $(SEED),--seed=$(SEED))
+	@$(BIN)/python -m lottery verify $(PROFILE) $(if $(TRIALS),--trials=$(TRIALS)) $(if $(SEED),--seed=$(SEED))
 
 test: .venv/ready
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -17,7 +17,7 @@ test-tasks: .venv/tasks
 	@$(BIN)/python -m pytest -m tasks
 
 lint: .venv/ready
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python -m pytest -q tests/test_notebooks.py -k "outputs or function or shared"
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache >/dev/null && $(BIN)/python -m pytest -q tests/test_notebooks.py -k "outputs or function or shared"
 
 bench: .venv/ready
 	@for benchmark in selection whole_model scored sparsegpt walk real_model perplexity streaming training recovery full_shapes; do $(BIN)/python -m benchmarks.$$benchmark || exit 1; done
@@ -27,35 +27,35 @@ lab: .venv/ready
 	@$(BIN)/jupyter lab --notebook-dir=notebooks
 
 fetch: $(READY)
-	@$(BIN)/python -m lottery.fetch $(PROFILE)
+	@$(BIN)/python -m lottery fetch $(PROFILE)
 
 submit: $(READY)
-	@$(BIN)/python -m lottery.slurm submit $(PROFILE) --partition=$(PARTITION) $(if $(SPLIT),--split=$(SPLIT)) $(if $(DRY),--dry) --set $(SET)
+	@$(BIN)/python -m lottery submit $(PROFILE) --partition=$(PARTITION) $(if $(SPLIT),--split=$(SPLIT)) $(if $(DRY),--dry) --set $(SET)
 
 status: $(READY)
-	@$(BIN)/python -m lottery.slurm status $(PROFILE)
+	@$(BIN)/python -m lottery status $(PROFILE)
 
 stand-ins: .venv/ready
-	@$(BIN)/python -m lottery.standins.train
+	@$(BIN)/python -m lottery stand-ins
 
 notebooks: .venv/ready
-	@$(BIN)/python -m lottery.cards
+	@$(BIN)/python -m lottery notebooks
 
 docs: .venv/ready
-	@$(BIN)/python -m lottery.profile_page
+	@$(BIN)/python -m lottery docs
 
 pictures: report
 	@mkdir -p docs && cp outputs/$(PROFILE)/figures/bits-over-sparsity.svg docs/figure.svg
 	@pdftoppm -r 75 -f 1 -l 1 -png -singlefile outputs/$(PROFILE)/report.pdf docs/report
 
 publish: report
-	@$(BIN)/python -m lottery.publish $(PROFILE) docs/$(PROFILE)
+	@$(BIN)/python -m lottery publish $(PROFILE) docs/$(PROFILE)
 
 protocols: $(READY)
-	@$(BIN)/python -m lottery.perplexity_runs $(PROFILE) $(MODEL) $(if $(PAGE),--page=$(PAGE))
+	@$(BIN)/python -m lottery protocols $(PROFILE) $(MODEL) $(if $(PAGE),--page=$(PAGE))
 
 ticket-summary: $(READY)
-	@$(BIN)/python -m lottery.ticket_summary $(PROFILE) docs
+	@$(BIN)/python -m lottery ticket-summary $(PROFILE) docs
 
 .venv/ready: requirements.lock pyproject.toml
 	@echo "[install] creating .venv with $$($(PYTHON) --version)" && $(PYTHON) -m venv .venv

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from lottery import memory
-from lottery.files import write_whole
-from lottery.loading import describe
-from lottery.provenance import commit_of
-from lottery.show import table
+from lottery.common.files import write_whole
+from lottery.experiments.provenance import commit_of
+from lottery.models import memory
+from lottery.models.devices import describe
+from lottery.report.markdown import table
 
 
 def alternate(

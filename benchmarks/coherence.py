@@ -1,4 +1,4 @@
-"""Texts of real and small models, dense and pruned, each read and labelled, beside the verdicts of ``lottery.coherence``.
+"""Texts of real and small models, dense and pruned, each read and labelled, beside the verdicts of ``lottery.evaluation.coherence``.
 
 ``python -m benchmarks.coherence draw`` draws the texts again (both real models must be in the cache, ``make fetch PROFILE=real-models``;
 about half an hour on two cores) and keeps the labels of those that did not change. ``python -m benchmarks.coherence`` compares verdicts
@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lottery import coherence
-from lottery.files import write_whole
-from lottery.show import table
+from lottery.common.files import write_whole
+from lottery.evaluation import coherence
+from lottery.report.markdown import table
 
 HERE = Path(__file__).parent
 LABELS = HERE / "coherence.csv"
@@ -28,13 +28,15 @@ _LETTERS = "cdb"  # coherent, degraded, broken
 
 def draw() -> pd.DataFrame:
     """Six drawn continuations of every variant, and a greedy one of the real models', with the dense model's bits for each."""
-    from lottery import generation, loading
-    from lottery.calibration import calibration
-    from lottery.checkpoints import Checkpoint, checkpoint
-    from lottery.corpus import corpus, prompts
-    from lottery.methods import Variant
-    from lottery.params import load_profile
-    from lottery.pruning import prune
+    from lottery.config.checkpoint import checkpoint
+    from lottery.config.profile import load_profile
+    from lottery.data.calibration import calibration
+    from lottery.data.corpus import corpus, prompts
+    from lottery.evaluation import generation
+    from lottery.models import loading
+    from lottery.models.checkpoints import Checkpoint
+    from lottery.pruning.prune import prune
+    from lottery.pruning.variants import Variant
 
     real = load_profile("real-models")
     wiki, c4 = "wikitext-2-raw", str(DATA / "c4" / "calibration.jsonl")

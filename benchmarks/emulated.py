@@ -76,7 +76,7 @@ def _moved(modules, device):
 def device():
     """Blocks can be streamed to ``DEVICE`` meanwhile. **Returns** what is held there."""
     with ExitStack() as stack:
-        for room in ("lottery.evaluation", "lottery.pruning.calls", "lottery.pruning.walk", "lottery.pruning"):
+        for room in ("lottery.evaluation.evaluate", "lottery.models.calls", "lottery.pruning.walk", "lottery.pruning.prune"):
             stack.enter_context(patch(f"{room}.moved", _moved))
         stack.enter_context(_Back())
         yield stack.enter_context(Held())

@@ -18,9 +18,9 @@ import torch
 
 from benchmarks.alternate import publish
 from benchmarks.shapes import SHAPES, write
-from lottery.frame import median
-from lottery.params import validated
-from lottery.study import Study
+from lottery.analysis.frame import median
+from lottery.config.profile import validated
+from lottery.experiments.study import Study
 
 WINDOWS, SPARSITIES = 2, [0.5, 0.9]
 CAPS = [14.3, 31.2]  # GiB: of a T4's 14.75 and a V100's 31.7 what is left beside the context

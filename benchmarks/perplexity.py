@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.alternate import alternate, arguments, publish
-from lottery import loading
-from lottery.checkpoints import Checkpoint
-from lottery.corpus import Corpus, corpus, windows
-from lottery.evaluation import evaluate
-from lottery.methods import DENSE, Variant
-from lottery.perplexity import score
-from lottery.pruning import prune
+from lottery.data.corpus import Corpus, corpus, windows
+from lottery.evaluation.evaluate import evaluate
+from lottery.evaluation.perplexity import score
+from lottery.models import loading
+from lottery.models.checkpoints import Checkpoint
+from lottery.pruning.prune import prune
+from lottery.pruning.variants import DENSE, Variant
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MODEL = Checkpoint("stories260k", "folder", str(DATA / "stories260K"))

@@ -9,14 +9,15 @@ from pathlib import Path
 import torch
 
 from benchmarks.alternate import arguments, publish
-from lottery import loading
-from lottery.calibration import calibration
-from lottery.checkpoints import Checkpoint
-from lottery.corpus import Corpus, corpus, windows
-from lottery.evaluation import evaluate
-from lottery.methods import METHODS, Variant, variants
-from lottery.perplexity import exp
-from lottery.pruning import prune
+from lottery.data.calibration import calibration
+from lottery.data.corpus import Corpus, corpus, windows
+from lottery.evaluation.evaluate import evaluate
+from lottery.evaluation.perplexity import exp
+from lottery.models import loading
+from lottery.models.checkpoints import Checkpoint
+from lottery.pruning.catalogue import METHODS
+from lottery.pruning.prune import prune
+from lottery.pruning.variants import Variant, variants
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MODEL = Checkpoint("stories260k", "folder", str(DATA / "stories260K"))

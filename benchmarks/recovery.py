@@ -5,14 +5,15 @@ import torch
 
 from benchmarks.alternate import arguments, publish
 from benchmarks.real_model import MODEL, WINDOW, halves
-from lottery import loading
-from lottery.calibration import calibration
-from lottery.corpus import windows
-from lottery.evaluation import evaluate
-from lottery.methods import variants
-from lottery.perplexity import exp
-from lottery.pruning import count_zeros, prune
-from lottery.recovery import recover
+from lottery.data.calibration import calibration
+from lottery.data.corpus import windows
+from lottery.evaluation.evaluate import evaluate
+from lottery.evaluation.perplexity import exp
+from lottery.models import loading
+from lottery.models.blocks import count_zeros
+from lottery.pruning.prune import prune
+from lottery.pruning.variants import variants
+from lottery.training.recovery import recover
 
 METHODS, SPARSITIES = ["magnitude", "sparsegpt"], [0.5, 0.7]
 STEPS, BATCH, RATE = 200, 4, 1e-3

@@ -3,10 +3,10 @@
 import torch
 
 from benchmarks.alternate import alternate, arguments, publish
-from lottery.pruning.cut import Cut
-from lottery.pruning.inputs import Inputs
-from lottery.pruning.ria import ria_
-from lottery.pruning.wanda import wanda_
+from lottery.pruning.activations import Inputs
+from lottery.pruning.layer_spec import Cut
+from lottery.pruning.methods.ria import ria_
+from lottery.pruning.methods.wanda import wanda_
 
 SHAPE, SPARSITY = (4096, 14336), 0.5
 

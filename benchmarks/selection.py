@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from benchmarks.alternate import alternate, arguments, publish
-from lottery.pruning import zero_smallest_
+from lottery.pruning.methods.magnitude import zero_smallest_
 
 SHAPE, SPARSITY = (4096, 14336), 0.5
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)

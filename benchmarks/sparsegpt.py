@@ -3,9 +3,9 @@
 import torch
 
 from benchmarks.alternate import alternate, arguments, publish
-from lottery.pruning.cut import Cut
-from lottery.pruning.inputs import Inputs
-from lottery.pruning.sparsegpt import BLOCK, sparsegpt_
+from lottery.pruning.activations import Inputs
+from lottery.pruning.layer_spec import Cut
+from lottery.pruning.methods.sparsegpt import BLOCK, sparsegpt_
 
 SPARSITY = 0.5
 

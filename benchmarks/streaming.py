@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from benchmarks import emulated
 from benchmarks.alternate import alternate, arguments, publish
 from benchmarks.shapes import SHAPES, unfilled
-from lottery.evaluation import evaluate
+from lottery.evaluation.evaluate import evaluate
 
 MODEL, WINDOW, WINDOWS = "qwen2.5-0.5b", 2048, 2
 
@@ -37,7 +37,7 @@ def seconds(rounds: int) -> dict[str, float]:
     tokens = torch.randint(1000, (WINDOWS, WINDOW)).numpy()
 
     def streamed(_):
-        with patch("lottery.evaluation.moved", copied), patch("lottery.pruning.calls.moved", copied):
+        with patch("lottery.evaluation.evaluate.moved", copied), patch("lottery.models.calls.moved", copied):
             return evaluate(model, tokens, device=torch.device("cpu"))
 
     contestants = {"resident": lambda _: evaluate(model, tokens), "streamed": streamed}

@@ -7,9 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks.alternate import alternate, arguments, publish
-from lottery.standins.architectures import ARCHITECTURES, CONTEXT
-from lottery.tickets import mask_of
-from lottery.training import Schedule, rate, train
+from lottery.models.standins.architectures import ARCHITECTURES, CONTEXT
+from lottery.training.masks import mask_of
+from lottery.training.trainer import Schedule, rate, train
 
 SCHEDULE, SPARSITY = Schedule(3, 8, 3e-3), 0.8  # short runs that take turns often: what disturbs the machine lasts longer than they
 

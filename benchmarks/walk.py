@@ -3,13 +3,13 @@
 import torch
 
 from benchmarks.alternate import alternate, arguments, publish
-from lottery import loading
-from lottery.calibration import calibration
-from lottery.checkpoints import Checkpoint, stand_ins
-from lottery.corpus import corpus
-from lottery.methods import Variant
-from lottery.pruning import prune
-from lottery.pruning.scope import blocks
+from lottery.data.calibration import calibration
+from lottery.data.corpus import corpus
+from lottery.models import loading
+from lottery.models.blocks import blocks
+from lottery.models.checkpoints import Checkpoint, stand_ins
+from lottery.pruning.prune import prune
+from lottery.pruning.variants import Variant
 
 SAMPLES, TOKENS = 16, 512
 VARIANT = Variant("wanda", "uniform", "unstructured", 0.5)

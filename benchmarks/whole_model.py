@@ -3,8 +3,7 @@
 import torch
 
 from benchmarks.alternate import alternate, arguments, publish
-from lottery.pruning import zero_smallest_
-from lottery.pruning.magnitude import magnitude_global_
+from lottery.pruning.methods.magnitude import magnitude_global_, zero_smallest_
 
 SHAPE, LAYERS, SPARSITY = (4096, 14336), 17, 0.5
 

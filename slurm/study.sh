@@ -17,7 +17,7 @@ echo "--- GPU: $(nvidia-smi --query-gpu=name,memory.total --format=csv,noheader 
 shared=
 [ "$(printf '%s\n' "${models[@]}" | grep -cxF -- "$model")" -gt 1 ] && shared=--shared
 
-"$LOTTERY_PYTHON" -m lottery.task "$profile" "$model" $shared &
+"$LOTTERY_PYTHON" -m lottery worker "$profile" "$model" $shared &
 task=$!
 
 # Slurm warns this script some time before the limit, and before it is preempted; the task then stops between trials.

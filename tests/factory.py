@@ -2,8 +2,9 @@
 
 from datetime import UTC, datetime
 
-from lottery.records import Memory, Provenance, Record, Request, Result, Sample, Speed, Texts
-from lottery.ticket_records import DENSE, TicketRecord, TicketRequest, TicketResult
+from lottery.evaluation.generation import Speed
+from lottery.experiments.imp.records import DENSE, TicketRecord, TicketRequest, TicketResult
+from lottery.experiments.records import Memory, Provenance, Record, Request, Result, Sample, Texts
 
 _LAYERS = [f"model.layers.{block}.{kind}" for block in range(2) for kind in ("self_attn.q_proj", "mlp.up_proj")]
 BITS = {"coherent": 1.0, "degraded": 3.0, "broken": 7.5}  # a byte of a variant's texts; 1 for the dense model's, 8 for shuffled words

@@ -5,13 +5,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lottery.errors import LotteryError
-from lottery.methods import Variant
-from lottery.pruning import count_zeros, prunable, prune
-from lottery.pruning.alphapruning import alphapruning, tail_exponent
-from lottery.pruning.owl import owl
-from lottery.pruning.scope import by_block
-from lottery.standins.architectures import ARCHITECTURES
+from lottery.common.errors import LotteryError
+from lottery.models.blocks import by_block, count_zeros, prunable
+from lottery.models.standins.architectures import ARCHITECTURES
+from lottery.pruning.allocations.alphapruning import alphapruning, tail_exponent
+from lottery.pruning.allocations.owl import owl
+from lottery.pruning.prune import prune
+from lottery.pruning.variants import Variant
 from tests.test_walk import SAMPLES, as_the_model_feeds_them
 
 

@@ -1,8 +1,8 @@
 import pytest
 
-from lottery import anatomy
-from lottery.loading import skeleton
-from lottery.standins.architectures import ARCHITECTURES
+from lottery.models.loading import skeleton
+from lottery.models.standins.architectures import ARCHITECTURES
+from lottery.report import architecture
 from tests.test_checkpoints import of
 
 
@@ -12,7 +12,7 @@ def model(request):
 
 
 def test_every_weight_is_in_one_kind_of_layer(model):
-    table = anatomy.weights_by_kind(model)
+    table = architecture.weights_by_kind(model)
     assert table["parameters"].sum() == model.num_parameters()
     assert table["share"].sum() == pytest.approx(1)
     assert {"embedding", "norms and biases"} <= set(table["layer"])
@@ -26,12 +26,12 @@ def test_ends_and_biases_and_attention_tell_the_specialities():
     def of_name(name):
         return skeleton(of(model=name, checkpoints={name: f"stand-in:{name}"}))
 
-    assert "tied" in anatomy.ends(of_name("smollm2-1.7b"))["own weights"][1]
-    assert "tied" not in anatomy.ends(of_name("phi-2"))["own weights"][1]
-    biases = anatomy.biases(of_name("qwen2.5-7b")).set_index("layer")["biases"]
+    assert "tied" in architecture.ends(of_name("smollm2-1.7b"))["own weights"][1]
+    assert "tied" not in architecture.ends(of_name("phi-2"))["own weights"][1]
+    biases = architecture.biases(of_name("qwen2.5-7b")).set_index("layer")["biases"]
     assert biases["self_attn.q_proj"] == 140
     assert biases["self_attn.o_proj"] == biases["mlp.up_proj"] == 0
-    heads = anatomy.attention(of_name("mistral-7b")).iloc[0]
+    heads = architecture.attention(of_name("mistral-7b")).iloc[0]
     assert (heads["query heads"], heads["key-value heads"], heads["window"]) == (8, 2, "128 tokens")
-    assert anatomy.attention(of_name("phi-2")).iloc[0]["rotated share of a head"] == 0.5
-    assert "PhiMLP" in anatomy.one_block(of_name("phi-2")).data
+    assert architecture.attention(of_name("phi-2")).iloc[0]["rotated share of a head"] == 0.5
+    assert "PhiMLP" in architecture.one_block(of_name("phi-2")).data

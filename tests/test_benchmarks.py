@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.shapes import skeleton
-from lottery.pruning.scope import prunable
+from lottery.models.blocks import prunable
 
 # Unique parameters, and those of the linears inside the blocks, as the checkpoints' own files have them.
 PUBLISHED = {

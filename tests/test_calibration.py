@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from lottery.calibration import calibration
-from lottery.corpus import Corpus, corpus
-from lottery.errors import LotteryError, NotFetchedError
+from lottery.common.errors import LotteryError, NotFetchedError
+from lottery.data.calibration import calibration
+from lottery.data.corpus import Corpus, corpus
 
 
 class Letters:
@@ -48,7 +48,7 @@ def test_c4_comes_from_the_cache_through_datasets(tmp_path, monkeypatch):
     import gzip
     import json
 
-    from lottery.corpus import HUB_TEXTS
+    from lottery.data.corpus import HUB_TEXTS
 
     corpus.cache_clear()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))

@@ -8,11 +8,12 @@ import sys
 
 import pytest
 
-from lottery import checkpoints as module
-from lottery import hashing
-from lottery.checkpoints import checkpoint, digest
-from lottery.errors import LotteryError, NotFetchedError, ParamsError
-from lottery.params import load_profile, validated
+from lottery.common import hashing
+from lottery.common.errors import LotteryError, NotFetchedError, ParamsError
+from lottery.config.checkpoint import checkpoint
+from lottery.config.profile import load_profile, validated
+from lottery.models import checkpoints as module
+from lottery.models.checkpoints import digest
 from tests.conftest import ROOT, TOY
 
 HUB = "owner/model@" + "0" * 40
@@ -86,7 +87,7 @@ def test_a_cached_hub_checkpoint_is_studied_without_a_network(tmp_path, monkeypa
     shutil.copytree(module.STAND_INS / "phi-2", snapshot)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    code = f"from tests.test_checkpoints import of, HUB; from lottery.loading import skeleton; print(type(skeleton(of(model={HUB!r}).check())).__name__)"
+    code = f"from tests.test_checkpoints import of, HUB; from lottery.models.loading import skeleton; print(type(skeleton(of(model={HUB!r}).check())).__name__)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.stdout.strip() == "PhiForCausalLM", run.stderr
 

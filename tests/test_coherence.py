@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from benchmarks.coherence import TUNED, compared, confusion, read, summary
-from lottery.coherence import BROKEN, DEGRADED, VERDICTS, bits_of_new_text, distinct, verdict, yardsticks
-from lottery.corpus import corpus, prompts
-from lottery.generation import bits, bits_per_byte, continuations
-from lottery.methods import Variant
-from lottery.pruning import prune
+from lottery.data.corpus import corpus, prompts
+from lottery.evaluation.coherence import BROKEN, DEGRADED, VERDICTS, bits_of_new_text, distinct, verdict, yardsticks
+from lottery.evaluation.generation import bits, bits_per_byte, continuations
+from lottery.pruning.prune import prune
+from lottery.pruning.variants import Variant
 from tests.conftest import ROOT
 from tests.test_likelihood import loaded
 from tests.test_notebooks import NOTEBOOKS

@@ -7,12 +7,12 @@ from tokenizers.models import BPE, WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from lottery import corpus as module
-from lottery import fetch
-from lottery.corpus import Corpus, corpus, prompts, windows
-from lottery.errors import LotteryError, NotFetchedError, ParamsError
-from lottery.loading import tokenizer
-from lottery.params import load_profile
+from lottery.common.errors import LotteryError, NotFetchedError, ParamsError
+from lottery.config.profile import load_profile
+from lottery.data import corpus as module
+from lottery.data.corpus import Corpus, corpus, prompts, windows
+from lottery.jobs import fetch
+from lottery.models.loading import tokenizer
 from tests.conftest import need_data
 from tests.test_checkpoints import of
 

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from lottery.params import Profile, Recovery, Tickets, known_profiles
-from lottery.profile_page import BEGIN, END, with_tables
+from lottery.config.profile import Profile, Recovery, Tickets, known_profiles
+from lottery.jobs.profile_page import BEGIN, END, with_tables
 from tests.conftest import ROOT
 
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}

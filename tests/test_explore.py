@@ -2,10 +2,10 @@ import math
 
 import pytest
 
-from lottery.errors import LotteryError
-from lottery.explore import Explorer
-from lottery.params import validated
-from lottery.paths import outputs
+from lottery.common.errors import LotteryError
+from lottery.common.paths import outputs
+from lottery.config.profile import validated
+from lottery.report.explorer import Explorer
 from tests.conftest import TOY
 from tests.test_report import fill, profile  # noqa: F401 - a fixture
 

@@ -6,11 +6,12 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.utils import logging
 
 from benchmarks import emulated
-from lottery.errors import LotteryError
-from lottery.evaluation import evaluate
-from lottery.methods import Variant
-from lottery.pruning import count_zeros, prune, walk
-from lottery.pruning.scope import blocks
+from lottery.common.errors import LotteryError
+from lottery.evaluation.evaluate import evaluate
+from lottery.models.blocks import blocks, count_zeros
+from lottery.pruning.prune import prune
+from lottery.pruning.variants import Variant
+from lottery.pruning.walk import walk
 
 WANDA = Variant("wanda", "uniform", "unstructured", 0.5)
 TOKENS = torch.randint(3, 60, (2, 24), generator=torch.Generator().manual_seed(1))

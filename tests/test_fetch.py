@@ -13,9 +13,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from lottery import fetch
-from lottery.errors import LotteryError
-from lottery.params import load_profile
+from lottery.common.errors import LotteryError
+from lottery.config.profile import load_profile
+from lottery.jobs import fetch
 from tests.conftest import ROOT
 
 
@@ -136,7 +136,7 @@ def test_without_a_network_the_command_itself_says_so_in_its_last_line(tmp_path)
         "HF_ENDPOINT": "http://127.0.0.1:9",
         "HF_HUB_OFFLINE": "1",
     }
-    run = subprocess.run([sys.executable, "-m", "lottery.fetch", "full"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-m", "lottery", "fetch", "full"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 1
     assert "is not cached and the hub cannot be reached" in run.stderr.splitlines()[-1]
     assert run.stderr.splitlines()[-1].endswith("run: make fetch PROFILE=…")
@@ -151,10 +151,8 @@ def test_calibration_text_is_fetched_only_where_a_variant_needs_it():
     assert set(wanted) == {d.repository for d in fetch.downloads(plain)} | {"allenai/c4"}
 
 
-def test_a_check_looks_for_the_data_of_tasks_too(monkeypatch, capsys):
-    monkeypatch.setattr(fetch, "load_profile", lambda _: load_profile("demo").model_copy(update={"tasks": ["arc_easy"]}))
+def test_a_check_looks_for_the_data_of_tasks_too(monkeypatch):
     asked = []
-    monkeypatch.setattr(fetch.knowledge, "fetch", asked.append)
-    monkeypatch.setattr(sys, "argv", ["fetch", "demo", "--check"])
-    assert fetch.main() == 0
+    monkeypatch.setattr(fetch.lm_eval_tasks, "fetch", asked.append)
+    fetch.fetch(load_profile("demo").model_copy(update={"tasks": ["arc_easy"]}), check=True)
     assert asked == [["arc_easy"]]

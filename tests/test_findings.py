@@ -3,11 +3,14 @@ import math
 import numpy as np
 import pytest
 
-from lottery import findings, speed
-from lottery.figures import methods_compared
-from lottery.frame import frame, spread
-from lottery.render.pdf import legible
-from lottery.tables import by_method, cost, number, percent, quality, samples, side_by_side, size, span, tickets, trials
+from lottery.analysis import findings
+from lottery.analysis.frame import frame, spread
+from lottery.common.format import number, percent, size
+from lottery.experiments.threshold import span
+from lottery.report.figures import methods_compared
+from lottery.report.render.pdf import legible
+from lottery.report.sections import speed
+from lottery.report.tables import by_method, cost, quality, samples, side_by_side, tickets, trials
 from tests.factory import record_of, sweep_of
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lottery import memory
-from lottery.corpus import corpus, prompts
-from lottery.generation import bits, continuations, decode_bytes, generate, greedy, sampler, speed
+from lottery.data.corpus import corpus, prompts
+from lottery.evaluation.generation import bits, continuations, decode_bytes, generate, greedy, sampler, speed
+from lottery.models import memory
 from tests.test_likelihood import loaded
 
 

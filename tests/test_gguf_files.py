@@ -6,13 +6,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lottery import fetch, gguf_files
-from lottery.checkpoints import checkpoint
-from lottery.errors import LotteryError, NotFetchedError, ParamsError
-from lottery.loading import Plan, load, tokenizer
-from lottery.params import validated
-from lottery.records import read_state
-from lottery.run import run
+from lottery.common.errors import LotteryError, NotFetchedError, ParamsError
+from lottery.config.checkpoint import checkpoint
+from lottery.config.profile import validated
+from lottery.experiments.records import read_state
+from lottery.jobs import fetch
+from lottery.jobs.pipeline import run
+from lottery.models import gguf_files
+from lottery.models.loading import Plan, load, tokenizer
 from tests import gguf_model
 from tests.conftest import TOY
 

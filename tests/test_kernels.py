@@ -11,7 +11,7 @@ import nbformat
 import psutil
 import pytest
 
-from lottery import notebooks
+from lottery.jobs import notebooks
 
 RUN = (
     "import sys; from pathlib import Path; from lottery.notebooks import execute; sys.exit(execute('one', 'demo', Path(sys.argv[1])) or 0)"

@@ -11,14 +11,17 @@ import pytest
 import torch
 import yaml
 
-from lottery import knowledge, loading, perplexity, tables
-from lottery.checkpoints import Checkpoint, checkpoint
-from lottery.corpus import Corpus, corpus, windows
-from lottery.errors import ParamsError
-from lottery.evaluation import evaluate
-from lottery.params import validated
-from lottery.records import requests
-from lottery.study import Study
+from lottery.common.errors import ParamsError
+from lottery.config.checkpoint import checkpoint
+from lottery.config.profile import validated
+from lottery.data.corpus import Corpus, corpus, windows
+from lottery.evaluation import lm_eval_tasks, perplexity
+from lottery.evaluation.evaluate import evaluate
+from lottery.experiments.records import requests
+from lottery.experiments.study import Study
+from lottery.models import loading
+from lottery.models.checkpoints import Checkpoint
+from lottery.report import tables
 from tests.conftest import TOY, need_data
 from tests.factory import record_of
 
@@ -52,16 +55,16 @@ def loaded(source):
 def test_a_file_is_known_by_what_it_says(project):
     path = project / "mine.yaml"
     path.write_text("task: mine\n")
-    first = knowledge.identities(["arc_easy", "mine.yaml"])
+    first = lm_eval_tasks.identities(["arc_easy", "mine.yaml"])
     path.write_text("task: mine\nnum_fewshot: 1\n")
-    second = knowledge.identities(["arc_easy", "mine.yaml"])
+    second = lm_eval_tasks.identities(["arc_easy", "mine.yaml"])
     assert first[0] == second[0] == "arc_easy"
     assert first[1].startswith("mine.yaml@")
     assert first[1] != second[1]
     with pytest.raises(
         ParamsError, match=r"tasks: given 'gone.yaml'; allowed: names of lm-evaluation-harness, or .yaml files \(looked for .*/gone.yaml\)"
     ):
-        knowledge.identities(["gone.yaml"])
+        lm_eval_tasks.identities(["gone.yaml"])
 
 
 def test_other_tasks_are_another_request(project):
@@ -70,7 +73,7 @@ def test_other_tasks_are_another_request(project):
 
 
 def test_without_the_harness_one_line_says_how_to_get_it(toy, monkeypatch):
-    monkeypatch.setattr(knowledge.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(lm_eval_tasks.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         ParamsError, match=r"tasks: given \['arc_easy'\], but lm_eval is not installed; install it: make .venv/tasks, or leave"
     ):
@@ -79,7 +82,7 @@ def test_without_the_harness_one_line_says_how_to_get_it(toy, monkeypatch):
 
 def test_a_study_without_tasks_imports_nothing_of_the_harness(project):
     program = (
-        "import sys; from lottery.params import validated; from lottery.study import Study; import json\n"
+        "import sys; from lottery.config.profile import validated; from lottery.experiments.study import Study; import json\n"
         "study = Study(validated(json.loads(sys.argv[1]))); study.measure_dense()\n"
         "assert study.records and not study.records[0].result.tasks\n"
         "assert not [name for name in sys.modules if name.split('.')[0] in ('lm_eval', 'evaluate', 'sklearn')]"
@@ -117,7 +120,7 @@ def test_a_pruned_model_is_asked_as_it_stands(toy, endings):
     assert broken["acc"] < dense["acc"] - 0.2
     assert dense["acc_stderr"] == pytest.approx(math.sqrt(dense["acc"] * (1 - dense["acc"]) / 23), rel=1e-6)
     assert study.records[0].request.tasks[0].startswith("endings.yaml@")
-    assert "endings: acc" in study.table().data
+    assert "endings: acc" in tables.trials(study.records).data
 
 
 @pytest.mark.tasks

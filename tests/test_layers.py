@@ -1,4 +1,4 @@
-from lottery import layers
+from lottery.report.sections import zeros
 from tests.factory import record_of, sweep_of
 
 EVEN = sweep_of("a", [10, 12, 40, 90])
@@ -13,44 +13,44 @@ def whole(model="a"):
 
 
 def test_each_layer_of_each_pruned_variant_is_a_row():
-    found = layers.zeros(EVEN)
+    found = zeros.zeros(EVEN)
     assert len(found) == 3 * 4
     assert set(found["kind"]) == {"self_attn.q_proj", "mlp.up_proj"}
     assert set(found["block"]) == {0, 1}
-    assert layers.zeros(EVEN[:1]).empty
+    assert zeros.zeros(EVEN[:1]).empty
 
 
 def test_even_and_uneven_ways_are_told_apart():
-    assert layers.uneven(layers.zeros(EVEN)) == {}
-    found = layers.uneven(layers.zeros([*EVEN, *whole()]))
+    assert zeros.uneven(zeros.zeros(EVEN)) == {}
+    found = zeros.uneven(zeros.zeros([*EVEN, *whole()]))
     assert list(found) == ["magnitude-global"]
     assert set(found["magnitude-global"]["sparsity"]) == {0.5}, "the middle one"
-    said = layers.where_they_are([*EVEN, *whole()])
+    said = zeros.where_they_are([*EVEN, *whole()])
     assert said.startswith("By magnitude every layer loses the same share. magnitude-global at 50% takes least from mlp.up_proj (30%)")
     assert "and most from self_attn.q_proj (70%); takes least from block 1 (30%) and most from block 0 (70%)." in said
 
 
 def test_a_kind_or_a_block_is_named_only_where_it_differs():
     by_block = {name: 0.4 + 0.2 * int(".1." in name) for name in UNEVEN}
-    said = layers.where_they_are([record_of("a", "wanda", 0.5, layers=by_block, allocation="owl")])
+    said = zeros.where_they_are([record_of("a", "wanda", 0.5, layers=by_block, allocation="owl")])
     assert said == "wanda + owl at 50% takes least from block 0 (40%) and most from block 1 (60%)."
 
 
 def test_several_ways_with_one_way_of_spreading_are_one_map():
     owl = [record_of("a", method, 0.5, layers=UNEVEN, allocation="owl") for method in ("wanda", "magnitude")]
-    assert list(layers.uneven(layers.zeros(owl))) == ["wanda + owl"]
+    assert list(zeros.uneven(zeros.zeros(owl))) == ["wanda + owl"]
 
 
 def test_maps_are_drawn_where_there_is_something_to_see_and_told_in_words():
-    assert layers.picture(EVEN) is None
-    picture = layers.picture([*EVEN, *whole(), *whole("b")])
+    assert zeros.picture(EVEN) is None
+    picture = zeros.picture([*EVEN, *whole(), *whole("b")])
     assert "a, magnitude-global: from 10% in block 1 mlp.up_proj to 90% in block 0 self_attn.q_proj." in picture.alt
     assert "b, magnitude-global" in picture.alt
     assert ">q_proj<" in picture.svg or "q_proj" in picture.svg
 
 
 def test_a_table_says_how_much_of_each_model_lies_where():
-    lines = layers.share_table(EVEN).splitlines()
+    lines = zeros.share_table(EVEN).splitlines()
     assert [cell.strip() for cell in lines[0].strip("|").split("|")] == [
         "Model", "Weights", "In self_attn", "In mlp", "Never pruned", "Zeros at 50%", "Zeros at 70%", "Zeros at 90%"
     ]  # fmt: skip
@@ -59,9 +59,9 @@ def test_a_table_says_how_much_of_each_model_lies_where():
 
 def test_of_many_sparsities_the_table_names_five():
     records = [record_of("a", "dense", 0.0), *(record_of("a", "magnitude", level / 100) for level in (5, *range(10, 100, 10)))]
-    head = layers.share_table(records).splitlines()[0]
+    head = zeros.share_table(records).splitlines()[0]
     assert [cell.strip() for cell in head.strip("|").split("|")][5:] == [f"Zeros at {level}%" for level in (10, 30, 50, 70, 90)]
 
 
 def test_without_pruned_variants_there_are_no_zeros_to_look_for():
-    assert layers.where_they_are(EVEN[:1]).startswith("No pruned variant is recorded")
+    assert zeros.where_they_are(EVEN[:1]).startswith("No pruned variant is recorded")

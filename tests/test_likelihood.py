@@ -4,12 +4,13 @@ import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from lottery import likelihood, loading
-from lottery.corpus import corpus, windows
-from lottery.evaluation import evaluate
-from lottery.likelihood import Head, likelihoods
-from lottery.methods import Variant
-from lottery.pruning import prune
+from lottery.data.corpus import corpus, windows
+from lottery.evaluation import likelihood
+from lottery.evaluation.evaluate import evaluate
+from lottery.evaluation.likelihood import Head, likelihoods
+from lottery.models import loading
+from lottery.pruning.prune import prune
+from lottery.pruning.variants import Variant
 from tests.test_checkpoints import of
 
 NAMES = ["mistral-7b", "phi-2", "qwen2.5-0.5b"]

@@ -3,13 +3,13 @@ import torch
 from accelerate import dispatch_model
 from transformers import LlamaConfig
 
-from lottery import loading
-from lottery.corpus import corpus, windows
-from lottery.errors import LotteryError
-from lottery.evaluation import evaluate
-from lottery.memory import Room
-from lottery.params import validated
-from lottery.study import Study
+from lottery.common.errors import LotteryError
+from lottery.config.profile import validated
+from lottery.data.corpus import corpus, windows
+from lottery.evaluation.evaluate import evaluate
+from lottery.experiments.study import Study
+from lottery.models import loading
+from lottery.models.memory import Room
 from tests.conftest import TOY
 from tests.test_checkpoints import of
 

@@ -7,17 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from lottery.errors import LotteryError
-from lottery.methods import METHODS, Pattern, Variant
-from lottery.pruning import count_zeros, prunable, prune
-from lottery.pruning.control import random_
-from lottery.pruning.cut import Cut
-from lottery.pruning.inputs import Inputs
-from lottery.pruning.magnitude import magnitude_, magnitude_global_
-from lottery.pruning.ria import ria_
-from lottery.pruning.sparsegpt import sparsegpt_
-from lottery.pruning.wanda import wanda_
-from lottery.standins.architectures import ARCHITECTURES
+from lottery.common.errors import LotteryError
+from lottery.models.blocks import count_zeros, prunable
+from lottery.models.standins.architectures import ARCHITECTURES
+from lottery.pruning.activations import Inputs
+from lottery.pruning.catalogue import METHODS
+from lottery.pruning.layer_spec import Cut
+from lottery.pruning.methods.magnitude import magnitude_, magnitude_global_
+from lottery.pruning.methods.random import random_
+from lottery.pruning.methods.ria import ria_
+from lottery.pruning.methods.sparsegpt import sparsegpt_
+from lottery.pruning.methods.wanda import wanda_
+from lottery.pruning.pattern import Pattern
+from lottery.pruning.prune import prune
+from lottery.pruning.variants import Variant
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 

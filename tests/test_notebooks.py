@@ -9,11 +9,11 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from lottery import cards
-from lottery.errors import LotteryError
-from lottery.params import load_profile
-from lottery.paths import outputs
-from lottery.records import read_state
+from lottery.common.errors import LotteryError
+from lottery.common.paths import outputs
+from lottery.config.profile import load_profile
+from lottery.experiments.records import read_state
+from lottery.jobs import cards
 from tests.conftest import ROOT, TOY
 
 MODELS = list(load_profile("demo").checkpoints)
@@ -83,7 +83,7 @@ def test_a_card_without_title_or_with_other_than_one_section_is_refused(card, pr
 def test_a_new_card_makes_a_notebook_with_its_code_in_turn(project):
     card = "# Mine\n\nProse.\n\n## Look\n\nFirst.\n\n```python\nstudy.skeleton\n```\n\nSecond.\n\n```python\n1 + 1\n```\n"
     (project / "notebooks" / "cards" / "mine.md").write_text(card)
-    cards.main()
+    cards.write()
     made = nbformat.read(project / "notebooks" / "mine.ipynb", as_version=4)
     nbformat.validate(made)
     assert [cell.source for cell in made.cells if cell.id.startswith("look")] == ["## Look\n\nFirst.", "study.skeleton", "Second.", "1 + 1"]

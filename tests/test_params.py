@@ -1,8 +1,9 @@
 import pytest
 import yaml
 
-from lottery.errors import ParamsError
-from lottery.params import load_profile, notebook_parameters, validated
+from lottery.common.errors import ParamsError
+from lottery.config.profile import load_profile, validated
+from lottery.report.notebook import notebook_parameters
 from tests.conftest import ROOT, TOY
 
 
@@ -182,7 +183,7 @@ def test_a_notebook_without_its_parameters_cell_is_told():
 
 
 def test_every_parameter_has_a_description_that_says_what_is_allowed():
-    from lottery.params import Profile
+    from lottery.config.profile import Profile
 
     assert all(field.description for field in Profile.model_fields.values())
     assert {path.stem for path in (ROOT / "params").glob("*.yaml")} >= {"demo", "full"}

@@ -1,7 +1,7 @@
 import math
 
-from lottery import pareto
-from lottery.frame import frame
+from lottery.analysis.frame import frame
+from lottery.report.sections import size
 from tests.factory import sweep_of
 
 
@@ -14,7 +14,7 @@ LARGE = sweep_of("large", [10, 12, 40, 90], bits=[0.8, 0.9, 1.5, 3.0], parameter
 
 
 def test_weights_that_are_left_and_the_front():
-    found = pareto.sizes(data(SMALL, LARGE))
+    found = size.sizes(data(SMALL, LARGE))
     left = {(row.model, row.sparsity): row.nonzero for row in found.itertuples()}
     assert (left["small", 0], left["small", 0.5], left["large", 0.9]) == (1000, 750, 880)
     front = [(row.model, row.sparsity) for row in found[found["front"]].itertuples()]
@@ -23,15 +23,15 @@ def test_weights_that_are_left_and_the_front():
 
 def test_a_variant_as_good_but_larger_is_not_on_the_front():
     twin = sweep_of("twin", [10], bits=[1.0], parameters=2000)
-    assert not pareto.sizes(data(SMALL, twin)).set_index(["model", "sparsity"]).loc[("twin", 0), "front"]
+    assert not size.sizes(data(SMALL, twin)).set_index(["model", "sparsity"]).loc[("twin", 0), "front"]
 
 
 def test_a_ticket_that_beats_a_dense_model_is_named_and_only_where_it_does():
-    assert pareto.who_is_best_at_a_size(data(SMALL, LARGE)).endswith(
+    assert size.who_is_best_at_a_size(data(SMALL, LARGE)).endswith(
         "No model, pruned down to the size of a smaller dense one, predicts the text better than that."
     )
     bad = sweep_of("bad", [10], bits=[1.4], parameters=1300)
-    said = pareto.who_is_best_at_a_size(data(SMALL, LARGE, bad))
+    said = size.who_is_best_at_a_size(data(SMALL, LARGE, bad))
     assert said.endswith(
         "So pruning can pay: large magnitude\u00a050% has no more weights left than the dense bad and predicts the text better."
     )
@@ -40,25 +40,25 @@ def test_a_ticket_that_beats_a_dense_model_is_named_and_only_where_it_does():
 def test_a_model_that_is_the_smaller_one_already_proves_nothing_by_pruning():
     """A real one, a fifth of the other's size and better at the text from the start, was said to show that pruning pays."""
     worse = sweep_of("worse", [10], bits=[1.4], parameters=5000)
-    assert pareto.who_is_best_at_a_size(data(SMALL, worse)).endswith(
+    assert size.who_is_best_at_a_size(data(SMALL, worse)).endswith(
         "pruned down to the size of a smaller dense one, predicts the text better than that."
     )
 
 
 def test_broken_texts_are_best_at_nothing():
     verdicts = ["coherent", "coherent", "degraded", "broken"]
-    told = pareto.who_is_best_at_a_size(data(sweep_of("a", [1, 2, 3, 4], verdicts=verdicts), LARGE))
+    told = size.who_is_best_at_a_size(data(sweep_of("a", [1, 2, 3, 4], verdicts=verdicts), LARGE))
     assert "a magnitude\u00a050% (750)" in told
     assert "a magnitude\u00a070%" not in told
 
 
 def test_with_one_dense_model_or_nothing_finite_it_says_so():
-    assert "Fewer than two dense models" in pareto.who_is_best_at_a_size(data(SMALL))
+    assert "Fewer than two dense models" in size.who_is_best_at_a_size(data(SMALL))
     infinite = sweep_of("over", [math.inf] * 4, bits=[math.inf] * 4)
-    assert pareto.picture(data(infinite)) is None
+    assert size.picture(data(infinite)) is None
 
 
 def test_the_picture_says_in_words_what_it_shows():
-    picture = pareto.picture(data(SMALL, LARGE))
+    picture = size.picture(data(SMALL, LARGE))
     assert "small: dense 1,000 weights 1.00, magnitude\u00a050% 750 weights 1.10" in picture.alt
     assert picture.svg.count("small") >= 1

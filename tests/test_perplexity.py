@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from lottery import perplexity
-from lottery.perplexity import draws, interval, resampled, score
+from lottery.evaluation import perplexity
+from lottery.evaluation.perplexity import draws, interval, resampled, score
 
 
 def test_all_scores_are_views_of_one_sum():

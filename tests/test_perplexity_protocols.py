@@ -12,18 +12,23 @@ import pytest
 import torch
 import yaml
 
-from lottery import loading, published
-from lottery.checkpoints import Checkpoint, checkpoint
-from lottery.collection import collect
-from lottery.corpus import Corpus, corpus
-from lottery.errors import StoppedError
-from lottery.memory import Room
-from lottery.params import load_profile, validated
-from lottery.paths import outputs
-from lottery.perplexity_protocols import LLAMA_CPP, STANDARD, WHOLE, Protocol, change, frame, picture, protocols, told
-from lottery.perplexity_runs import Scored, _score, cut, detokenized, measure, pieces, stretch
-from lottery.report import Report
-from lottery.study import Study
+from lottery.analysis.protocols import frame
+from lottery.common.errors import StoppedError
+from lottery.common.paths import outputs
+from lottery.config.checkpoint import checkpoint
+from lottery.config.profile import load_profile, validated
+from lottery.data.corpus import Corpus, corpus
+from lottery.experiments.protocol_runs import Scored, _score, cut, detokenized, measure, pieces, stretch
+from lottery.experiments.protocols import LLAMA_CPP, STANDARD, WHOLE, Protocol, protocols
+from lottery.experiments.status import collect
+from lottery.experiments.study import Study
+from lottery.models import loading
+from lottery.models.checkpoints import Checkpoint
+from lottery.models.memory import Room
+from lottery.report.builder import Report
+from lottery.report.model_page import ModelPage
+from lottery.report.sections import published
+from lottery.report.sections.protocols import change, picture, told
 from tests.conftest import TOY, need_data
 from tests.test_likelihood import loaded
 
@@ -90,7 +95,7 @@ def test_every_protocol_gives_what_a_plain_loop_gives(profile):
 
 def test_what_is_recorded_is_not_measured_again(profile, monkeypatch):
     first = measure(profile)
-    monkeypatch.setattr("lottery.perplexity_runs._score", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("lottery.experiments.protocol_runs._score", lambda *_: pytest.fail("measured again"))
     assert measure(profile) == first
     path = outputs("toy") / NAME / "protocols" / "the-standard-protocol.json"
     path.write_text(path.read_text()[:50])
@@ -223,15 +228,17 @@ def test_a_profile_asks_for_them_and_the_notebook_shows_them(profile, project):
     bare = profile.model_copy(update={"model": None})
     plain_, asked = Study(profile), Study(profile.model_copy(update={"protocols": True}))
     plain_.sweep()
-    assert plain_.protocols() is plain_.protocols_figure() is None
+    page = ModelPage(plain_)
+    assert page.protocols() is page.protocols_figure() is None
     assert collect(bare, NAME).problem == ""
     wanted = bare.model_copy(update={"protocols": True})
     assert collect(wanted, NAME).problem == "0 of 14 protocols are recorded; it goes on when it is run again."
     (asked.folder / "stop").touch()
     with pytest.raises(StoppedError, match="stopped between trials, 0 of 14 are recorded; run again to go on"):
-        asked.protocols()
-    assert "llama.cpp: windows of 16, their second half, the file as it is" in asked.protocols().data
-    assert asked.protocols_figure().alt.startswith("Dot plot")
+        asked.measure_protocols()
+    page = ModelPage(asked)
+    assert "llama.cpp: windows of 16, their second half, the file as it is" in page.protocols().data
+    assert page.protocols_figure().alt.startswith("Dot plot")
     assert collect(wanted, NAME).problem == ""
     (asked.folder / "protocols" / "float16.json").unlink()
     assert collect(wanted, NAME).problem == "13 of 14 protocols are recorded; it goes on when it is run again."
@@ -245,7 +252,7 @@ def test_what_does_not_fit_into_memory_is_skipped_with_its_reason(profile, monke
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
         return Scored([(1.0, 2)], 2, 1)
 
-    monkeypatch.setattr("lottery.perplexity_runs._score", no_room)
+    monkeypatch.setattr("lottery.experiments.protocol_runs._score", no_room)
     skipped = {r.request.protocol.name: r.result.skipped for r in measure(profile) if r.result.skipped}
     assert list(skipped) == ["windows of 128"]
     assert re.fullmatch("out of memory on .*, [0-9]+ cores", skipped["windows of 128"])
@@ -349,7 +356,7 @@ def test_which_protocol_reproduces_a_published_figure(monkeypatch):
     assert "Published of Tiny-1B, of which Tiny-1B-Instruct.Q4_1.gguf is a version: 10.1" in published.reproduced(
         "Tiny-1B-Instruct.Q4_1.gguf", data
     )
-    assert published.reproduced("Other", data) == "No dense perplexity of Other is listed in `lottery/published.csv`."
+    assert published.reproduced("Other", data) == "No dense perplexity of Other is listed in `lottery/report/sections/published.csv`."
 
 
 def test_what_a_protocol_should_give_on_the_whole_text(profile):
@@ -365,7 +372,7 @@ def test_no_change_has_no_sign():
 
 
 def test_the_command_measures_one_model_or_all(profile, project):
-    asked = [sys.executable, "-m", "lottery.perplexity_runs", "toy", NAME, "--page=page.md"]
+    asked = [sys.executable, "-m", "lottery", "protocols", "toy", NAME, "--page=page.md"]
     run = subprocess.run(asked, cwd=project, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[0].startswith("phi-2: 1 of 14, the standard protocol: ")
@@ -375,7 +382,7 @@ def test_the_command_measures_one_model_or_all(profile, project):
     assert f"| {LLAMA_CPP} " in page
     assert "No dense perplexity of phi-2 is listed" in page
     assert "None" not in page
-    run = subprocess.run([sys.executable, "-m", "lottery.perplexity_runs", "toy", "nobody"], cwd=project, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-m", "lottery", "protocols", "toy", "nobody"], cwd=project, capture_output=True, text=True)
     assert (run.returncode, run.stderr.startswith("ParamsError: model: given 'nobody'; allowed: ")) == (1, True)
 
 

@@ -5,8 +5,8 @@ import subprocess
 import pytest
 
 from benchmarks import alternate
-from lottery import provenance
-from lottery.provenance import commit_of
+from lottery.experiments import provenance
+from lottery.experiments.provenance import commit_of
 from tests.conftest import ROOT
 
 

@@ -6,11 +6,12 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 from transformers import AutoModelForCausalLM
 
-from lottery.errors import LotteryError
-from lottery.methods import DENSE, Variant
-from lottery.pruning import count_zeros, prunable, prune, zero_smallest_
-from lottery.pruning.scope import blocks
-from lottery.standins.architectures import ARCHITECTURES
+from lottery.common.errors import LotteryError
+from lottery.models.blocks import blocks, count_zeros, prunable
+from lottery.models.standins.architectures import ARCHITECTURES
+from lottery.pruning.methods.magnitude import zero_smallest_
+from lottery.pruning.prune import prune
+from lottery.pruning.variants import DENSE, Variant
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 

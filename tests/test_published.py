@@ -1,6 +1,6 @@
 import pandas as pd
 
-from lottery import published
+from lottery.report.sections import published
 from tests.factory import record_of, sweep_of
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from benchmarks.real_model import perplexity
-from lottery.methods import Variant
-from lottery.params import load_profile
-from lottery.records import Record, read_state
+from lottery.config.profile import load_profile
+from lottery.experiments.records import Record, read_state
+from lottery.pruning.variants import Variant
 from tests.conftest import need_data
 
 # A plain loop over transformers' own loss, in float32, on windows of 512: what each text must give.

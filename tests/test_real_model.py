@@ -3,12 +3,12 @@
 import pytest
 import yaml
 
-from lottery import gguf_files
-from lottery.checkpoints import checkpoint
-from lottery.errors import NotFetchedError
-from lottery.params import load_profile
-from lottery.report import Report
-from lottery.run import run
+from lottery.common.errors import NotFetchedError
+from lottery.config.checkpoint import checkpoint
+from lottery.config.profile import load_profile
+from lottery.jobs.pipeline import run
+from lottery.models import gguf_files
+from lottery.report.builder import Report
 from tests.conftest import need, need_data
 
 

@@ -4,13 +4,13 @@ import os
 
 import pytest
 
-from lottery import records
-from lottery.checkpoints import checkpoint
-from lottery.corpus import corpus
-from lottery.errors import LotteryError
-from lottery.files import write_whole
-from lottery.params import Recovery, validated
-from lottery.records import read_record, read_state, requests, write_record, write_state
+from lottery.common.errors import LotteryError
+from lottery.common.files import write_whole
+from lottery.config.checkpoint import checkpoint
+from lottery.config.profile import Recovery, validated
+from lottery.data.corpus import corpus
+from lottery.experiments import records
+from lottery.experiments.records import read_record, read_state, requests, write_record, write_state
 from tests.conftest import TOY
 from tests.factory import record_of
 

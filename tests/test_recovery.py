@@ -7,15 +7,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lottery.errors import LotteryError, ParamsError
-from lottery.methods import Variant
-from lottery.params import load_profile, validated
-from lottery.pruning import prunable, prune
-from lottery.records import requests
-from lottery.recovery import recover
-from lottery.report import Report
-from lottery.standins.architectures import ARCHITECTURES
-from lottery.study import Study
+from lottery.common.errors import LotteryError, ParamsError
+from lottery.config.profile import load_profile, validated
+from lottery.experiments.records import requests
+from lottery.experiments.study import Study
+from lottery.models.blocks import prunable
+from lottery.models.standins.architectures import ARCHITECTURES
+from lottery.pruning.prune import prune
+from lottery.pruning.variants import Variant
+from lottery.report.builder import Report
+from lottery.training.recovery import recover
 from tests.conftest import TOY, need_data
 
 RECOVER = {"recover": {"steps": 3}, "calibration_text": "training-stories", "calibration_seq_len": 64}
@@ -112,7 +113,7 @@ def test_bad_values_are_one_line(project, changes, message):
 
 def test_a_gpu_without_bfloat16_is_found_out_before_the_first_trial(project, monkeypatch):
     monkeypatch.setattr(
-        "lottery.loading._dtype", lambda *_: (torch.float16, "no native bfloat16 below compute capability 8.0, this is 7.0")
+        "lottery.models.loading._dtype", lambda *_: (torch.float16, "no native bfloat16 below compute capability 8.0, this is 7.0")
     )
     with pytest.raises(LotteryError, match=r"this is 7.0, and recover cannot train in float16; set dtype: float32$"):
         Study(validated({**TOY, **RECOVER}))

@@ -4,12 +4,12 @@ import subprocess
 import nbformat
 import pytest
 
-from lottery.params import validated
-from lottery.render.pdf import legible
-from lottery.report import Report
-from lottery.run import render
-from lottery.show import Picture, prose, table, verbatim, visible
-from lottery.tables import samples
+from lottery.config.profile import validated
+from lottery.jobs.pipeline import render
+from lottery.report.builder import Report
+from lottery.report.markdown import Picture, prose, table, verbatim, visible
+from lottery.report.render.pdf import legible
+from lottery.report.tables import samples
 from tests.conftest import TOY, need_program
 from tests.factory import sweep_of
 
@@ -19,8 +19,8 @@ HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(1)> [a](javascript
 @pytest.fixture
 def notebook(project):
     """An executed report notebook with hostile samples, made without a kernel."""
-    from lottery.figures import bits_over_sparsity
-    from lottery.frame import frame
+    from lottery.analysis.frame import frame
+    from lottery.report.figures import bits_over_sparsity
 
     records = sweep_of("hostile", [10, 12, 40, 900], text=HOSTILE)
     picture = bits_over_sparsity(frame(records))
@@ -149,7 +149,7 @@ def test_a_table_cell_cannot_break_its_row():
 
 
 def test_the_same_picture_is_the_same_file(project):
-    from lottery.figures import curve
+    from lottery.report.figures import curve
 
     assert isinstance(curve(sweep_of("a", [1, 2, 3, 9])), Picture)
     assert curve(sweep_of("a", [1, 2, 3, 9])).svg == curve(sweep_of("a", [1, 2, 3, 9])).svg

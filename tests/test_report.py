@@ -1,15 +1,16 @@
 import json
 import math
+from html import unescape
 
 import pytest
 
-from lottery import protocol
-from lottery.checkpoints import checkpoint
-from lottery.corpus import corpus
-from lottery.params import Recovery, validated
-from lottery.paths import outputs
-from lottery.records import requests, write_record, write_state
-from lottery.report import Report
+from lottery.common.paths import outputs
+from lottery.config.checkpoint import checkpoint
+from lottery.config.profile import Recovery, validated
+from lottery.data.corpus import corpus
+from lottery.experiments.records import requests, write_record, write_state
+from lottery.report.builder import Report
+from lottery.report.sections import method
 from tests.conftest import TOY
 from tests.factory import record_of, sweep_of
 
@@ -81,7 +82,7 @@ def test_nothing_at_all_still_makes_a_report(profile):
 @pytest.mark.parametrize(
     ("state", "reason", "said"),
     [
-        ("failed", "MemoryError: no memory left", "1 of 4 trials are recorded; it failed: `MemoryError: no memory left`"),
+        ("failed", "MemoryError: no memory left", "1 of 4 trials are recorded; it failed: MemoryError: no memory left"),
         ("running", "", "and is still running or was killed."),
         ("finished", "", "1 of 4 trials are recorded under the present profile; the profile changed since it ran."),
     ],
@@ -91,8 +92,8 @@ def test_a_half_done_model_is_named_with_the_reason_and_the_rest_appears(profile
     write_state(outputs("toy") / "mistral-7b", state, reason)
     fill(profile, "phi-2", [10, 12, 18, 500])
     report = Report(profile)
-    assert said in report.answer().data
-    assert said in report.tables().data
+    assert said in unescape(report.answer().data)
+    assert said in unescape(report.tables().data)
     assert "Only **phi-2** can be judged so far" in report.answer().data
 
 
@@ -100,7 +101,7 @@ def test_a_corrupt_record_is_named_and_the_rest_appears(profile):
     asked = fill(profile, "phi-2", [10, 12, 18, 500])
     (outputs("toy") / "phi-2" / "records" / asked[2].file_name).write_text('{"half":')
     report = Report(profile)
-    assert f"3 of 4 trials are recorded; {asked[2].file_name} cannot be read and will be measured again." in report.answer().data
+    assert f"3 of 4 trials are recorded; {asked[2].file_name} cannot be read and will be measured again." in unescape(report.answer().data)
     assert len(report.data) == 3
     assert report.figure()
 
@@ -149,7 +150,7 @@ def test_all_models_failed_and_each_reason_is_told(profile):
     report = Report(profile)
     said = everything(report)
     for name in NAMES:
-        assert f"- {name}: 0 of 4 trials are recorded; it failed: `LotteryError: {name} broke`" in said
+        assert f"- {name}: 0 of 4 trials are recorded; it failed: LotteryError: {name} broke" in unescape(said)
     assert "nothing to draw" in report.figure().data
     assert report.size_figure() is None
     assert report.zeros_figure() is None
@@ -187,7 +188,7 @@ def test_what_a_bisection_adds_for_one_model_leaves_the_others_in_the_comparison
 
 def test_a_model_that_is_no_longer_there_is_named(profile):
     broken = profile.model_copy(update={"checkpoints": {**profile.checkpoints, "gone": "stand-in:gone"}})
-    assert "- gone: `checkpoints['gone']: given 'stand-in:gone'; allowed stand-ins: " in Report(broken).answer().data
+    assert "- gone: checkpoints['gone']: given 'stand-in:gone'; allowed stand-ins: " in unescape(Report(broken).answer().data)
 
 
 def test_a_report_can_be_made_where_the_text_is_not(profile, monkeypatch, tmp_path):
@@ -205,7 +206,7 @@ def test_a_reason_is_text_whatever_it_says(profile, tmp_path):
     """An error may quote a checkpoint's own files: no link, no picture, no formula comes of it, and the PDF is still made."""
     import nbformat
 
-    from lottery.run import render
+    from lottery.jobs.pipeline import render
 
     write_state(
         outputs("toy") / "phi-2", "failed", "KeyError: @foo [x](javascript:alert(1)) ![](http://evil.example/x.png) $x$ `` \x1b[31m <b>"
@@ -248,7 +249,10 @@ def test_the_report_never_loads_a_model():
     import subprocess
     import sys
 
-    code = "import sys, lottery.report, lottery.run; print([m for m in ('torch', 'lottery.study', 'lottery.loading') if m in sys.modules])"
+    code = """
+import sys, lottery.report.builder, lottery.jobs.pipeline
+print([m for m in ("transformers", "lottery.experiments.study", "lottery.models.loading") if m in sys.modules])
+"""
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
@@ -302,7 +306,7 @@ def test_the_method_says_where_calibration_samples_came_from(profile):
         records = [record_of(name, "wanda", 0.5) for name in NAMES]
         for record, found in zip(records, within, strict=True):
             record.result.calibration_within_rows, record.result.recovery_within_rows = found, not found
-        return "\n".join(protocol.paragraphs(calibrated, records))
+        return "\n".join(method.paragraphs(calibrated, records))
 
     assert "from c4, seed 0, each within one row of the text\n" in said(True, True)
     assert "tokens of c4, from all rows joined, since too few are that long. AdamW" in said(True, True)

@@ -8,10 +8,10 @@ import pytest
 import typst
 import yaml
 
-from lottery import run as module
-from lottery.files import write_whole
-from lottery.params import load_profile
-from lottery.records import read_state, write_state
+from lottery.common.files import write_whole
+from lottery.config.profile import load_profile
+from lottery.experiments.records import read_state, write_state
+from lottery.jobs import pipeline as module
 from tests.conftest import TOY
 
 TWO = {
@@ -27,7 +27,7 @@ def toy_project(project):
 
 
 def command(project):
-    return [sys.executable, "-m", "lottery.run", "toy"], {"cwd": project, "text": True}
+    return [sys.executable, "-m", "lottery", "run", "toy"], {"cwd": project, "text": True}
 
 
 def test_the_whole_way_a_gap_and_its_mending(toy_project, capsys):
@@ -43,7 +43,7 @@ def test_the_whole_way_a_gap_and_its_mending(toy_project, capsys):
     assert "done in" in first.stdout
     assert first.stdout.rstrip().endswith("failed: phi-2")
     assert "1 of 3 trials are recorded; it failed: <code>AttributeError" in (folder / "report.html").read_text()
-    publish = [sys.executable, "-m", "lottery.publish", "toy", "docs/toy"]
+    publish = [sys.executable, "-m", "lottery", "publish", "toy", "docs/toy"]
     refused = subprocess.run(publish, capture_output=True, **options)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("LotteryError: profile toy, phi-2: 1 of 3 trials are recorded; it failed: ")
@@ -84,7 +84,7 @@ def test_killed_in_a_trial_the_next_run_goes_on_and_believes_no_notebook(toy_pro
     """The first notebook hangs in its second trial and is killed there."""
     notebook = toy_project / "notebooks" / "qwen2.5-0.5b.ipynb"
     source = notebook.read_text()
-    hang = "import time, lottery.trials; lottery.trials.prune = lambda *_, **__: time.sleep(600); study.sweep()"
+    hang = "import time, lottery.experiments.trials as trials; trials.prune = lambda *_, **__: time.sleep(600); study.sweep()"
     notebook.write_text(source.replace("study.sweep()", hang))
     arguments, options = command(toy_project)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **options)
@@ -140,7 +140,7 @@ def test_an_old_reason_is_not_told_again(toy_project):
     folder = toy_project / "outputs" / "toy" / "qwen2.5-0.5b"
     write_state(folder, "failed", "an old reason")
     path = toy_project / "notebooks" / "qwen2.5-0.5b.ipynb"
-    path.write_text(path.read_text().replace("study.describe()", "1 / 0"))
+    path.write_text(path.read_text().replace("page.describe()", "1 / 0"))
     arguments, options = command(toy_project)
     subprocess.run(arguments, capture_output=True, **options)
     assert read_state(folder).reason == "ZeroDivisionError: division by zero"
@@ -148,7 +148,7 @@ def test_an_old_reason_is_not_told_again(toy_project):
 
 def test_with_nothing_fetched_there_is_one_line_that_names_the_command(project, tmp_path):
     environment = {**os.environ, "HF_HOME": str(tmp_path / "empty")}
-    run = subprocess.run([sys.executable, "-m", "lottery.run", "full"], cwd=project, env=environment, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-m", "lottery", "run", "full"], cwd=project, env=environment, capture_output=True, text=True)
     assert run.returncode == 1
     assert run.stderr == (
         "NotFetchedError: wikitext-2-raw is not in the Hugging Face cache; fetch it first, where there is a network: make fetch PROFILE=…;"
@@ -168,7 +168,7 @@ def test_a_model_that_is_not_fetched_is_a_gap_and_the_rest_appears(toy_project, 
 
 
 def test_a_profile_that_is_not_there_is_one_line_and_exit_status_1(project):
-    run = subprocess.run([sys.executable, "-m", "lottery.run", "nonsense"], cwd=project, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-m", "lottery", "run", "nonsense"], cwd=project, capture_output=True, text=True)
     assert run.returncode == 1
     assert (
         run.stderr

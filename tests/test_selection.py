@@ -3,8 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lottery import memory
-from lottery.pruning import selection, zero_smallest_
+from lottery.models import memory
+from lottery.pruning import selection
+from lottery.pruning.methods.magnitude import zero_smallest_
 from lottery.pruning.selection import kth_lowest, own_parts
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

@@ -14,11 +14,11 @@ import psutil
 import pytest
 import yaml
 
-from lottery import slurm, task
-from lottery.corpus import corpus
-from lottery.errors import ParamsError
-from lottery.params import load_profile
-from lottery.records import read_state, write_state
+from lottery.common.errors import ParamsError
+from lottery.config.profile import load_profile
+from lottery.data.corpus import corpus
+from lottery.experiments.records import read_state, write_state
+from lottery.jobs import slurm, worker
 from tests.conftest import ROOT, TOY, need
 from tests.slurm.cluster import Cluster
 
@@ -155,7 +155,7 @@ def test_killed_out_of_memory_cancelled_and_a_node_down_then_only_the_rest_runs(
     status = make(toy_project, "status", cluster.environment).stdout
     assert f"{killed:24}   1 of 3   running dgx01, job {job}_0" in status
 
-    victim = next(p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-3:] == ["lottery.task", "toy", killed])
+    victim = next(p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-3:] == ["lottery.jobs.worker", "toy", killed])
     for process in [*victim.children(recursive=True), victim]:
         process.kill()
     cluster.run("scancel", f"{job}_2")
@@ -197,7 +197,7 @@ def test_three_tasks_share_the_trials_of_one_model_and_outlive_a_fourth(toy_proj
 
     def tasks_at_work():
         lines = ((process, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
-        return [process for process, line in lines if line[-4:] == ["lottery.task", "toy", "phi-2", "--shared"]]
+        return [process for process, line in lines if line[-4:] == ["lottery.jobs.worker", "toy", "phi-2", "--shared"]]
 
     cluster.wait(lambda: len(tasks_at_work()) == 4 and len(list(folder.glob("records/[!.]*.json"))) >= 3, 240)
     status = make(toy_project, "status", cluster.environment).stdout
@@ -265,7 +265,7 @@ def test_a_job_knows_how_much_memory_slurm_lets_it_take(tmp_path):
     need(not Cluster.missing(), Cluster.missing())
     if reason := Cluster.cannot_confine():
         pytest.skip(reason)
-    asks = shlex.join([sys.executable, "-c", "from lottery.memory import main_memory; print(*main_memory())"])
+    asks = shlex.join([sys.executable, "-c", "from lottery.models.memory import main_memory; print(*main_memory())"])
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
         confining = Cluster(Path(folder), confines=True)
         try:
@@ -360,19 +360,19 @@ def test_a_warning_that_comes_too_late_gives_up_the_trial_but_not_the_study(toy_
     """The trial at work does not end in time; one was recorded before, so the task asks to be run again. With none it would be no use."""
     profile = load_profile("toy")
     folder = toy_project / "outputs" / "toy" / "phi-2"
-    monkeypatch.setenv("LOTTERY_WARNING", str(task.LAST_SECONDS + 1))
+    monkeypatch.setenv("LOTTERY_WARNING", str(worker.LAST_SECONDS + 1))
     counts = iter([0, 1, 1, 1])
-    monkeypatch.setattr(task, "_recorded", lambda *_: next(counts))
+    monkeypatch.setattr(worker, "_recorded", lambda *_: next(counts))
 
     def slow(*_):
-        os.kill(os.getpid(), task.signal.SIGUSR1)
+        os.kill(os.getpid(), worker.signal.SIGUSR1)
         assert (folder / "stop").exists()
-        task.signal.pause()
+        worker.signal.pause()
 
-    monkeypatch.setattr(task, "measure", slow)
-    assert task.model(profile, "phi-2") == task.STOPPED
+    monkeypatch.setattr(worker, "measure", slow)
+    assert worker.model(profile, "phi-2") == worker.STOPPED
     assert (read_state(folder).state, (folder / "stop").exists()) == ("stopped", False)
-    assert task.model(profile, "phi-2") == 1
+    assert worker.model(profile, "phi-2") == 1
     assert read_state(folder).reason.startswith("not one trial was finished within the time limit; give more time")
 
 
@@ -382,8 +382,8 @@ def test_the_report_is_written_where_slurm_does_not_answer(toy_project, monkeypa
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     write_state(toy_project / "outputs" / "toy" / "phi-2", "running")
-    monkeypatch.setattr(task, "write_report", lambda *_: ["report.html"])
-    assert task.report(load_profile("toy")) == 0
+    monkeypatch.setattr(worker, "write_report", lambda *_: ["report.html"])
+    assert worker.report(load_profile("toy")) == 0
     assert slurm.submit(load_profile("toy"), slurm.site("dgx", []), dry=True) == 0
     with pytest.raises(slurm.LotteryError, match="Unable to contact slurm controller"):
         slurm.submit(load_profile("toy"), slurm.site("dgx", []), dry=False)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from lottery.errors import LotteryError
-from lottery.methods import Pattern
-from lottery.pruning.cut import Cut
-from lottery.pruning.inputs import Inputs
-from lottery.pruning.sparsegpt import sparsegpt_
+from lottery.common.errors import LotteryError
+from lottery.pruning.activations import Inputs
+from lottery.pruning.layer_spec import Cut
+from lottery.pruning.methods.sparsegpt import sparsegpt_
+from lottery.pruning.pattern import Pattern
 
 
 def fed(x: torch.Tensor, dtype=torch.float64) -> Inputs:

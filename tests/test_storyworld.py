@@ -5,11 +5,11 @@ from itertools import islice
 
 import pytest
 
-from lottery.checkpoints import STAND_INS
-from lottery.corpus import corpus
-from lottery.standins.architectures import ARCHITECTURES
-from lottery.standins.storyworld import is_test, stories
-from lottery.standins.train import SCHEDULES, Schedule, train
+from lottery.data.corpus import corpus
+from lottery.data.stories.world import is_test, stories
+from lottery.models.checkpoints import STAND_INS
+from lottery.models.standins.architectures import ARCHITECTURES
+from lottery.training.standins import SCHEDULES, Schedule, train
 
 
 def first(seed, count, *, test=False):
@@ -61,7 +61,7 @@ def test_facts_carry_on():
 
 def test_the_training_script_repeats_itself(tmp_path, monkeypatch):
     """Two short trainings give the same bytes; that the weights that ship come from the script's full schedules takes hours to repeat."""
-    monkeypatch.setattr("lottery.standins.train.JUDGED_STORIES", 2)
+    monkeypatch.setattr("lottery.training.standins.JUDGED_STORIES", 2)
     for run in ("a", "b"):
         train("qwen2.5-0.5b", tmp_path / run, steps=3)
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
@@ -82,7 +82,7 @@ def test_the_weights_that_ship_are_small_and_levelled_off():
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_each_stand_in_has_its_originals_specialities(name):
-    from lottery.loading import skeleton
+    from lottery.models.loading import skeleton
     from tests.test_checkpoints import of
 
     model = skeleton(of(model=name, checkpoints={name: f"stand-in:{name}"}))

@@ -6,8 +6,8 @@ import subprocess
 import nbformat
 import pytest
 
-from lottery.render.pandoc import to_html
-from lottery.run import render
+from lottery.jobs.pipeline import render
+from lottery.report.render.pandoc import to_html
 from tests.browser import Browser
 from tests.conftest import need_program
 

@@ -6,13 +6,13 @@ import torch
 
 from benchmarks import emulated
 from benchmarks.shapes import SHAPES, unfilled
-from lottery import loading
-from lottery.calibration import calibration
-from lottery.checkpoints import Checkpoint
-from lottery.corpus import corpus, windows
-from lottery.evaluation import evaluate
-from lottery.methods import DENSE, Variant
-from lottery.pruning import prune
+from lottery.data.calibration import calibration
+from lottery.data.corpus import corpus, windows
+from lottery.evaluation.evaluate import evaluate
+from lottery.models import loading
+from lottery.models.checkpoints import Checkpoint
+from lottery.pruning.prune import prune
+from lottery.pruning.variants import DENSE, Variant
 from tests.test_likelihood import CPU
 
 VARIANTS = [

@@ -9,14 +9,14 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from lottery import trials as module
-from lottery.errors import HeldError, LotteryError, StoppedError
-from lottery.params import validated
-from lottery.paths import outputs
-from lottery.records import read_state, write_state
-from lottery.run import measure as run_model
-from lottery.study import Study
-from lottery.trials import Trials
+from lottery.common.errors import HeldError, LotteryError, StoppedError
+from lottery.common.paths import outputs
+from lottery.config.profile import validated
+from lottery.experiments import trials as module
+from lottery.experiments.records import read_state, write_state
+from lottery.experiments.study import Study
+from lottery.experiments.trials import Trials
+from lottery.jobs.pipeline import measure as run_model
 
 
 def run(toy, **changes) -> Study:
@@ -116,7 +116,7 @@ def test_a_disk_that_fills_up_costs_the_trial_at_work_and_no_other(toy, monkeypa
 
 
 def test_records_that_do_not_read_back_end_the_run(toy, monkeypatch, counted):
-    monkeypatch.setattr("lottery.study.write_record", lambda *_: None)
+    monkeypatch.setattr("lottery.experiments.study.write_record", lambda *_: None)
     with pytest.raises(LotteryError, match=r"^qwen2\.5-0\.5b: records that were just written do not read back; look at "):
         Study(validated(toy)).sweep()
     assert len(counted) == 3, "each is measured once"
@@ -149,8 +149,8 @@ def test_two_at_once_one_works_and_the_other_is_told_who(toy, capsys, monkeypatc
     with pytest.raises(HeldError):
         Study(validated({**toy, "protocols": True})).protocols()
     # It may begin between the look before the kernel starts and the kernel's own.
-    monkeypatch.setattr("lottery.run.held", lambda folder: nullcontext())
-    monkeypatch.setattr("lottery.run.execute", lambda *_: "HeldError: qwen2.5-0.5b: another run is at work on it")
+    monkeypatch.setattr("lottery.jobs.pipeline.held", lambda folder: nullcontext())
+    monkeypatch.setattr("lottery.jobs.pipeline.execute", lambda *_: "HeldError: qwen2.5-0.5b: another run is at work on it")
     assert not run_model(bare, "qwen2.5-0.5b", "[1/2]")
     assert "[1/2] qwen2.5-0.5b: another run is at work on it" in capsys.readouterr().out
     assert (read_state(study.folder).state, read_state(study.folder).reason) == ("running", "the other's")
@@ -255,7 +255,7 @@ def test_calibration_text_is_checked_before_the_first_trial(toy):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_killed_at_any_moment_the_next_run_goes_on_with_the_first_trial_that_is_not_recorded(toy, how, counted):
     """A real process, killed in its second trial."""
-    code = f"from lottery.params import validated\nfrom lottery.study import Study\nstudy = Study(validated({toy!r}))\nstudy.sweep()"
+    code = f"from lottery.config.profile import validated\nfrom lottery.experiments.study import Study\nstudy = Study(validated({toy!r}))\nstudy.sweep()"
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ}
     )

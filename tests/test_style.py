@@ -1,7 +1,7 @@
 import pytest
 import seaborn as sns
 
-from lottery import style
+from lottery.report import style
 
 
 @pytest.mark.parametrize("count", [1, 5, 10])

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from lottery import ticket_figures
-from lottery.ticket_bridge import at_a_cost, does_one_shot_tell, told
-from lottery.ticket_findings import Outcome
-from lottery.ticket_records import ARMS, DENSE
-from lottery.ticket_score import Crossing
+from lottery.experiments.imp.records import ARMS, DENSE
+from lottery.experiments.threshold import Crossing
+from lottery.report.sections import imp_figures
+from lottery.report.sections.imp import Outcome
+from lottery.report.sections.one_shot_vs_imp import at_a_cost, does_one_shot_tell, told
 from tests.factory import procedure_of, ticket_of
 
 NOISE = [0.0, 0.1, -0.1]
@@ -75,20 +75,20 @@ def test_a_dense_model_that_diverged_decides_nothing():
     gone = {"curve": [(10, math.inf)], "problem": "diverged: x"}
     records += [ticket_of("phi-2", arm, 0, seed, math.inf, **gone) for seed in range(3) for arm in DENSE]
     assert Outcome(records).verdict["phi-2"] == ("not decided", "a dense run has no finite loss")
-    assert ticket_figures.loss_over_weights_left(Outcome(records))
+    assert imp_figures.loss_over_weights_left(Outcome(records))
 
 
 def test_one_seed_decides_nothing_and_says_so_also_in_the_figure():
     outcome = Outcome(procedure_of("phi-2", WINNER, [0.0]))
     assert outcome.verdict["phi-2"] == ("not decided", "an interval needs at least two seeds")
     assert "one seed is too few for an interval" in outcome.losses()
-    assert "One seed: too few for intervals." in ticket_figures.loss_over_weights_left(outcome).caption
+    assert "One seed: too few for intervals." in imp_figures.loss_over_weights_left(outcome).caption
 
 
 @pytest.mark.parametrize(("noise", "cut"), [([0.0, 0.01], False), ([0.0, 0.8], True)])
 def test_bars_that_leave_the_frame_are_told(noise, cut):
     """Student's interval of two seeds is thirteen times as wide as they lie from their mean."""
-    caption = ticket_figures.loss_over_weights_left(Outcome(procedure_of("phi-2", WINNER, noise))).caption
+    caption = imp_figures.loss_over_weights_left(Outcome(procedure_of("phi-2", WINNER, noise))).caption
     assert ("A bar without an end goes on beyond the frame." in caption) == cut
 
 
@@ -112,8 +112,8 @@ def test_a_run_without_a_finite_loss_is_named_drawn_at_the_edge_and_no_ticket():
     records += [ticket_of("phi-2", "ticket", 2, seed, math.inf, curve=[(10, math.inf)], problem="diverged: x") for seed in range(3)]
     outcome = Outcome(records)
     assert outcome.problems() == "- phi-2 with 16% left, ticket of seed 0, 1, 2: diverged: x"
-    assert "∞" in ticket_figures.loss_over_weights_left(outcome).svg
-    assert "ticket: 40% left 1.99, 16% left ∞" in ticket_figures.loss_over_weights_left(outcome).alt
+    assert "∞" in imp_figures.loss_over_weights_left(outcome).svg
+    assert "ticket: 40% left 1.99, 16% left ∞" in imp_figures.loss_over_weights_left(outcome).alt
     assert outcome.verdict["phi-2"][0] == "ticket", "the level before is one all the same"
 
 
@@ -128,8 +128,8 @@ def test_a_level_that_could_not_be_made_has_no_loss_and_the_mean_is_of_the_other
     rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in outcome.losses().splitlines() if "|" in line}
     assert rows["one-shot"][2].strip() == "2.10 (2.10 to 2.10), 2 of 3 seeds"
     assert outcome.problems() == "- phi-2 with 16% left, one-shot of seed 0: leaves nothing of q"
-    assert "a mean is of the other seeds" in ticket_figures.loss_over_weights_left(outcome).caption
-    assert "one-shot: 40% left 1.99, 16% left 2.10" in ticket_figures.loss_over_weights_left(outcome).alt
+    assert "a mean is of the other seeds" in imp_figures.loss_over_weights_left(outcome).caption
+    assert "one-shot: 40% left 1.99, 16% left 2.10" in imp_figures.loss_over_weights_left(outcome).alt
 
 
 def test_steps_to_the_dense_models_loss_after_half_its_steps():
@@ -142,7 +142,7 @@ def test_steps_to_the_dense_models_loss_after_half_its_steps():
     assert list(outcome.by_seed("phi-2", "dense", 0, "steps")) == [50, 50]
     assert list(outcome.by_seed("phi-2", "ticket", 1, "steps")) == [30, math.inf]
     assert list(outcome.by_seed("phi-2", "new weights", 1, "steps")) == [20]
-    assert "∞: it is never reached" in ticket_figures.steps_over_weights_left(outcome).caption
+    assert "∞: it is never reached" in imp_figures.steps_over_weights_left(outcome).caption
 
 
 def test_the_score_of_a_ticket_is_where_its_loss_is_up_by_five_per_cent():
@@ -168,8 +168,8 @@ def test_the_bridge_compares_two_rankings():
     some = {name: crossing(at) for name, at in zip(names, (0.3, 0.5, 0.2, 0.4, 0.1), strict=True)}
     assert does_one_shot_tell(outcome, some).startswith("Not decided")
     assert does_one_shot_tell(outcome, {"a": crossing(0.3)}).startswith("Fewer than three architectures have both scores (1)")
-    assert "c: one shot 40%, ticket 1.10 times the dense loss." in ticket_figures.bridge(outcome, same).alt
-    assert ticket_figures.bridge(outcome, {}) is None
+    assert "c: one shot 40%, ticket 1.10 times the dense loss." in imp_figures.bridge(outcome, same).alt
+    assert imp_figures.bridge(outcome, {}) is None
     lines = [line.split("|")[1:-1] for line in told(outcome, same).splitlines() if "|" in line]
     rows = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
     assert rows["a"][:3] == ["60%", "", "above 84%"]
@@ -182,25 +182,25 @@ def test_nothing_recorded_is_said_and_not_drawn():
     outcome = Outcome([])
     assert outcome.verdicts() == "*No run is recorded.*"
     assert outcome.losses() == outcome.problems() == ""
-    assert ticket_figures.loss_over_weights_left(outcome) is None
-    assert ticket_figures.steps_over_weights_left(outcome) is None
+    assert imp_figures.loss_over_weights_left(outcome) is None
+    assert imp_figures.steps_over_weights_left(outcome) is None
 
 
 def test_what_has_only_begun_is_told_as_far_as_it_is():
     begun = Outcome([ticket_of("phi-2", "dense", 0, 0, 2.0)])
     assert begun.verdict["phi-2"] == ("not decided", "nothing is recorded but the dense model")
     assert "| dense |" in " ".join(begun.losses().split())
-    assert ticket_figures.loss_over_weights_left(begun) is None
+    assert imp_figures.loss_over_weights_left(begun) is None
     assert does_one_shot_tell(begun, {"phi-2": crossing(0.5)}).startswith("Fewer than three architectures have both scores (0)")
     half = Outcome(procedure_of("phi-2", WINNER, NOISE)[:4])
     assert half.verdict["phi-2"][0] == "not decided"
-    assert "ticket: 40% left 1.99" in ticket_figures.loss_over_weights_left(half).alt
+    assert "ticket: 40% left 1.99" in imp_figures.loss_over_weights_left(half).alt
     assert half.losses()
     assert told(half, {})
 
 
 def test_every_arm_is_in_the_figure_with_a_mark_of_its_own():
-    picture = ticket_figures.loss_over_weights_left(Outcome(procedure_of("phi-2", WINNER, NOISE)))
+    picture = imp_figures.loss_over_weights_left(Outcome(procedure_of("phi-2", WINNER, NOISE)))
     for arm in (arm for arm in ARMS if arm not in DENSE):
         assert f"phi-2, {arm}: 40% left" in picture.alt
         assert f"<!-- {arm} -->" in picture.svg

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lottery import ticket_run
-from lottery.checkpoints import STAND_INS
-from lottery.errors import LotteryError
-from lottery.params import validated
-from lottery.pruning import prunable
-from lottery.ticket_records import CONTROLS, DENSE, folder_of, read_ticket, requests
+from lottery.common.errors import LotteryError
+from lottery.config.profile import validated
+from lottery.experiments.imp import run
+from lottery.experiments.imp.records import CONTROLS, DENSE, folder_of, read_ticket, requests
+from lottery.models.blocks import prunable
+from lottery.models.checkpoints import STAND_INS
 from tests.conftest import TOY
 
 NAME = "qwen2.5-0.5b"
@@ -33,7 +33,7 @@ def asked(project):
 def run_all(profile, *arms) -> dict:
     """Makes the runs of a profile in their order, in this process. **Returns** their records by arm and level."""
     wanted = [request for request in requests(profile) if not arms or request.arm in arms]
-    found = {(r.arm, r.level): ticket_run.run(profile.model_dump_json(), r) for r in wanted}
+    found = {(r.arm, r.level): run.run(profile.model_dump_json(), r) for r in wanted}
     assert all(read_ticket(folder_of(profile), record.request) == record for record in found.values())
     return found
 
@@ -53,13 +53,13 @@ def starts(monkeypatch):
         seen.append((layers, model.get_input_embeddings().weight.detach().clone(), first, torch.stack(listed), masks))
         return real(model, listed, schedule, first=first, masks=masks, observe=observe)
 
-    real = ticket_run.train
-    monkeypatch.setattr(ticket_run, "train", spy)
+    real = run.train
+    monkeypatch.setattr(run, "train", spy)
     return seen
 
 
 def test_what_the_learning_rate_is_chosen_on_is_never_trained_on(asked):
-    made = ticket_run.bench(asked().model_dump_json(), NAME)
+    made = run.bench(asked().model_dump_json(), NAME)
     whole = made._training_windows.reshape(-1)
     assert len(made.validation) == 48
     assert torch.equal(torch.cat([made.tokens, made.validation.reshape(-1)]), whole)
@@ -101,7 +101,7 @@ def test_no_pruned_weight_ever_moved_and_shares_are_those_asked_for(asked):
         if arm in DENSE:
             assert record.result.sparsity_layers == {}
             continue
-        layers = ticket_run.bench(asked().model_dump_json(), NAME).layers
+        layers = run.bench(asked().model_dump_json(), NAME).layers
         kept = sum(round((1 - share) * layers[name]) for name, share in record.result.sparsity_layers.items())
         assert 1 - kept / sum(layers.values()) == pytest.approx(1 - 0.4**level, abs=1e-4)
         if arm == "random mask" or arm in CONTROLS:
@@ -118,7 +118,7 @@ def test_a_run_is_the_same_to_the_last_bit_when_it_is_made_again(asked, tmp_path
 def test_a_ticket_that_keeps_all_weights_is_the_dense_model_rewound_to_the_bit(asked, monkeypatch):
     """Both go the same way, so that nothing but the mask lies between them."""
     whole = lambda model, *_: {name: torch.ones_like(layer.weight, dtype=torch.bool) for name, layer in prunable(model).items()}  # noqa: E731
-    monkeypatch.setattr(ticket_run, "mask_of", whole)
+    monkeypatch.setattr(run, "mask_of", whole)
     found = run_all(asked(), *DENSE, "ticket")
     assert found["ticket", 1].result.curve == found["dense rewound", 0].result.curve
     assert found["ticket", 1].result.curve != found["dense", 0].result.curve
@@ -127,7 +127,7 @@ def test_a_ticket_that_keeps_all_weights_is_the_dense_model_rewound_to_the_bit(a
 def test_the_initialisation_is_step_0(asked):
     profile = asked(rewind=0)
     run_all(profile, "dense")
-    made = ticket_run.bench(profile.model_dump_json(), NAME).new_model(0)
+    made = run.bench(profile.model_dump_json(), NAME).new_model(0)
     kept = load_file(weights_of(profile) / "rewind.safetensors")
     assert all(torch.equal(parameter, kept[name]) for name, parameter in made.named_parameters())
 
@@ -149,14 +149,14 @@ def test_a_diverged_run_is_recorded_and_what_follows_from_it_is_named(asked):
 
 
 def test_a_layer_that_is_left_with_nothing_is_recorded_where_only_the_run_can_know(asked, monkeypatch):
-    real = ticket_run.mask_of
+    real = run.mask_of
 
     def none_left(model, sparsity, scope):
         if sparsity > 0.7:
             raise LotteryError("a sparsity of 0.84 leaves nothing of a layer")
         return real(model, sparsity, scope)
 
-    monkeypatch.setattr(ticket_run, "mask_of", none_left)
+    monkeypatch.setattr(run, "mask_of", none_left)
     found = run_all(asked())
     assert found["ticket", 1].result.problem == ""
     assert "leaves nothing" in found["ticket", 1].result.no_next
@@ -170,13 +170,13 @@ def test_a_level_that_leaves_nothing_of_a_layer_is_refused_before_any_training(a
         LotteryError,
         match=r"^tickets\['levels'\]: given 20 with a prune_fraction of 0.6; level \d+ leaves nothing of .*_proj of qwen2.5-0.5b, which",
     ):
-        ticket_run.check(asked(levels=20, scope="layer"))
-    assert ticket_run.check(asked()) == {NAME: 433_956}
+        run.check(asked(levels=20, scope="layer"))
+    assert run.check(asked()) == {NAME: 433_956}
 
 
 def test_a_window_beyond_the_context_is_refused(asked):
     with pytest.raises(LotteryError, match=r"^tickets\['seq_len'\]: given 4096 tokens; qwen2.5-0.5b was made for at most 512$"):
-        ticket_run.check(asked(seq_len=4096))
+        run.check(asked(seq_len=4096))
 
 
 def test_a_configuration_and_a_tokenizer_are_enough(asked, tmp_path):

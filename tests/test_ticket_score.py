@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from lottery.params import validated
-from lottery.records import read_record, requests, write_record
-from lottery.ticket_score import FINE, crossing, last_crossing, next_sparsity, told_apart, with_bisections
+from lottery.config.profile import validated
+from lottery.experiments.records import read_record, requests, write_record
+from lottery.experiments.threshold import FINE, crossing, last_crossing, next_sparsity, told_apart, with_bisections
 from tests.conftest import TOY
 from tests.factory import record_of
 

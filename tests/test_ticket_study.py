@@ -11,17 +11,19 @@ import time
 import psutil
 import pytest
 
-from lottery.collection import collect
-from lottery.errors import LotteryError, StoppedError
-from lottery.memory import Room
-from lottery.params import WINNING_TICKET, validated
-from lottery.paths import outputs
-from lottery.records import read_state, write_state
-from lottery.report import Report
-from lottery.ticket_findings import Outcome
-from lottery.ticket_records import MEASUREMENT, TicketRecord, folder_of, recorded_requests, requests, write_ticket
-from lottery.ticket_study import TicketStudy
-from lottery.ticket_summary import main, summarize
+from lottery.__main__ import main
+from lottery.common.errors import LotteryError, StoppedError
+from lottery.common.paths import outputs
+from lottery.config.profile import WINNING_TICKET, validated
+from lottery.experiments.imp.records import MEASUREMENT, TicketRecord, folder_of, recorded_requests, requests, write_ticket
+from lottery.experiments.imp.study import TicketStudy
+from lottery.experiments.records import read_state, write_state
+from lottery.experiments.status import collect
+from lottery.models.memory import Room
+from lottery.report.builder import Report
+from lottery.report.imp_page import TicketPage
+from lottery.report.imp_summary import summarize
+from lottery.report.sections.imp import Outcome
 from tests.conftest import TOY
 from tests.factory import ticket_of
 from tests.test_ticket_run import NAME, SMALL
@@ -40,7 +42,7 @@ def written(profile) -> dict[str, int]:
 
 def test_all_runs_are_made_once_and_only_what_is_missing_again(profile, capfd):
     study = TicketStudy(profile)
-    assert "0 of 14 trials are recorded" in study.describe().data
+    assert "0 of 14 trials are recorded" in TicketPage(study).describe().data
     with pytest.raises(LotteryError, match=r"^14 of 14 trials are not recorded; run the cells above$"):
         study.finish()
     study.train()
@@ -105,7 +107,7 @@ def test_a_stop_ends_it_between_runs(profile):
 def test_killed_without_a_word_its_workers_end_and_the_next_run_goes_on(profile, tmp_path):
     script = tmp_path / "procedure.py"
     script.write_text(
-        "from lottery.params import validated\nfrom lottery.ticket_study import TicketStudy\n"
+        "from lottery.config.profile import validated\nfrom lottery.experiments.imp.study import TicketStudy\n"
         f"if __name__ == '__main__':\n    TicketStudy(validated({profile.model_dump()!r})).train()\n"
     )
     process = subprocess.Popen(
@@ -196,7 +198,7 @@ def test_a_summary_is_whole_or_refused(profile, tmp_path, capsys, monkeypatch):
     assert "14 runs, 2 seeds" in text
     assert all((page.parent / name).exists() for name in re.findall(r"\]\(([\w.-]+)\)", text))
     assert {path.name for path in page.parent.iterdir()} >= {"loss-over-weights-left.svg", "winning-ticket.csv"}
-    monkeypatch.setattr("sys.argv", ["ticket_summary", "demo", str(tmp_path)])
+    monkeypatch.setattr("sys.argv", ["lottery", "ticket-summary", "demo", str(tmp_path)])
     assert main() == 1
     assert capsys.readouterr().err.startswith("LotteryError: profile demo: it has not run.; make report PROFILE=ticket first")
 
@@ -215,7 +217,7 @@ def test_a_report_is_made_where_the_text_is_gone(profile, monkeypatch):
     def gone(*_):
         raise LotteryError("text: gone")
 
-    monkeypatch.setattr("lottery.ticket_records.corpus", gone)
+    monkeypatch.setattr("lottery.experiments.imp.records.corpus", gone)
     assert {request.key for request in recorded_requests(profile)} == {
         TicketRecord.model_validate_json(path.read_text()).request.key for path in (folder_of(profile) / "records").iterdir()
     }
@@ -231,7 +233,7 @@ def test_records_of_an_older_version_are_not_mixed_in_where_the_text_is_gone(pro
     def gone(*_):
         raise LotteryError("text: gone")
 
-    monkeypatch.setattr("lottery.ticket_records.corpus", gone)
+    monkeypatch.setattr("lottery.experiments.imp.records.corpus", gone)
     assert {request.measurement for request in recorded_requests(profile)} == {MEASUREMENT}
     assert len(recorded_requests(profile)) == 14
 
@@ -260,10 +262,10 @@ def test_a_changed_profile_is_not_taken_for_an_older_version(profile):
 
 
 def test_workers_share_one_budget_of_memory(profile, monkeypatch):
-    monkeypatch.setattr("lottery.ticket_study.os.sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr("lottery.experiments.imp.study.os.sched_getaffinity", lambda _: set(range(16)))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     study, counts = TicketStudy(profile), {}
     for room in (0, 3 << 30, 1 << 40):
-        monkeypatch.setattr("lottery.ticket_study.memory.main_memory", lambda room=room: Room(room, room))
+        monkeypatch.setattr("lottery.experiments.imp.study.memory.main_memory", lambda room=room: Room(room, room))
         counts[room] = study._workers
     assert counts == {0: 1, 3 << 30: 2, 1 << 40: 14}

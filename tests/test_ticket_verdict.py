@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lottery.ticket_findings import Outcome
-from lottery.ticket_verdict import Compared, Mean, compared, holm, mean, of_level, of_model, why_not
+from lottery.analysis.imp_verdict import Compared, Mean, compared, holm, mean, of_level, of_model, why_not
+from lottery.report.sections.imp import Outcome
 from tests.factory import procedure_of
 
 CASES = ["better", "equivalent", "worse", "undecided", "diverged", "missing"]

@@ -5,13 +5,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lottery.errors import LotteryError
-from lottery.methods import Variant
-from lottery.pruning import prunable, prune
-from lottery.standins.architectures import ARCHITECTURES
-from lottery.ticket_records import sparsity_of
-from lottery.tickets import _draw, mask_of, moved, random_mask, shuffled_mask
-from lottery.training import Schedule, held_out_loss, new_optimizer, rate, train
+from lottery.common.errors import LotteryError
+from lottery.experiments.imp.records import sparsity_of
+from lottery.models.blocks import prunable
+from lottery.models.standins.architectures import ARCHITECTURES
+from lottery.pruning.prune import prune
+from lottery.pruning.variants import Variant
+from lottery.training.masks import _draw, mask_of, moved, random_mask, shuffled_mask
+from lottery.training.trainer import Schedule, held_out_loss, new_optimizer, rate, train
 
 SHORT = Schedule(6, 2, 3e-3)
 NAMES = ["qwen2.5-0.5b", "phi-2"]
@@ -60,7 +61,7 @@ def test_no_pruned_weight_ever_moves_and_every_other_does(name, scope):
 def test_the_moments_of_pruned_weights_stay_nought(monkeypatch):
     model = fresh()
     masks, made = mask_of(model, 0.7, "layer"), []
-    monkeypatch.setattr("lottery.training.new_optimizer", lambda m: made.append(new_optimizer(m)) or made[0])
+    monkeypatch.setattr("lottery.training.trainer.new_optimizer", lambda m: made.append(new_optimizer(m)) or made[0])
     train(model, batches(), SHORT, masks=masks)
     for name, layer in prunable(model).items():
         state = made[0].state[layer.weight]

@@ -8,13 +8,14 @@ from pkgutil import resolve_name
 import pytest
 import torch
 
-from lottery import loading, trials
-from lottery.checkpoints import checkpoint
-from lottery.errors import LotteryError, NotFiniteError
-from lottery.likelihood import Likelihoods
-from lottery.params import validated
-from lottery.records import Speed
-from lottery.study import Study
+from lottery.common.errors import LotteryError, NotFiniteError
+from lottery.config.checkpoint import checkpoint
+from lottery.config.profile import validated
+from lottery.evaluation.generation import Speed
+from lottery.evaluation.likelihood import Likelihoods
+from lottery.experiments import trials
+from lottery.experiments.study import Study
+from lottery.models import loading
 
 
 def run(toy, **changes) -> Study:

@@ -1,8 +1,10 @@
 import pytest
 
-from lottery.errors import ParamsError
-from lottery.methods import METHODS, Pattern, variants
-from lottery.params import validated
+from lottery.common.errors import ParamsError
+from lottery.config.profile import validated
+from lottery.pruning.catalogue import METHODS
+from lottery.pruning.pattern import Pattern
+from lottery.pruning.variants import variants
 from tests.conftest import TOY
 
 
@@ -35,8 +37,8 @@ def test_what_is_no_pattern(text):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"methods": ["wandaa"]}, "methods[0]: given 'wandaa'; allowed: a list of magnitude, magnitude-global, random, wanda, ria, sparsegpt"),
-        ({"allocation": "owls"}, "allocation[0]: given 'owls'; allowed: uniform, owl, alphapruning, or a list of them"),
+        ({"methods": ["wandaa"]}, "methods[0]: given 'wandaa'; allowed: a list of magnitude, magnitude-global, random, ria, sparsegpt, wanda"),
+        ({"allocation": "owls"}, "allocation[0]: given 'owls'; allowed: alphapruning, owl, uniform, or a list of them"),
         ({"pattern": "4:2"}, "pattern: given '4:2'; allowed: 'unstructured', 'N:M' in quotes with N below M, such as '2:4', or a list of them"),
         ({"pattern": 124}, "pattern: given 124; allowed: 'unstructured', 'N:M' in quotes with N below M, such as '2:4', or a list of them"),
         (

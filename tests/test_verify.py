@@ -3,12 +3,13 @@ import os
 
 import pytest
 
-from lottery import verify
-from lottery.errors import LotteryError
-from lottery.params import validated
-from lottery.paths import outputs
-from lottery.study import Study
-from lottery.ticket_study import TicketStudy
+from lottery.__main__ import main
+from lottery.common.errors import LotteryError
+from lottery.common.paths import outputs
+from lottery.config.profile import validated
+from lottery.experiments import verify
+from lottery.experiments.imp.study import TicketStudy
+from lottery.experiments.study import Study
 from tests.conftest import TOY
 from tests.factory import record_of
 from tests.test_ticket_run import SMALL
@@ -85,8 +86,8 @@ def test_the_draw_is_of_its_seed(study, capsys):
 def test_with_nothing_recorded_or_nothing_asked_there_is_one_line(project, monkeypatch, capsys):
     with pytest.raises(LotteryError, match=r"nothing is recorded under .*toy; make report PROFILE=toy measures"):
         verify.verify(validated({**TOY}), 3, 0)
-    monkeypatch.setattr("sys.argv", ["verify", "demo", "--trials", "0"])
-    assert verify.main() == 1
+    monkeypatch.setattr("sys.argv", ["lottery", "verify", "demo", "--trials", "0"])
+    assert main() == 1
     assert "--trials: given 0; allowed: a whole number of trials, at least 1" in capsys.readouterr().err
     assert not os.path.exists(outputs("toy"))
 

@@ -4,12 +4,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, GPTNeoXConfig, Qwen3Config
 
-from lottery import memory
-from lottery.errors import LotteryError
-from lottery.methods import METHODS, Variant
-from lottery.pruning import prunable, prune, walk
-from lottery.pruning.scope import blocks, by_block
-from lottery.standins.architectures import ARCHITECTURES
+from lottery.common.errors import LotteryError
+from lottery.models import memory
+from lottery.models.blocks import blocks, by_block, prunable
+from lottery.models.standins.architectures import ARCHITECTURES
+from lottery.pruning.catalogue import METHODS
+from lottery.pruning.prune import prune
+from lottery.pruning.variants import Variant
+from lottery.pruning.walk import walk
 
 SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
 CONFIGS = {

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from lottery.checkpoints import checkpoint
-from lottery.corpus import corpus
-from lottery.params import validated
-from lottery.paths import outputs
-from lottery.records import requests, write_record, write_state
-from lottery.run import write_report
+from lottery.common.paths import outputs
+from lottery.config.checkpoint import checkpoint
+from lottery.config.profile import validated
+from lottery.data.corpus import corpus
+from lottery.experiments.records import requests, write_record, write_state
+from lottery.jobs.pipeline import write_report
 from tests.browser import Browser
 from tests.conftest import ROOT, TOY, need_program
 from tests.factory import record_of

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from lottery.errors import LotteryError
+from lottery.common.errors import LotteryError
 
 Parts = Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]]
 

@@ -12,9 +12,9 @@ import torch
 from accelerate.utils import send_to_device
 from torch import nn
 
-from lottery.pruning.calls import entered, moved
-from lottery.pruning.inputs import Inputs
-from lottery.pruning.scope import blocks, by_block
+from lottery.models.blocks import blocks, by_block
+from lottery.models.calls import entered, moved
+from lottery.pruning.activations import Inputs
 
 
 class Layer(NamedTuple):

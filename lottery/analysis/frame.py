@@ -1,0 +1,143 @@
+"""Records as the data frame that findings, figures and files are made of."""
+
+import math
+import statistics
+
+import pandas as pd
+
+from lottery.evaluation import perplexity
+from lottery.experiments.records import Record, Result
+
+
+def frame(records: list[Record]) -> pd.DataFrame:
+    """A row a record: what was asked, what came out, and how it stands to the dense model of the same study, with 95% intervals."""
+    dense = {record.model: record for record in records if record.request.method == "dense"}
+    rows = []
+    for record in records:
+        result, request = record.result, record.request
+        rows.append(
+            {
+                "model": record.model,
+                "kind": record.kind,
+                "method": request.variant.label,
+                "base_method": request.method,
+                "allocation": request.allocation,
+                "pattern": request.pattern,
+                "sparsity": request.sparsity,
+                "sparsity_model": result.sparsity_model,
+                "parameters": result.parameters,
+                "perplexity": result.perplexity,
+                "first_window": result.first_window_perplexity,
+                "word_perplexity": result.word_perplexity,
+                "bits_per_byte": result.bits_per_byte,
+                "kl": result.kl,
+                "agreement": result.agreement,
+                **beside(record, dense.get(record.model)),
+                **_timed(result),
+                **speed_ratio(result),
+                "memory": result.memory.generation_peak,
+                "memory_kind": result.memory.kind,
+                "verdict": result.texts.verdict.verdict if result.texts else None,
+                "coherent": result.texts is not None and result.texts.verdict.verdict == "coherent",
+                "reason": result.texts.verdict.reason if result.texts else None,
+                "pruning_seconds": result.pruning_seconds,
+                "device": record.provenance.device,
+                "dtype": record.provenance.dtype,
+                "key": request.key,
+                "record": f"{record.model}/records/{request.file_name}",
+            }
+        )
+    columns = [
+        "model",
+        "kind",
+        "method",
+        "base_method",
+        "sparsity",
+        "perplexity",
+        "bits_per_byte",
+        "parameters",
+        "factor",
+        "bits_factor",
+        "lost_bits",
+    ]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+
+def _timed(result: Result) -> dict[str, float]:
+    """Tokens per second of a record, with their spread; not a number where nothing was timed."""
+    names = ["tokens_per_second_low", "tokens_per_second", "tokens_per_second_high", "prefill", "decode", "bandwidth_share"]
+    if result.speed is None:
+        return dict.fromkeys(names, math.nan)
+    decode = median(result.speed.decode_tokens_per_second)
+    prefill = median(result.speed.prefill_tokens_per_second)
+    values = [*spread(result.speed.tokens_per_second), prefill, decode, decode * result.decode_bytes / result.bandwidth]
+    return dict(zip(names, values, strict=True))
+
+
+def speed_ratio(result: Result) -> dict[str, float]:
+    """A variant's tokens per second as a multiple of those of the dense model that was timed right after it: median over median.
+
+    Its range is the widest that both spreads allow, the slow end of one over the fast end of the other: repeats are not timed in turns, so
+    none of one belongs to one of the other. Not a number for the dense model, and where nothing was timed.
+    """
+    names = ["speed_ratio_low", "speed_ratio", "speed_ratio_high"]
+    if result.speed is None or result.dense_speed is None:
+        return dict.fromkeys(names, math.nan)
+    own, dense = (spread(speed.tokens_per_second) for speed in (result.speed, result.dense_speed))
+    return {name: a / b for name, a, b in zip(names, own, reversed(dense), strict=True)}
+
+
+def beside(record: Record, dense: Record | None) -> dict[str, float]:
+    """A record's perplexity, its ratio to the dense one's, the bits per byte that it lost, and those as a multiple of the dense ones, each
+    with its 95% interval.
+
+    Ratios and difference are paired: the same windows are drawn for both. Not a number where the dense record is missing or has
+    other windows; no interval where there are too few of them.
+    """
+    result, none = record.result, (math.nan, math.nan)
+    tokens, windows = result.scored_tokens, len(result.window_nll)
+    times = perplexity.draws(record.model, windows) if windows >= perplexity.FEWEST else None
+    found = {"factor": math.nan, "bits_factor": math.nan, "lost_bits": math.nan}
+    absolute, factor, times_dense, lost = none, none, none, none
+    if times is not None:
+        own, size = perplexity.resampled(result.window_nll, times), perplexity.resampled(result.window_bytes, times)
+        absolute = tuple(map(perplexity.exp, perplexity.interval(own / tokens, windows)))
+    if dense is not None and dense.result.window_bytes == result.window_bytes:
+        found["factor"] = result.perplexity / dense.result.perplexity
+        found["bits_factor"] = result.bits_per_byte / dense.result.bits_per_byte
+        found["lost_bits"] = result.bits_per_byte - dense.result.bits_per_byte
+        if times is not None:
+            of_dense = perplexity.resampled(dense.result.window_nll, times)
+            more, times_dense = own - of_dense, perplexity.interval(own / of_dense, windows)
+            factor = tuple(map(perplexity.exp, perplexity.interval(more / tokens, windows)))
+            lost = perplexity.interval(perplexity.bits_per_byte(more, size), windows)
+    ranges = {"perplexity": absolute, "factor": factor, "bits_factor": times_dense, "lost_bits": lost}
+    for name, (low, high) in ranges.items():
+        found |= {f"{name}_low": low, f"{name}_high": high}
+    return found
+
+
+def lines(data: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The series of a study: for each model and method its points from the dense one on, in order of sparsity."""
+    pruned = data[data["method"] != "dense"]
+    methods = list(pruned["method"].unique()) or ["dense"]
+    found = {}
+    for model in data["model"].unique():
+        of_model = data[data["model"] == model]
+        for method in methods:
+            points = of_model[of_model["method"].isin(["dense", method])].sort_values("sparsity").reset_index(drop=True)
+            if len(points):
+                found[model if len(methods) == 1 else f"{model}, {method}"] = points
+    return found
+
+
+def median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def spread(values: list[float]) -> list[float]:
+    """Low, median, high: the quartiles where there are seven values or more; else the smallest and the largest, since quartiles of few
+    are hardly anything else."""
+    if len(values) < 7:
+        return [min(values), statistics.median(values), max(values)]
+    return statistics.quantiles(values, n=4, method="inclusive")

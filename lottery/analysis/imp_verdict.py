@@ -1,0 +1,156 @@
+"""When a sparse network is a winning ticket: the rule as a table of cases, the intervals behind each case, and how the verdicts on several
+architectures are held together.
+
+A ticket is judged at each level beside the better of its two dense models (trained straight through, and rewound and restarted as a ticket
+is) and beside three controls on the same budget. All comparisons are of held-out losses, seed by seed, with a margin: 1% of the dense
+model's loss, within which two count as equal.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from lottery.common.format import number, percent
+
+MARGIN = 0.01  # of the dense model's loss
+ERROR = 0.05  # of all verdicts of one kind together
+
+AS_GOOD, BEATEN, NEITHER = ("better", "equivalent"), ("worse", "diverged"), ("undecided", "missing")
+TICKET, NO_TICKET, OPEN = "ticket", "no ticket", "not decided"
+
+MEANING = (
+    f"*Ticket*: at some level its loss is at most {percent(MARGIN)} above that of the better dense model, and the loss of each of three"
+    f" controls (its mask on new weights, a random mask, its mask shuffled) is above its own by more than {percent(MARGIN)} of the dense"
+    " model's."
+    " *No ticket*: at every level it is worse than the dense model by more than that, or a control is as good as it within that. *Not"
+    " decided*: the 95% intervals over seeds allow both. The intervals behind a ticket are widened for the number of levels (Bonferroni),"
+    " those behind *no ticket* for the four comparisons, and both for the number of architectures (Holm)."
+)
+
+
+class Mean(NamedTuple):
+    """A mean over seeds with its interval (Student's t): not numbers where there are fewer than two seeds."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if math.isnan(self.value):
+            return ""
+        return number(self.value) if math.isnan(self.low) else f"{number(self.value)} ({number(self.low)} to {number(self.high)})"
+
+
+def mean(values, error: float = 0.05) -> Mean:
+    """The mean of a value a seed, those without one left out, and the interval that misses it with probability ``error``. Without an
+    interval where any is infinite."""
+    values = np.asarray(values, dtype=float)
+    values = values[~np.isnan(values)]
+    if not len(values) or not np.isfinite(values).all():
+        with np.errstate(invalid="ignore"):
+            return Mean(float(values.mean()) if len(values) else math.nan, math.nan, math.nan)
+    centre = float(values.mean())
+    if len(values) < 2:
+        return Mean(centre, math.nan, math.nan)
+    spread = float(stats.sem(values))
+    low, high = stats.t.interval(1 - error, len(values) - 1, centre, spread) if spread else (centre, centre)
+    return Mean(centre, float(low), float(high))
+
+
+class Compared(NamedTuple):
+    """How one arm's loss stands to another's: a case, and the mean difference over the seeds in which both are finite."""
+
+    case: str
+    difference: Mean
+
+    def __str__(self) -> str:
+        value, low, high = ("" if math.isnan(number_) else f"{'+' if number_ > 0 else ''}{number(number_)}" for number_ in self.difference)
+        return f"loss {value} ({low} to {high})" if low else f"loss {value}"
+
+
+def compared(one: pd.Series, other: pd.Series, margin: float, error: float) -> Compared:
+    """How ``one`` does beside ``other``, losses by seed.
+
+    'better' and 'worse' by more than the margin; 'equivalent', not worse by more than it; 'undecided' where the interval allows both, or
+    the other has no finite loss; 'diverged' where ``one`` has a finite loss in no seed; 'missing' where a seed of either is not recorded.
+    A run that diverged is worse than any other, so an arm that did so in some seeds is never as good.
+    """
+    both = pd.concat([one, other], axis=1, keys=["one", "other"])
+    nothing = Mean(math.nan, math.nan, math.nan)
+    if both.empty or both.isna().any(axis=None):
+        return Compared("missing", nothing)
+    if np.isinf(both["other"]).any():
+        return Compared("undecided", nothing)
+    gone = np.isinf(both["one"])
+    if gone.all():
+        return Compared("diverged", nothing)
+    difference = mean((both["one"] - both["other"])[~gone], error)
+    if difference.high < -margin:
+        case = "better"
+    elif difference.high <= margin:
+        case = "equivalent"
+    else:
+        case = "worse" if difference.low > margin else "undecided"
+    return Compared("undecided" if gone.any() and case in AS_GOOD else case, difference)
+
+
+def of_level(beside: str, controls: list[str]) -> str:
+    """What a level says, from the case of the ticket beside the dense model and those of the controls beside the ticket."""
+    if beside in BEATEN or any(case in AS_GOOD for case in controls):
+        return NO_TICKET
+    return TICKET if beside in AS_GOOD and all(case in BEATEN for case in controls) else OPEN
+
+
+def of_model(levels: list[int], at: Callable[[int, float], tuple[Compared, dict[str, Compared]]], error: float) -> tuple[str, int | None]:
+    """The verdict on one architecture, and the level of its ticket: the last, where there are several.
+
+    **Arguments**: ``at``, which gives for a level, at an error, the comparison with the dense model and those of the controls.
+    """
+
+    def says(level: int, error: float) -> str:
+        beside, controls = at(level, error)
+        return of_level(beside.case, [control.case for control in controls.values()])
+
+    if found := [level for level in levels if says(level, error / len(levels)) == TICKET]:
+        return TICKET, found[-1]
+    if levels and all(says(level, error / 4) == NO_TICKET for level in levels):  # any of four comparisons may rule a level out
+        return NO_TICKET, None
+    return OPEN, None
+
+
+def holm(models: list[str], judge: Callable[[str, float], tuple[str, int | None]]) -> dict[str, tuple[str, int | None, float]]:
+    """The verdicts on several architectures, such that all of them together hold at 95% (Holm's step-down procedure).
+
+    **Arguments**: ``judge``, which gives the verdict on a model at an error. **Returns** for each model its verdict, the level of its
+    ticket, and the error that it was judged at.
+    """
+    found: dict[str, tuple[str, int | None, float]] = {}
+    while left := [model for model in models if model not in found]:
+        error = ERROR / len(left)
+        judged = {model: (*judge(model, error), error) for model in left}
+        decided = {model: verdict for model, verdict in judged.items() if verdict[0] != OPEN}
+        if not decided:
+            return {model: {**found, **judged}[model] for model in models}
+        found |= decided
+    return {model: found[model] for model in models}
+
+
+def why_not(beside: Compared, controls: dict[str, Compared]) -> str:
+    """Why a level makes no ticket, or none yet: the first of its conditions that it does not meet."""
+    if beside.case == "diverged":
+        return "it has a finite loss in no seed"
+    if beside.case == "worse":
+        return f"it is worse than the dense model ({beside})"
+    for arm, control in controls.items():
+        if control.case in AS_GOOD:
+            return f"{arm} does as well ({control})"
+    if beside.case == "missing":
+        return "a run is not recorded"
+    if beside.case == "undecided":
+        return f"it is not shown to do as well as the dense model ({beside})"
+    arm, control = next((arm, control) for arm, control in controls.items() if control.case in NEITHER)
+    return f"a run of {arm} is not recorded" if control.case == "missing" else f"{arm} is not shown to do worse ({control})"

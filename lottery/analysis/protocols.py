@@ -1,0 +1,45 @@
+"""The perplexities of one dense model by protocol, as a data frame."""
+
+import math
+
+import pandas as pd
+
+from lottery.evaluation.perplexity import exp
+from lottery.experiments.protocols import STANDARD, WHOLE, ProtocolRecord, perplexity_of
+
+PARTS = {"the first window alone": 1, "the first 12 windows": 12, "the first 40 windows": 40}
+
+
+def frame(records: list[ProtocolRecord]) -> pd.DataFrame:
+    """A row a protocol: its perplexity, per token and per word of the text, and how it stands to the standard one; with parts of the
+    standard's windows, and the mean of their perplexities, which need no measurement of their own. ``expected``: what the protocol should
+    give on the whole text, if it changes as much there."""
+    rows = []
+    for record in records:
+        protocol, result = record.request.protocol, record.result
+        name = f"{WHOLE}, {len(result.windows)} windows" if protocol.whole else protocol.name
+        rows.append(_row(name, protocol.used_by, result.windows, result.words / max(result.tokens, 1), result.skipped))
+        if protocol.name != STANDARD or result.skipped:
+            continue
+        for name, count in PARTS.items():
+            if count < len(result.windows):
+                rows.append(_row(name, "whoever is in a hurry", result.windows[:count]))
+        singles = [perplexity_of([window]) for window in result.windows]
+        mean = sum(singles) / len(singles)
+        rows.append({**_row("mean of the windows' perplexities", "scripts that average last", result.windows), "perplexity": mean})
+    found = pd.DataFrame(rows, columns=["protocol", "used_by", "perplexity", "per_word", "windows", "tokens", "skipped"])
+    standard = found.loc[found["protocol"] == STANDARD, "perplexity"]
+    found["change"] = found["perplexity"] / standard.iloc[0] - 1 if len(standard) else math.nan
+    whole = found["protocol"].str.startswith(WHOLE)
+    longer = (found.loc[whole, "perplexity"] / standard.iloc[0]).iloc[0] if whole.any() and len(standard) else 1.0
+    found["expected"] = found["perplexity"].where(whole | found["protocol"].isin(PARTS), found["perplexity"] * longer)
+    return found
+
+
+def _row(name: str, used_by: str, windows: list[tuple[float, int]], words_a_token: float = 0, skipped: str = "") -> dict:
+    nats, tokens = sum(nats for nats, _ in windows), sum(count for _, count in windows)
+    per_word = exp(nats / tokens / words_a_token) if words_a_token and tokens else math.nan
+    return {
+        "protocol": name, "used_by": used_by, "perplexity": perplexity_of(windows), "per_word": per_word, "windows": len(windows),
+        "tokens": tokens, "skipped": skipped,
+    }  # fmt: skip

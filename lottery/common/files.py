@@ -1,0 +1,36 @@
+"""Files that appear whole or not at all."""
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from lottery.common.errors import LotteryError
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all: a temporary file beside it, flushed to disk, then renamed over it.
+
+    **Raises** ``LotteryError`` where the disk is full.
+    """
+    try:
+        _write_and_rename(path, content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise LotteryError(f"no room left on the disk for {path}; make some and run again, what is recorded stays") from error
+        raise
+
+
+def _write_and_rename(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(part, 0o644)
+        os.replace(part, path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise

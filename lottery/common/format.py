@@ -1,0 +1,25 @@
+"""Measured numbers as people read them."""
+
+import math
+
+NBSP = "\u00a0"  # does not break a line
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float) -> str:
+    """A measured number with three figures, thousands apart; infinity as its sign."""
+    if not math.isfinite(value):
+        return "∞" if value == math.inf else "not a number"
+    if abs(value) >= 1e5:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{mantissa}×10{str(int(exponent)).translate(SUPERSCRIPT)}"
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2}f}"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}".removesuffix(".0") + "%"
+
+
+def size(count: float) -> str:
+    """Bytes in GiB, or in MiB below a tenth of one."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,36 @@
+"""SHA-256 of files, each read once: a 7B model takes half a minute."""
+
+import hashlib
+import json
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from huggingface_hub import constants
+
+from lottery.common.errors import LotteryError
+from lottery.common.files import write_whole
+
+LARGE = 64 << 20  # bytes; from there on what was found is also kept on disk
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of all of a file; of a large one known from before as long as its path, size and time of change are the same."""
+    status = path.stat()
+    return _sha256(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, size: int, changed: int) -> str:
+    kept = Path(constants.HF_HOME) / "lottery" / "sha256" / f"{hashlib.sha256(str(path).encode()).hexdigest()}.json"
+    if size >= LARGE:
+        with suppress(OSError, ValueError, KeyError):  # nothing is kept of it, or nothing that can be read
+            known = json.loads(kept.read_text(encoding="utf-8"))
+            if (known["size"], known["changed"]) == (size, changed):
+                return known["sha256"]
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if size >= LARGE:
+        with suppress(OSError, LotteryError):  # the cache may be another's, or full: then it is read again the next time
+            write_whole(kept, json.dumps({"size": size, "changed": changed, "sha256": found}) + "\n")
+    return found

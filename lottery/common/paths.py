@@ -1,0 +1,29 @@
+"""Where things are: the project's folder, its profiles, and what runs write."""
+
+from pathlib import Path
+
+from lottery.common.errors import LotteryError
+
+
+def project_root() -> Path:
+    """The project's folder: the nearest one above the working directory with ``params`` and ``notebooks``, else the package's.
+
+    So a copy of the project that one works in goes before the place that ``lottery`` was installed from, and a notebook that
+    is run from anywhere else still finds its profile.
+
+    **Raises** ``LotteryError`` where the package was installed without its project and the working directory is elsewhere.
+    """
+    here = Path.cwd()
+    for folder in [here, *here.parents, Path(__file__).resolve().parents[2]]:
+        if (folder / "params").is_dir() and (folder / "notebooks").is_dir():
+            return folder
+    raise LotteryError(f"no folder with params/ and notebooks/ at or above {here}: change into your clone of the project first")
+
+
+def outputs(profile: str) -> Path:
+    return project_root() / "outputs" / profile
+
+
+def resolve(path: str) -> Path:
+    """A path from a profile: absolute, or relative to the project's folder."""
+    return (project_root() / Path(path).expanduser()).resolve()

@@ -1,0 +1,305 @@
+"""The profile: everything that is asked of a run, validated before anything is loaded."""
+
+import difflib
+import hashlib
+import math
+import re
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from lottery.common.errors import ParamsError, short
+from lottery.common.paths import project_root
+from lottery.pruning.catalogue import ALLOCATIONS, METHODS
+from lottery.pruning.pattern import Pattern
+from lottery.pruning.variants import Variant, variants
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+One = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)  # a single value is a list of one
+Alone = BeforeValidator(lambda value: value if isinstance(value, list) else [value])  # the same of numbers
+WINNING_TICKET = "winning-ticket"  # the notebook of the lottery ticket procedure, and the folder of what it records
+Sparsity = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class Tickets(BaseModel):
+    """The lottery ticket procedure: what is trained from nothing, how often it is pruned and rewound, and for how long."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    models: Annotated[list[str], One] = Field(
+        description="a list of keys of 'checkpoints'; their architectures are trained from scratch, with their tokenizers", min_length=1
+    )
+    train_text: str = Field("training-stories", description="the training text: as 'text', but not the text that is scored", min_length=1)
+    levels: int = Field(description="a whole number of rounds of pruning, 1 to 50", ge=1, le=50)
+    prune_fraction: float = Field(
+        description="a number above 0 and below 1: the fraction of the remaining weights that each round prunes",
+        gt=0,
+        lt=1,
+        allow_inf_nan=False,
+    )
+    scope: Literal["layer", "global"] = Field(
+        "global", description="layer or global: whether weights compete within a layer or across all layers"
+    )
+    rewind: int = Field(description="a whole number of steps, at least 0 and below 'steps': the step whose weights are restored", ge=0)
+    steps: int = Field(description="a whole number of training steps, at least 2", ge=2)
+    batch_size: int = Field(description="a whole number of windows a step, at least 1", ge=1)
+    seq_len: int = Field(description="a whole number of tokens a window, 2 to 131072", ge=2, le=131072)
+    learning_rate: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Alone] = Field(
+        description="the peak learning rate, a number above 0 such as 0.003; or a list, from which each architecture takes the rate with"
+        " the lowest dense loss on held-back training text",
+        min_length=1,
+    )
+    seeds: int = Field(description="a whole number of seeds, at least 1; intervals need at least two", ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "Tickets":
+        if self.rewind >= self.steps:
+            raise ValueError(f"tickets['rewind']: given {self.rewind}, with {self.steps} steps; allowed: {_allowed('tickets', 'rewind')}")
+        for key in ("models", "learning_rate"):
+            if len(set(values := getattr(self, key))) != len(values):
+                raise ValueError(f"tickets[{key!r}]: given {short(values)}, with repeats; allowed: each value once")
+        return self
+
+
+class Recovery(BaseModel):
+    """Retraining of every pruned variant before it is measured, on ``calibration_text``, with its zeros kept."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    steps: int = Field(description="a whole number of steps, at least 1; a few hundred are usual", ge=1, le=1_000_000)
+    learning_rate: float = Field(1e-4, description="the peak learning rate, a number above 0 such as 0.0001", gt=0, allow_inf_nan=False)
+    batch_size: int = Field(4, description="a whole number of windows of 'calibration_seq_len' a step, at least 1", ge=1, le=4096)
+
+
+class Profile(BaseModel):
+    """What to prune, how far, on what, measured how. The descriptions are what an error message says is allowed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    profile: Name = Field(description="a name in lower case, digits, '.', '-' or '_'; results go to outputs/NAME")
+    extends: Name | None = Field(
+        None,
+        description="the name of another profile in params/, whose keys apply unless this one sets them; it replaces a mapping such as"
+        " 'tickets' whole",
+        exclude=True,
+    )
+    checkpoints: dict[Name, str] = Field(
+        description="a mapping from the name of a model to its checkpoint: 'stand-in:NAME', 'owner/name@REVISION', a folder, a .gguf file"
+        " or 'wheel:…'",
+        min_length=1,
+    )
+    model: str | None = Field(None, description="a key of 'checkpoints', 'owner/name@REVISION', a folder with config.json or a .gguf file")
+    text: str = Field(
+        description="'stories', 'training-stories', 'wikitext-2-raw', or the path of a .txt, .raw or .jsonl file", min_length=1
+    )
+    methods: Annotated[list[Literal[*METHODS]], One] = Field(description=f"a list of {', '.join(METHODS)}", min_length=1)
+    allocation: Annotated[list[Literal[*ALLOCATIONS]], One] = Field(
+        ["uniform"], description=f"{', '.join(ALLOCATIONS)}, or a list of them", min_length=1
+    )
+    pattern: Annotated[list[str], One] = Field(
+        ["unstructured"], description="'unstructured', 'N:M' in quotes with N below M, such as '2:4', or a list of them", min_length=1
+    )
+    sparsities: list[Sparsity] = Field(description="a list of numbers, each at least 0 and below 1, such as [0.5, 0.7]", min_length=1)
+    bisect: bool = Field(
+        False,
+        description="true or false: add sparsities until the points of +5% and of twice the bits per byte are known within 2.5 points",
+    )
+    protocols: bool = Field(False, description="true or false: also score the dense model by the other common protocols of perplexity")
+    calibration_text: str | None = Field(
+        None, description="'training-stories', 'c4', or the path of a .txt, .raw or .jsonl file; not the text that is scored", min_length=1
+    )
+    calibration_samples: int = Field(128, description="a whole number of samples, 1 to 65536", ge=1, le=65536)
+    calibration_seq_len: int = Field(2048, description="a whole number of tokens a sample, 2 to 131072", ge=2, le=131072)
+    seq_len: int = Field(description="a whole number of tokens a window, 2 to 131072", ge=2, le=131072)
+    max_windows: int | None = Field(None, description="a whole number of windows, at least 1, or null for the whole text", ge=1)
+    batch_size: int = Field(1, description="a whole number of windows scored at once, at least 1", ge=1)
+    prompts: int = Field(
+        12, description="a whole number of sample texts, 1 to 100; fewer than ten make the verdict unreliable", ge=1, le=100
+    )
+    prompt_words: int = Field(30, description="a whole number of words a prompt, 1 to 1000", ge=1, le=1000)
+    new_tokens: int = Field(50, description="a whole number of generated tokens, 2 to 4096", ge=2, le=4096)
+    temperature: float = Field(0.7, description="a number above 0, at most 2", gt=0, le=2)
+    repeats: int = Field(5, description="a whole number of timed repeats, 1 to 100", ge=1, le=100)
+    tasks: Annotated[list[str], One] = Field(
+        [], description="a list of tasks of lm-evaluation-harness such as [arc_easy, hellaswag], or .yaml files; needs make .venv/tasks"
+    )
+    recover: Recovery | None = Field(
+        None,
+        description="retraining of each pruned model with its zeros kept: null, or a mapping such as {steps: 300, learning_rate: 0.0001}",
+    )
+    tickets: Tickets | None = Field(
+        None, description=f"the lottery ticket procedure: null, or a mapping of {', '.join(Tickets.model_fields)}"
+    )
+    seed: int = Field(0, description="a whole number, at least 0", ge=0, lt=2**63)
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto, float32, float16 or bfloat16")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
+    memory: Literal["auto", "resident", "streamed"] = Field(
+        "auto", description="auto, resident (the whole model on the device) or streamed (one block at a time from main memory)"
+    )
+
+    @field_validator("sparsities", "methods", "allocation", "pattern", "tasks")
+    @classmethod
+    def _no_repeats(cls, values: list, info) -> list:
+        if len(set(values)) != len(values):
+            raise ValueError(f"{info.field_name}: given {short(values)}, with repeats; allowed: each value once")
+        return values
+
+    @field_validator("pattern")
+    @classmethod
+    def _patterns(cls, values: list[str]) -> list[str]:
+        for value in values:
+            try:
+                Pattern.parse(value)
+            except ValueError:
+                raise ValueError(f"pattern: given {short(value)}; allowed: {cls.model_fields['pattern'].description}") from None
+        return values
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "Profile":
+        if self.recover and self.dtype == "float16":
+            raise ValueError("dtype: given 'float16', in which recover cannot train; allowed: auto, float32, bfloat16")
+        needy = [variant.label for variant in self.variants if variant.calibrated] + ["recover"] * (self.recover is not None)
+        if needy and self.calibration_text is None:
+            allowed = type(self).model_fields["calibration_text"].description
+            raise ValueError(f"calibration_text: not given, but {needy[0]} needs it; allowed: {allowed}")
+        if self.text == "c4":
+            raise ValueError("text: given 'c4', which is for calibration: 800 MB of its training split; allowed: a file with some of it")
+        if needy and self.calibration_text == self.text:
+            raise ValueError(f"calibration_text: given {short(self.text)}, the text that is scored; allowed: another one")
+        if self.tickets and (unknown := [name for name in self.tickets.models if name not in self.checkpoints]):
+            raise ValueError(f"tickets['models']: given {short(unknown[0])}; allowed: keys of 'checkpoints', {', '.join(self.checkpoints)}")
+        if self.tickets and self.tickets.train_text == self.text:
+            raise ValueError(f"tickets['train_text']: given {short(self.text)}, the text that is scored; allowed: another one")
+        return self
+
+    @property
+    def parts(self) -> list[str]:
+        """The notebooks that make the study: one a model, and that of the ticket procedure where it is asked for."""
+        return [*self.checkpoints, *([WINNING_TICKET] if self.tickets else [])]
+
+    @property
+    def variants(self) -> list[Variant]:
+        """What is measured of each model: the dense one, and every combination of methods, allocations, patterns and sparsities."""
+        return variants(self.methods, self.allocation, self.pattern, self.sparsities)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether any variant needs calibration data, or its retraining does."""
+        return self.recover is not None or any(variant.calibrated for variant in self.variants)
+
+    @property
+    def model_name(self) -> str:
+        """The name under which the model's results are filed: its notebook's; or the last part of its id or folder, with six digits of a
+        hash of the whole, since another owner may have called a model the same."""
+        if self.model in self.checkpoints:
+            return self.model
+        last = self.model.split("@")[0].rstrip("/").split("/")[-1].lower()
+        name = re.sub(r"[^a-z0-9._-]+", "-", last).strip("-.") or "model"
+        return f"{name}-{hashlib.sha256(self.model.encode()).hexdigest()[:6]}"
+
+
+def known_profiles() -> list[str]:
+    return sorted(path.stem for path in (project_root() / "params").glob("*.yaml"))
+
+
+def load_profile(name: str, **changes: Any) -> Profile:
+    """The profile in ``params/<name>.yaml`` with single keys changed, on top of the profile that it extends.
+
+    Without such a file the changes alone must make a whole profile: that is how ``papermill -f my.yaml`` arrives.
+
+    **Raises** ``ParamsError``, in one line: the key, what was given, what is allowed.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+        raise ParamsError(f"profile: given {short(name)}; allowed: the name of a file in params/ ({', '.join(known_profiles())})")
+    path = project_root() / "params" / f"{name}.yaml"
+    values = _extended({**(read_yaml(path) if path.exists() else {}), **changes}, [name])
+    if not path.exists() and not set(values) >= {key for key, field in Profile.model_fields.items() if field.is_required()} - {"profile"}:
+        raise ParamsError(f"profile: given {short(name)}; allowed: the name of a file in params/ ({', '.join(known_profiles())})")
+    return validated({**values, "profile": name})
+
+
+def _extended(values: dict[str, Any], chain: list[str]) -> dict[str, Any]:
+    """The keys of a profile on top of those of the profile that it extends; ``chain``: the profiles on the way here, this one last."""
+    base = values.get("extends")
+    if base is None:
+        return values
+    if base in chain:
+        raise ParamsError(f"extends: given {short(base)}, a circle: {' > '.join([*chain, base])}; allowed: a profile outside it, or null")
+    if base not in known_profiles():
+        raise ParamsError(f"extends: given {short(base)}; allowed: the name of another profile in params/ ({', '.join(known_profiles())})")
+    return {**_extended(read_yaml(project_root() / "params" / f"{base}.yaml"), [*chain, base]), **values}
+
+
+def read_yaml(path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ParamsError(f"{path.name}: given {short(values)}; allowed: lines of 'key: value'")
+    return values
+
+
+def validated(values: dict[str, Any]) -> Profile:
+    """A profile from plain values, or ``ParamsError`` with the first fault."""
+    for key in values:
+        if not isinstance(key, str):  # YAML reads on, yes and 1 as other things than text
+            raise ParamsError(f"unknown key {short(key)} (given {short(values[key])}); allowed: {', '.join(Profile.model_fields)}")
+    try:
+        return Profile(**values)
+    except ValidationError as error:
+        faults = sorted(error.errors(), key=lambda fault: fault["type"] == "missing")  # a wrong name explains what is missing
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise ParamsError(_sentence(faults[0]) + more) from None
+
+
+def _sentence(fault: dict) -> str:
+    if fault["type"] == "value_error":  # our own validators say the whole sentence
+        return str(fault["ctx"]["error"])
+    key, *inner = fault["loc"]
+    where = key + "".join(f"[{short(part)}]" for part in inner if part != "[key]")
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _NESTED[key].model_fields if inner else Profile.model_fields
+        if new := RENAMED.get(fault["loc"]):
+            return f"{where}: is called {new!r} now; write that instead"
+        close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        hint = f", did you mean '{close[0]}'?" if close else ""
+        name = short(".".join(map(str, fault["loc"])))
+        return f"unknown key {name} (given {short(fault['input'])}){hint}; allowed: {', '.join(known)}"
+    allowed = _allowed(key, *inner)
+    if fault["type"] == "missing":
+        return f"{where}: not given; allowed: {allowed}"
+    given = short(fault["input"])
+    if isinstance(fault["input"], str) and _is_number(fault["input"]):
+        given += " (text: write numbers in YAML without quotes, and 1e-4 as 1.0e-4)"
+    return f"{where}: given {given}; allowed: {allowed}"
+
+
+_NESTED = {"tickets": Tickets, "recover": Recovery}
+
+RENAMED = {  # keys of profiles written before 2026-11, and what they are called since
+    ("window",): "seq_len",
+    ("cliff",): "bisect",
+    ("calibration_tokens",): "calibration_seq_len",
+    ("recover", "rate"): "learning_rate",
+    ("recover", "batch"): "batch_size",
+    ("tickets", "text"): "train_text",
+    ("tickets", "share"): "prune_fraction",
+    ("tickets", "batch"): "batch_size",
+    ("tickets", "window"): "seq_len",
+    ("tickets", "rate"): "learning_rate",
+}
+
+
+def _allowed(key: str, *inner: str) -> str:
+    """What a key of a profile may be, also one that stands inside another."""
+    nested = _NESTED[key].model_fields if key in _NESTED else {}
+    return (nested[inner[0]] if inner and inner[0] in nested else Profile.model_fields[key]).description
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

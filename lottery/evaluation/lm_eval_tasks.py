@@ -1,0 +1,105 @@
+"""Knowledge, optional: tasks of lm-evaluation-harness on a model as it stands in memory.
+
+Perplexity misses lost knowledge (arXiv 2310.01382). The harness is an extra, ``pip install -e ".[tasks]"``, and nothing here imports
+it unless a profile names tasks.
+"""
+
+import contextlib
+import difflib
+import hashlib
+import importlib.util
+import io
+import logging
+import math
+import os
+from functools import cache
+
+from lottery.common.errors import LotteryError, NotFetchedError, ParamsError
+from lottery.common.paths import resolve
+
+_FILE = (".yaml", ".yml")
+
+
+def identities(tasks: list[str]) -> list[str]:
+    """What makes each task this one and no other: its name, or for a file its name and the SHA-256 of what it says.
+
+    **Raises** ``ParamsError`` for a file that is not there.
+    """
+    found = []
+    for task in tasks:
+        if not task.endswith(_FILE):
+            found.append(task)
+            continue
+        path = resolve(task)
+        if not path.is_file():
+            raise ParamsError(f"tasks: given {task!r}; allowed: names of lm-evaluation-harness, or .yaml files (looked for {path})")
+        found.append(f"{path.name}@{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}")
+    return found
+
+
+def check(tasks: list[str]) -> None:
+    """**Raises** ``ParamsError`` where the harness is not installed, or knows a task not; reads no data."""
+    if importlib.util.find_spec("lm_eval") is None:
+        raise ParamsError(f"tasks: given {tasks!r}, but lm_eval is not installed; install it: make .venv/tasks, or leave tasks away")
+    known = _manager().all_tasks
+    for task in tasks:
+        if not task.endswith(_FILE) and task not in known:
+            close = ", ".join(difflib.get_close_matches(task, known, n=3)) or "lm_eval ls tasks shows them"
+            raise ParamsError(f"tasks: given {task!r}; allowed: a task of lm-evaluation-harness ({close}), or a .yaml file")
+
+
+def fetch(tasks: list[str]) -> None:
+    """Has the harness load the data of each task, which leaves it in the cache of ``datasets``."""
+    check(tasks)
+    for task in tasks:
+        try:
+            _manager().load([_spec(task)])
+        except Exception as error:  # whatever a task's own code and the hub's client let through
+            reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+            raise NotFetchedError(
+                f"the data of task {task} is not here and cannot be fetched ({reason}); where there is a network, run: make fetch PROFILE=…"
+            ) from None
+
+
+def scores(model, tokenizer, tasks: list[str], batch_size: int = 1) -> dict[str, dict[str, float]]:
+    """The scores of a model that is in memory, as it stands: ``{"arc_easy": {"acc": 0.61, "acc_stderr": 0.01, …}, …}``.
+
+    **Arguments**: a causal language model; a tokenizer that nobody else uses, because the harness gives it a padding token; the tasks,
+    each with the number of examples in front that it names itself; sequences at a time, which changes the speed only.
+
+    **Raises** ``LotteryError`` where a task fails, with the first line of its reason; out of memory is let through.
+    """
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+
+    for name in ("lm_eval", "evaluate", "datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bars would fill a log
+            harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+            found = lm_eval.simple_evaluate(
+                harness, tasks=[_spec(task) for task in tasks], task_manager=_manager(), log_samples=False, bootstrap_iters=1000
+            )
+    except (RuntimeError, MemoryError):
+        raise
+    except Exception as error:
+        raise LotteryError(f"tasks: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}") from error
+    return {task: _numbers(values) for task, values in found["results"].items()}
+
+
+def _spec(task: str) -> str:
+    return os.fspath(resolve(task)) if task.endswith(_FILE) else task
+
+
+def _numbers(values: dict) -> dict[str, float]:
+    """The harness writes 'acc,none', the filter behind the comma; 'none' is left away."""
+    named = {name.removesuffix(",none"): value for name, value in values.items() if name not in ("alias", "sample_len", "sample_count")}
+    return {name: float(value) for name, value in named.items() if isinstance(value, int | float) and not math.isnan(value)}
+
+
+@cache
+def _manager():
+    """It reads the names of some thousand tasks, which takes seconds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()

@@ -1,0 +1,202 @@
+"""The runs of the lottery ticket procedure on disk: what was asked of each and what came out, and which run needs which. No torch."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from lottery.common.errors import LotteryError
+from lottery.common.files import write_whole
+from lottery.common.format import percent
+from lottery.common.paths import outputs
+from lottery.config.checkpoint import checkpoint
+from lottery.config.profile import WINNING_TICKET, Profile
+from lottery.data.corpus import corpus
+from lottery.experiments.records import Provenance, read_json
+
+# Raised whenever the meaning of a number changes: older records are then measured again.
+MEASUREMENT = 3
+
+ARMS = {
+    "dense": "all weights, trained from the start to the end",
+    "dense rewound": "all weights, trained again from the rewound weights, restarted as a ticket is",
+    "pruned": "the trained dense model, pruned once and not trained again",
+    "ticket": "the mask of the iterative procedure, trained again from the rewound weights",
+    "one-shot": "the trained dense model pruned once, that mask trained again from the rewound weights",
+    "new weights": "the ticket's mask on another initialisation, trained from the start to the end",
+    "random mask": "as many weights of each layer as the ticket has, drawn at random, from the rewound weights",
+    "shuffled mask": "the ticket's mask with the rows and the columns of each layer in another order, from the rewound weights",
+}
+DENSE = ("dense", "dense rewound")
+CONTROLS = ("new weights", "random mask", "shuffled mask")
+
+
+class TicketRequest(BaseModel):
+    """Everything that was asked for in one run: an arm, at a level, with a seed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    measurement: int
+    model: str
+    checkpoint: str  # whose architecture and tokenizer these are; its weights are not used
+    text_sha256: str
+    held_out_sha256: str
+    arm: str
+    level: int
+    seed: int
+    prune_fraction: float
+    scope: str
+    rewind: int
+    steps: int
+    batch_size: int
+    seq_len: int
+    learning_rate: float
+    device: str
+
+    @property
+    def sparsity(self) -> float:
+        return sparsity_of(self.level, self.prune_fraction)
+
+    @property
+    def key(self) -> str:
+        return _digest(self.model_dump())
+
+    @property
+    def lineage(self) -> str:
+        """What all arms and levels of one seed share: the folder of their weights is named by it."""
+        return f"{self.model}-{self.seed}-{_digest(self.model_dump(exclude={'arm', 'level'}))}"
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.model}-{self.seed}-{self.arm.replace(' ', '-')}-{self.level}-{self.key}.json"
+
+
+class Point(NamedTuple):
+    """A point of a learning curve: steps done, and the held-out loss in nats a token."""
+
+    step: int
+    loss: float
+
+
+class TicketResult(BaseModel):
+    """``problem``: why there is no finite loss, empty where there is one; ``no_next``: why the level after it cannot be pruned.
+
+    Of a dense run also ``validation_loss``, on training text that was kept back, and ``checkpoint_loss``, the held-out loss of the weights
+    that the checkpoint itself has.
+    """
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+    loss: float  # held-out, nats a token, at the end
+    curve: list[Point]
+    parameters: int
+    prunable_parameters: int
+    sparsity_layers: dict[str, float]  # of the mask
+    moved: int  # weights outside the mask that were not nought at the end: none, ever
+    seconds: float
+    problem: str = ""
+    no_next: str = ""
+    validation_loss: float | None = None
+    checkpoint_loss: float | None = None
+
+
+class TicketRecord(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    request: TicketRequest
+    result: TicketResult
+    provenance: Provenance
+
+    @property
+    def title(self) -> str:
+        """What a person calls a run."""
+        request = self.request
+        level = f" at {percent(1 - request.sparsity)} left" if request.level else ""
+        return f"{request.model}, seed {request.seed}, {request.arm}{level}"
+
+
+def sparsity_of(level: int, share: float) -> float:
+    """The sparsity after ``level`` rounds that each take ``share`` of what is left."""
+    return 1 - (1 - share) ** level
+
+
+def folder_of(profile: Profile) -> Path:
+    return outputs(profile.profile) / WINNING_TICKET
+
+
+def requests(profile: Profile) -> list[TicketRequest]:
+    """All runs that can be asked for so far. Where several rates are given, first each architecture's dense model of the first seed with
+    each of them; then, once these are recorded, with the best one seed by seed: the dense model, then level by level the ticket and what
+    it is compared with.
+
+    One shot to the first level is the first level of the iterative procedure, so that it is not asked for twice.
+    """
+    asked, found, folder = profile.tickets, [], folder_of(profile)
+    settings = asked.model_dump(exclude={"models", "train_text", "levels", "seeds", "learning_rate"})
+    texts = {"text_sha256": corpus(asked.train_text, "tickets['train_text']").sha256, "held_out_sha256": corpus(profile.text).sha256}
+    identities = {name: checkpoint(profile.model_copy(update={"model": name})).identity for name in asked.models}
+    shared = {"measurement": MEASUREMENT, "device": profile.device, **texts, **settings}
+    rates: dict[str, float] = {}
+    for name in asked.models:
+        this = {**shared, "model": name, "checkpoint": identities[name], "seed": profile.seed}
+        tried = [TicketRequest(arm="dense", level=0, learning_rate=rate, **this) for rate in asked.learning_rate]
+        records = [record for request in tried if (record := read_ticket(folder, request))] if len(tried) > 1 else []
+        if len(tried) == 1:
+            rates[name] = asked.learning_rate[0]
+        elif len(records) == len(tried):
+            rates[name] = best_rate(records)
+        found += [request for request in tried if request.learning_rate != rates.get(name)]
+    for seed in range(profile.seed, profile.seed + asked.seeds):
+        for name in rates:
+            this = {**shared, "model": name, "checkpoint": identities[name], "seed": seed, "learning_rate": rates[name]}
+            found += [TicketRequest(arm=arm, level=0, **this) for arm in DENSE]
+            for level in range(1, asked.levels + 1):
+                arms = [arm for arm in ARMS if arm not in DENSE and (arm != "one-shot" or level > 1)]
+                found += [TicketRequest(arm=arm, level=level, **this) for arm in arms]
+    return found
+
+
+def best_rate(tried: list[TicketRecord]) -> float:
+    """The learning rate of the dense run that does best on training text that was kept back; of equal ones the lowest."""
+    return min((math.inf if r.result.validation_loss is None else r.result.validation_loss, r.request.learning_rate) for r in tried)[1]
+
+
+def parent(request: TicketRequest) -> TicketRequest | None:
+    """The run whose weights or mask another one starts from; the dense one has none."""
+    if request.arm == "dense":
+        return None
+    if request.arm in ("dense rewound", "pruned", "one-shot") or request.level == 1:
+        return request.model_copy(update={"arm": "dense", "level": 0})
+    return request.model_copy(update={"arm": "ticket", "level": request.level - 1})
+
+
+def write_ticket(folder: Path, record: TicketRecord) -> None:
+    write_whole(folder / "records" / record.request.file_name, record.model_dump_json(indent=1) + "\n")
+
+
+def read_ticket(folder: Path, request: TicketRequest) -> TicketRecord | None:
+    """The record of a request, or ``None`` where there is none that can be read and is of just this request."""
+    record = read_json(TicketRecord, folder / "records" / request.file_name)
+    return record if record and record.request == request else None
+
+
+def recorded_requests(profile: Profile) -> list[TicketRequest]:
+    """As ``requests``; where a text or a checkpoint is gone, what the records on disk say that they were made with takes its place."""
+    try:
+        return requests(profile)
+    except LotteryError:
+        asked = profile.tickets.model_dump(exclude={"models", "train_text", "levels", "seeds", "learning_rate"})
+        paths = sorted((folder_of(profile) / "records").glob("*.json"), key=lambda path: path.stat().st_mtime)
+        found = [record.request for path in paths if (record := read_json(TicketRecord, path))]
+        found = [r for r in found if r.measurement == MEASUREMENT and r.learning_rate in profile.tickets.learning_rate]
+        found = [r for r in found if r.model_dump(include=set(asked)) == asked]
+        if not found:
+            raise
+        return found
+
+
+def _digest(values: dict) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

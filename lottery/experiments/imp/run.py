@@ -1,0 +1,269 @@
+"""One run of the lottery ticket procedure: an arm at a level with a seed, from its weights and mask to its record."""
+
+import math
+import shutil
+import tempfile
+import time
+from datetime import datetime
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from lottery.common.errors import LotteryError
+from lottery.common.files import write_whole
+from lottery.config.checkpoint import checkpoint
+from lottery.config.profile import Profile
+from lottery.data.corpus import corpus, windows
+from lottery.experiments.imp.records import (
+    DENSE,
+    Point,
+    TicketRecord,
+    TicketRequest,
+    TicketResult,
+    folder_of,
+    parent,
+    read_ticket,
+    write_ticket,
+)
+from lottery.experiments.provenance import provenance
+from lottery.models import loading
+from lottery.models.blocks import prunable
+from lottery.training.masks import mask_of, moved, random_mask, shuffled_mask
+from lottery.training.trainer import Masks, Schedule, apply, held_out_loss, train
+
+HELD_OUT = 48  # windows
+LOOKS = 10  # points of a learning curve
+OTHER_WEIGHTS = 1_000_000  # added to the seed of another initialisation
+
+
+class Bench:
+    """What all runs of one architecture share: where they run, its shape, its tokens."""
+
+    def __init__(self, profile: Profile, name: str):
+        named = profile.model_copy(update={"model": name, "dtype": "float32", "memory": "resident"})
+        source, asked = checkpoint(named), profile.tickets
+        skeleton = loading.skeleton(source)
+        self.config, self.layers = skeleton.config, {key: layer.weight.shape.numel() for key, layer in prunable(skeleton).items()}
+        self.plan = loading.plan(named, skeleton)
+        self.parameters = sum(parameter.numel() for parameter in skeleton.parameters())
+        context = getattr(self.config, "max_position_embeddings", None)
+        if context and asked.seq_len > context:
+            raise LotteryError(f"tickets['seq_len']: given {asked.seq_len} tokens; {name} was made for at most {context}")
+        self._source, self._tokenizer, self._profile = source, loading.tokenizer(source), profile
+
+    @cached_property
+    def _training_windows(self) -> torch.Tensor:
+        asked = self._profile.tickets
+        return torch.from_numpy(windows(self._tokenizer, corpus(asked.train_text, "tickets['train_text']"), asked.seq_len).tokens)
+
+    @property
+    def _kept_back(self) -> int:
+        """Windows at the end of the training text that no run is trained on, a tenth of it at most."""
+        return min(HELD_OUT, max(1, len(self._training_windows) // 10))
+
+    @cached_property
+    def tokens(self) -> torch.Tensor:
+        """What is trained on, int64 [tokens]."""
+        return self._training_windows[: -self._kept_back].reshape(-1)
+
+    @cached_property
+    def validation(self) -> torch.Tensor:
+        """The windows that the learning rate is chosen on, int64 [windows, window], on the device."""
+        return self._training_windows[-self._kept_back :].to(self.plan.device)
+
+    @cached_property
+    def checkpoint_loss(self) -> float | None:
+        """The held-out loss of the checkpoint's own weights; a configuration and a tokenizer are enough for a run, and have none."""
+        if not list(self._source.folder.glob("*.safetensors")):
+            return None
+        return held_out_loss(loading.load(self._source, self.plan), self.held_out)
+
+    @cached_property
+    def held_out(self) -> torch.Tensor:
+        """The windows that losses are measured on, int64 [windows, window], on the device."""
+        found = windows(self._tokenizer, corpus(self._profile.text), self._profile.tickets.seq_len, HELD_OUT)
+        return torch.from_numpy(found.tokens).to(self.plan.device)
+
+    def new_model(self, seed: int) -> nn.Module:
+        """The architecture with weights of its own initialisation, drawn on the CPU, so that they are the same everywhere."""
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(self.config, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False)
+        return model.to(self.plan.device).train()
+
+    def batches(self, request: TicketRequest, first: int):
+        """The windows of each step from ``first`` on: drawn at random from the text, the same ones for all arms of a seed."""
+        draw = np.random.default_rng(request.seed)
+        starts = draw.integers(0, len(self.tokens) - request.seq_len + 1, (request.steps, request.batch_size))[first:]
+        for row in starts:
+            yield torch.stack([self.tokens[start : start + request.seq_len] for start in row]).to(self.plan.device)
+
+
+@lru_cache(maxsize=8)
+def bench(profile: str, name: str) -> Bench:
+    """**Arguments**: the profile as JSON, so that it can be remembered by; the name of the architecture."""
+    return Bench(Profile.model_validate_json(profile, strict=False), name)
+
+
+def check(profile: Profile) -> dict[str, int]:
+    """**Raises** ``LotteryError`` where an architecture is not there or a level would leave nothing of a layer, before any long work.
+
+    By layer every layer loses the same share, so that it is known beforehand; over the whole model only the run can tell.
+    **Returns** the number of parameters of each architecture.
+    """
+    asked, found = profile.tickets, {}
+    for name in asked.models:
+        made = Bench(profile, name)
+        found[name] = made.parameters
+        smallest, weights = min(made.layers.items(), key=lambda item: item[1])
+        for level in range(1, asked.levels + 1):
+            if asked.scope == "layer" and weights - round(weights * (1 - (1 - asked.prune_fraction) ** level)) < 1:
+                raise LotteryError(
+                    f"tickets['levels']: given {asked.levels} with a prune_fraction of {asked.prune_fraction:g}; level {level} leaves"
+                    f" nothing of {smallest} of {name}, which has {weights:,} weights; take fewer levels or a smaller prune_fraction"
+                )
+    return found
+
+
+def run(profile: str, request: TicketRequest) -> TicketRecord:
+    """Makes one run and writes its record, and whatever runs after it need: its weights, or the mask of the next level.
+
+    **Arguments**: the profile as JSON; what is asked. The runs that it starts from must have been made.
+    """
+    whole = Profile.model_validate_json(profile, strict=False)
+    folder, made = folder_of(whole), bench(profile, request.model)
+    started, began = datetime.now().astimezone(), time.monotonic()
+    before = read_ticket(folder, parent(request)) if request.arm != "dense" else None
+    if before and before.result.no_next and not (request.arm == "dense rewound" and not before.result.problem):
+        result = _result(made, None, [], {}, before.result.no_next)
+    else:
+        result = _train(made, request, folder / "weights" / request.lineage)
+    result.seconds = time.monotonic() - began
+    record = TicketRecord(request=request, result=result, provenance=provenance(made.plan, started))
+    write_ticket(folder, record)
+    return record
+
+
+def again(profile: str, request: TicketRequest) -> TicketResult:
+    """Makes a recorded run once more, on one thread as a worker does, and leaves nothing behind. Arguments as ``run``.
+
+    **Raises** ``LotteryError`` where the weights that it starts from are gone.
+    """
+    begins_with = needs(folder_of(Profile.model_validate_json(profile, strict=False)), request)
+    if gone := [path.name for path in begins_with if not path.exists()]:
+        raise LotteryError(f"{', '.join(gone)}, which it starts from, is not there")
+    threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory(prefix="lottery-") as room:
+        for path in begins_with:
+            shutil.copy(path, room)
+        torch.set_num_threads(1)  # the last bits depend on it
+        try:
+            return _train(bench(profile, request.model), request, Path(room))
+        finally:
+            torch.set_num_threads(threads)
+
+
+def needs(folder: Path, request: TicketRequest) -> list[Path]:
+    """The files that a run starts from."""
+    weights = folder / "weights" / request.lineage
+    if request.arm == "dense":
+        return []
+    if request.arm == "dense rewound":
+        return [weights / "rewind.safetensors"]
+    if request.arm in ("pruned", "one-shot"):
+        return [weights / "dense.safetensors", weights / "rewind.safetensors"]
+    return [weights / f"mask-{request.level}.safetensors", weights / "rewind.safetensors"]
+
+
+def _train(made: Bench, request: TicketRequest, folder: Path) -> TicketResult:
+    schedule = Schedule(request.steps, request.batch_size, request.learning_rate)
+    model = made.new_model(request.seed + (OTHER_WEIGHTS if request.arm == "new weights" else 0))
+    try:
+        masks = {} if request.arm in DENSE else _masks(model, request, folder)
+    except LotteryError as error:  # pruned once, a layer may be left with nothing where level by level it was not
+        return _result(made, None, [], {}, str(error))
+    first, curve = 0, []
+    if request.arm in ("dense rewound", "ticket", "one-shot", "random mask", "shuffled mask"):
+        first = request.rewind
+        _set_weights(model, folder / "rewind.safetensors")
+    elif request.arm == "dense" and request.rewind == 0:
+        _keep_weights(model, folder / "rewind.safetensors")
+
+    def observe(done: int) -> bool:
+        if request.arm == "dense" and done == request.rewind:
+            _keep_weights(model, folder / "rewind.safetensors")
+        if done % max(1, request.steps // LOOKS) == 0 or done == request.steps:
+            curve.append(Point(done, held_out_loss(model, made.held_out)))
+        return bool(curve) and not math.isfinite(curve[-1].loss)
+
+    if request.arm == "pruned":
+        _set_weights(model, folder / "dense.safetensors")
+        apply(model, masks)
+        curve.append(Point(request.steps, held_out_loss(model, made.held_out)))
+    else:
+        train(model, made.batches(request, first), schedule, first=first, masks=masks, observe=observe)
+    problem = "" if math.isfinite(curve[-1].loss) else f"diverged: the loss is not finite after {curve[-1].step} steps"
+    result = _result(made, model, curve, masks, problem)
+    if request.arm == "dense":
+        result.checkpoint_loss = made.checkpoint_loss
+        result.validation_loss = None if problem else held_out_loss(model, made.validation)
+    if not problem and request.arm in ("dense", "ticket"):
+        result.no_next = _keep_next(model, request, folder)
+    return result
+
+
+def _masks(model: nn.Module, request: TicketRequest, folder: Path) -> Masks:
+    """The weights that an arm keeps, by layer."""
+    if request.arm in ("pruned", "one-shot"):
+        _set_weights(model, folder / "dense.safetensors")
+        return mask_of(model, request.sparsity, request.scope)
+    masks = load_file(folder / f"mask-{request.level}.safetensors", device=str(next(model.parameters()).device))
+    if request.arm == "random mask":
+        return random_mask(masks, request.seed)
+    return shuffled_mask(masks, request.seed) if request.arm == "shuffled mask" else masks
+
+
+def _result(made: Bench, model: nn.Module | None, curve: list[Point], masks: Masks, problem: str) -> TicketResult:
+    return TicketResult(
+        loss=curve[-1].loss if curve and not problem else math.inf,
+        curve=curve,
+        parameters=made.parameters,
+        prunable_parameters=sum(made.layers.values()),
+        sparsity_layers={name: 1 - int(mask.sum()) / mask.numel() for name, mask in masks.items()},
+        moved=moved(model, masks) if model else 0,
+        seconds=0,
+        problem=problem,
+        no_next=problem,
+    )
+
+
+def _keep_next(model: nn.Module, request: TicketRequest, folder: Path) -> str:
+    """Writes the mask of the next level, and the dense model's weights. **Returns** why there is no next level, or nothing."""
+    if request.arm == "dense":
+        _keep_weights(model, folder / "dense.safetensors")
+    following = request.model_copy(update={"arm": "ticket", "level": request.level + 1})
+    try:
+        masks = mask_of(model, following.sparsity, request.scope)
+    except LotteryError as error:
+        return str(error)
+    _write(masks, folder / f"mask-{following.level}.safetensors")
+    return ""
+
+
+def _keep_weights(model: nn.Module, path: Path) -> None:
+    _write({name: parameter.detach() for name, parameter in model.named_parameters()}, path)
+
+
+def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    write_whole(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+
+
+@torch.no_grad()
+def _set_weights(model: nn.Module, path: Path) -> None:
+    parameters = dict(model.named_parameters())
+    for name, value in load_file(path, device=str(next(model.parameters()).device)).items():
+        parameters[name].copy_(value)

@@ -1,0 +1,152 @@
+"""The lottery ticket procedure of a profile: which runs are missing, who makes them, how long it will take. Two runs at a time on two
+cores, each on one: small models gain more from that than from sharing a matrix product."""
+
+import multiprocessing
+import os
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import cached_property
+
+import torch
+
+from lottery.common.errors import LotteryError
+from lottery.common.format import number
+from lottery.config.profile import WINNING_TICKET, Profile
+from lottery.experiments.imp import run
+from lottery.experiments.imp.records import TicketRecord, TicketRequest, folder_of, parent, read_ticket, requests
+from lottery.experiments.lifecycle import check_stop, failures_recorded, finish, held
+from lottery.experiments.records import write_state
+from lottery.models import memory
+
+_PROGRESS_SECONDS = 10
+_WORKER_BYTES = 1 << 30
+
+
+class TicketStudy:
+    """All runs of the procedure under one profile. Records that exist are never measured again; a killed run goes on after them."""
+
+    def __init__(self, profile: Profile):
+        if profile.tickets is None:
+            raise LotteryError(
+                f"tickets: not given in profile {profile.profile!r}; allowed: {Profile.model_fields['tickets'].description};"
+                " params/ticket.yaml is an example"
+            )
+        self.profile, self.folder = profile, folder_of(profile)
+        with failures_recorded(self.folder):
+            self.parameters = run.check(profile)
+            requests(profile)  # a text that is not there is found out now
+
+    @property
+    def requests(self) -> list[TicketRequest]:
+        """All runs that can be asked for so far: with several learning rates they become more once the best ones are known."""
+        return requests(self.profile)
+
+    @property
+    def records(self) -> list[TicketRecord]:
+        """The records on disk that belong to this procedure, in the order of its runs."""
+        return [record for request in self.requests if (record := read_ticket(self.folder, request))]
+
+    def train(self) -> None:
+        """Makes every run whose record is not there, as soon as what it starts from is."""
+        with failures_recorded(self.folder):
+            todo = self._todo()
+        if not todo:
+            return self.say("all trials are recorded")
+        with held(self.folder), failures_recorded(self.folder):
+            write_state(self.folder, "running")
+            workers = self._workers
+            # Not forked: a process that has used torch's threads or a GPU cannot be.
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(self._on_cpu,)) as pool:
+                try:
+                    while todo:
+                        self._train(pool, workers, todo)
+                        before, todo = todo, self._todo()
+                        if todo == before:
+                            raise LotteryError(f"{WINNING_TICKET}: records that were just written do not read back; look at {self.folder}")
+                finally:
+                    pool.shutdown(cancel_futures=True)
+
+    def finish(self) -> None:
+        """Says, as the last thing that a run writes, that all trials are recorded; else raises."""
+        self.say(finish(self.folder, len(self.records), len(self.requests)))
+
+    def say(self, line: str) -> None:
+        print(f"{WINNING_TICKET}: {line}", flush=True)
+
+    def _train(self, pool: ProcessPoolExecutor, workers: int, todo: list[TicketRequest]) -> None:
+        profile, under_way, done = self.profile.model_dump_json(), {}, 0.0
+        all_work, began, last = sum(map(self._work, todo)), time.monotonic(), 0.0
+        requests = self.requests
+        made = {request.key for request in requests} - {request.key for request in todo}
+        waiting = list(todo)
+        while waiting or under_way:
+            check_stop(self.folder, len(requests) - len(waiting) - len(under_way), len(requests))
+            ready = [r for r in waiting if (before := parent(r)) is None or before.key in made]
+            for request in ready[: workers - len(under_way)]:
+                waiting.remove(request)
+                under_way[pool.submit(run.run, profile, request)] = request
+            finished: set[Future] = wait(under_way, return_when=FIRST_COMPLETED).done
+            for future in finished:
+                request = under_way.pop(future)
+                record = future.result()
+                made.add(request.key)
+                done += self._work(request)
+                now = time.monotonic()
+                if now - last >= _PROGRESS_SECONDS or record.result.problem:
+                    last = now
+                    seconds = (now - began) / done * (all_work - done) if done else 0
+                    count = len(requests) - len(waiting) - len(under_way)
+                    self.say(f"{_said(record)}; {count} of {len(requests)}, {_time(seconds)} left")
+
+    def _todo(self) -> list[TicketRequest]:
+        """The runs without a record, and those whose weights they need and that are gone; in an order in which they can be made."""
+        requests = self.requests
+        wanted = {request.key for request in requests if read_ticket(self.folder, request) is None}
+        for request in reversed(requests):
+            before = parent(request)
+            if request.key in wanted and before and not all(path.exists() for path in run.needs(self.folder, request)):
+                record = read_ticket(self.folder, before)
+                # Where pruning left nothing there is no next level, but the dense model can be rewound all the same.
+                if record is None or not record.result.no_next or (request.arm == "dense rewound" and not record.result.problem):
+                    wanted.add(before.key)
+        return [request for request in requests if request.key in wanted]
+
+    def _work(self, request: TicketRequest) -> float:
+        """How much there is to do in a run, beside others: steps times weights; a little where nothing is trained."""
+        steps = 1 if request.arm == "pruned" else request.steps - (0 if request.arm in ("dense", "new weights") else request.rewind)
+        return steps * self.parameters[request.model]
+
+    @cached_property
+    def _on_cpu(self) -> bool:
+        return self.profile.device == "cpu" or not torch.cuda.is_available()
+
+    @property
+    def _workers(self) -> int:
+        """A worker a core that this process may use, as far as memory goes; on a GPU one."""
+        if not self._on_cpu:
+            return 1
+        # In float32: weights, gradients and two moments; beside them what torch itself takes, and a batch at work.
+        each = 16 * max(self.parameters.values()) + _WORKER_BYTES
+        return max(1, min(len(os.sched_getaffinity(0)), len(self.requests), memory.main_memory().free // each))
+
+
+def _begin(on_cpu: bool) -> None:
+    """In a worker: one thread each, on which the last bits depend; and an end when the process that asks is gone, however it went."""
+    if on_cpu:
+        torch.set_num_threads(1)
+
+    def end_with_parent() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _said(record: TicketRecord) -> str:
+    return f"{record.title}: {record.result.problem or f'loss {number(record.result.loss)}'}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,89 @@
+"""What every long run leaves on disk about itself: that it is at work, so that no other is; why it failed; that it was asked to stop; and
+that it is finished."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lottery.common.errors import HeldError, LotteryError, StoppedError
+from lottery.common.files import write_whole
+from lottery.experiments.records import read_state, slurm_job, write_state
+
+
+@contextmanager
+def held(folder: Path, trial: str = "") -> Iterator[None]:
+    """Keeps other runs away from a folder, or from one of its trials, for a while. The system lets go of it when a process ends, however
+    it ends; where a file system knows no locks of its own, a file that a killed run leaves behind in ``.locks`` has to be removed by hand.
+
+    **Raises** ``HeldError`` at once where another run has it, with what is known of that one.
+    """
+    locks = folder / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(locks / f"{trial or 'model'}.lock"), locks / f"{trial or 'model'}.holder"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise HeldError(f"{folder.name}: {_who(holder)} is at work on it; wait until it is done, or stop it") from None
+    try:
+        job, now = slurm_job(), datetime.now().astimezone()
+        write_whole(holder, json.dumps({"process": os.getpid(), "job": job, "since": f"{now:%Y-%m-%d %H:%M}"}) + "\n")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _who(holder: Path) -> str:
+    try:
+        known = json.loads(holder.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # it has only just begun
+        return "another run"
+    name = f"Slurm job {known['job']}" if known["job"] else f"process {known['process']}"
+    return f"another run ({name}, since {known['since']})"
+
+
+@contextmanager
+def failures_recorded(folder: Path) -> Iterator[None]:
+    """Records an exception in ``state.json`` and re-raises it."""
+    try:
+        yield
+    except HeldError:
+        raise  # the state is another run's
+    except BaseException as error:
+        with suppress(LotteryError):  # on a full disk not even the reason can be written, and the reason itself must get through
+            if isinstance(error, StoppedError):
+                write_state(folder, "stopped", str(error))
+            else:
+                write_state(folder, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
+        raise
+
+
+def check_stop(folder: Path, done: int, wanted: int) -> None:
+    """A file named ``stop`` in the folder of a run stops it here, between trials: a warning from Slurm is made into one.
+
+    **Raises** ``StoppedError``.
+    """
+    stop = folder / "stop"
+    if stop.exists():
+        stop.unlink()
+        raise stopped(done, wanted)
+
+
+def stopped(done: int, wanted: int) -> StoppedError:
+    """What a run raises that was asked to stop, with what is recorded by then."""
+    return StoppedError(f"stopped between trials, {done} of {wanted} are recorded; run again to go on")
+
+
+def finish(folder: Path, done: int, wanted: int) -> str:
+    """Writes that all is recorded, and returns the line that says so. **Raises** ``LotteryError`` where it is not."""
+    if done < wanted:
+        raise LotteryError(f"{wanted - done} of {wanted} trials are not recorded; run the cells above")
+    state = read_state(folder)
+    if state is None or state.state != "finished":
+        write_state(folder, "finished")
+    return f"finished: {wanted} trials are recorded"

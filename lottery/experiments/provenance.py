@@ -1,0 +1,67 @@
+"""Where a record comes from: commit, versions, machine."""
+
+import platform
+import subprocess
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from lottery.experiments.records import Provenance, slurm_job
+from lottery.models.devices import describe
+from lottery.models.loading import Plan
+
+_PACKAGES = ("lottery", "torch", "transformers", "tokenizers", "safetensors", "numpy")
+
+
+def provenance(plan: Plan, started: datetime, batch_size: int | None = None) -> Provenance:
+    """The provenance of a trial that began at ``started`` and ends now, scored ``batch_size`` windows at a time. No host, user, path or
+    environment is recorded."""
+    versions = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+    if plan.device.type == "cuda":
+        versions |= {"cuda": torch.version.cuda, "driver": _driver()}
+    return Provenance(
+        commit=COMMIT,
+        dirty=DIRTY,
+        versions=versions,
+        machine=f"{platform.system()} {platform.machine()}",
+        device=describe(plan.device),
+        dtype=str(plan.dtype).removeprefix("torch."),
+        dtype_reason=plan.dtype_reason,
+        memory_plan="streamed" if plan.streamed else "resident",
+        memory_reason=plan.memory_reason,
+        threads=torch.get_num_threads(),
+        batch_size=batch_size,
+        started=started,
+        finished=datetime.now().astimezone(),
+        slurm_job=slurm_job(),
+    )
+
+
+def _driver() -> str:
+    """The version of the GPU's driver; 'unknown' where nobody tells."""
+    try:
+        line = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        return subprocess.run(line, capture_output=True, text=True, check=True, timeout=20).stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return "unknown"
+
+
+def commit_of(folder: Path, *pathspec: str) -> tuple[str, bool]:
+    """The commit of the checkout that a folder's files are part of, and whether any of them differ from it or are not in it; 'unknown' for
+    files that git does not know. ``pathspec``: what of the folder counts, as ``git status`` takes it; all unless given."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if not git("ls-files", "."):
+            return "unknown", False
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ".", *pathspec))
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", False
+
+
+# Read once, when this code was loaded: a later pull changes the files, not what runs.
+COMMIT, DIRTY = commit_of(Path(__file__).parents[1])

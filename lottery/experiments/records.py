@@ -1,0 +1,263 @@
+"""One trial on disk: what was asked, what was measured, and where it came from. Written once, whole, or not at all."""
+
+import hashlib
+import json
+import os
+import re
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lottery.common.files import write_whole
+from lottery.common.format import NBSP, percent
+from lottery.config.profile import Profile
+from lottery.evaluation import coherence, lm_eval_tasks
+from lottery.evaluation.generation import Speed
+from lottery.pruning.variants import Variant
+
+# Raised whenever the meaning of a measured number changes, or one is added: older records are then measured again.
+MEASUREMENT = 5
+
+
+class Request(BaseModel):
+    """Everything that was asked for. Two requests with the same ``key`` would measure the same thing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    measurement: int
+    checkpoint: str
+    text_sha256: str
+    method: str
+    allocation: str
+    pattern: str
+    sparsity: float
+    calibration: str | None  # identity of the calibration text; None where no calibration is needed
+    calibration_samples: int | None
+    calibration_seq_len: int | None
+    seq_len: int
+    max_windows: int | None
+    prompts: int
+    prompt_words: int
+    new_tokens: int
+    temperature: float
+    repeats: int
+    tasks: list[str]  # of lm-evaluation-harness; a file with the SHA-256 of its content
+    seed: int
+    dtype: str
+    device: str
+    recover_steps: int | None = None  # of retraining after pruning
+    recover_learning_rate: float | None = None
+    recover_batch_size: int | None = None
+
+    @property
+    def key(self) -> str:
+        # Where nothing is retrained the key is that of the time before there was retraining, so that what was recorded is found.
+        values = self.model_dump(exclude=set() if self.recover_steps else {"recover_steps", "recover_learning_rate", "recover_batch_size"})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def file_name(self) -> str:
+        kind = "-".join(re.findall(r"[\w-]+", self.variant.label.replace(":", "of")))
+        return f"{kind}-{self.sparsity:g}-{self.key}.json"
+
+    @property
+    def variant(self) -> Variant:
+        return Variant(self.method, self.allocation, self.pattern, self.sparsity)
+
+    @property
+    def title(self) -> str:
+        """What a person calls the variant, on one line: 'wanda 50%', 'sparsegpt 2:4', 'ria + owl 70%'."""
+        return title(self.variant.label, self.method, self.pattern, self.sparsity)
+
+
+def title(label: str, method: str, pattern: str, sparsity: float) -> str:
+    """What a person calls a variant."""
+    if method == "dense":
+        return "dense"
+    return (label + ("" if pattern != "unstructured" else f" {percent(sparsity)}")).replace(" ", NBSP)
+
+
+class Memory(BaseModel):
+    """In bytes: the weights; the peaks during evaluation and, where anything was written, during generation; what other processes held
+    on the device."""
+
+    kind: Literal["GPU memory", "main memory"]
+    weights: int
+    evaluation_peak: int
+    generation_peak: int | None
+    others: int
+
+
+class Sample(BaseModel):
+    """A text that was written after a beginning, and how surprising the dense model finds it, in bits."""
+
+    prompt: str
+    text: str
+    how: Literal["greedy", "sampled"]
+    bits: float
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+
+class Texts(BaseModel):
+    """What a variant wrote, and what that is judged against: what the dense model drew after the same beginnings, and its bits per byte on
+    stretches of the test text after the same kind of beginnings, real ones and ones with their words shuffled."""
+
+    samples: list[Sample]
+    dense: list[Sample]
+    real: float
+    shuffled: float
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+    @cached_property
+    def verdict(self) -> coherence.Verdict:
+        """The verdict on the drawn texts."""
+        drawn = [(sample.text, sample.bits) for sample in self.samples if sample.how == "sampled"]
+        return coherence.verdict(drawn, self._dense_costs, self.real, self.shuffled)
+
+    @property
+    def dense_bits(self) -> float:
+        """The dense model's bits per new byte of its own texts."""
+        return coherence.bits_of_new_text(self._dense_costs)
+
+    @property
+    def _dense_costs(self) -> coherence.Costs:
+        return [(sample.text, sample.bits) for sample in self.dense]
+
+
+class Result(BaseModel):
+    # JSON has no infinity; "Infinity" as a string survives every reader.
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+    perplexity: float
+    first_window_perplexity: float
+    word_perplexity: float
+    bits_per_byte: float
+    kl: float  # mean divergence from the dense model, nats per token
+    agreement: float  # share of tokens on which the likeliest is the dense model's
+    window_nll: list[float]  # of each window: summed nats,
+    window_kl: list[float]  # summed divergences in nats,
+    window_agreed: list[float]  # tokens on which both agree,
+    window_bytes: list[int]  # bytes
+    window_words: list[int]  # and words of the scored text
+    scored_tokens: int
+    parameters: int
+    prunable_parameters: int
+    sparsity_prunable: float
+    sparsity_model: float
+    sparsity_layers: dict[str, float]
+    layer_weights: dict[str, int]
+    calibration_within_rows: bool | None  # whether each calibration sample lies within one row of its text; None where none was used
+    recovery_within_rows: bool | None  # the same of what was retrained on
+    pruning_seconds: float
+    recovery_seconds: float = 0.0
+    bandwidth: float  # bytes per second that the device that generated reads
+    decode_bytes: int  # bytes of weights that are read for each token
+    speed: Speed | None  # None where no timing was asked for
+    dense_speed: Speed | None  # the dense model's, timed right after a pruned variant; None for the dense trial itself
+    memory: Memory
+    tasks: dict[str, dict[str, float]]  # of each task its scores, as the harness names them
+    texts: Texts | None  # None where no text was asked for
+
+
+class Provenance(BaseModel):
+    commit: str
+    dirty: bool
+    versions: dict[str, str]
+    machine: str
+    device: str
+    dtype: str
+    dtype_reason: str
+    memory_plan: str
+    memory_reason: str
+    threads: int
+    batch_size: int | None = None  # windows scored at a time in a trial, in the end; None in records of other kinds
+    started: datetime
+    finished: datetime
+    slurm_job: str | None
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    kind: str
+    source: str
+    quantization: str | None  # what the weights were rounded to before anything was pruned, as the file names it
+    architecture: str
+    request: Request
+    result: Result
+    provenance: Provenance
+
+
+class State(BaseModel):
+    """How far the study of one model is: what the run itself wrote last."""
+
+    state: Literal["running", "finished", "stopped", "failed"]
+    at: datetime
+    reason: str = ""
+    job: str | None = None  # of Slurm
+
+
+def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: str | None = None) -> list[Request]:
+    """The trials of one model in the order in which they run: the dense model, then each variant at rising sparsity.
+
+    **Arguments**: the profile, the identity of the checkpoint, the SHA-256 of the text, the identity of the calibration text.
+    """
+    own = {*Variant._fields, "calibration", "calibration_samples", "calibration_seq_len", "tasks"}
+    recovery = {f"recover_{name}": value for name, value in profile.recover.model_dump().items()} if profile.recover else {}
+    shared = {name: getattr(profile, name) for name in Request.model_fields if name in Profile.model_fields and name not in own}
+    shared["tasks"] = lm_eval_tasks.identities(profile.tasks)
+    found = []
+    for variant in profile.variants:
+        calibrated = {
+            "calibration": calibration,
+            "calibration_samples": profile.calibration_samples,
+            "calibration_seq_len": profile.calibration_seq_len,
+        }
+        retrained = recovery if variant.method != "dense" else {}
+        if not variant.calibrated:  # so that other calibration data does not measure again what never saw any
+            calibrated["calibration_samples"] = None
+            calibrated = calibrated if retrained else dict.fromkeys(calibrated)
+        identity = {"measurement": MEASUREMENT, "checkpoint": checkpoint, "text_sha256": text_sha256}
+        found.append(Request(**identity, **variant._asdict(), **calibrated, **shared, **retrained))
+    return found
+
+
+def write_record(folder: Path, record: Record) -> Path:
+    path = folder / "records" / record.request.file_name
+    write_whole(path, record.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def read_record(folder: Path, request: Request) -> Record | None:
+    """The record of a request, or ``None`` where there is none that can be read and is of just this request."""
+    record = read_json(Record, folder / "records" / request.file_name)
+    return record if record and record.request == request else None
+
+
+def slurm_job() -> str | None:
+    """The id of the Slurm job that this runs in, as its commands take it: ``12``, or ``12_3`` in an array."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def write_state(folder: Path, state: str, reason: str = "") -> None:
+    value = State(state=state, at=datetime.now().astimezone(), reason=" ".join(reason.split())[:500], job=slurm_job())
+    write_whole(folder / "state.json", value.model_dump_json(indent=1) + "\n")
+
+
+def read_state(folder: Path) -> State | None:
+    return read_json(State, folder / "state.json")
+
+
+def read_json(kind: type[BaseModel], path: Path):
+    """What a file holds, or ``None`` where there is none that can be read."""
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
+        return None

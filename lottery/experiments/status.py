@@ -1,0 +1,122 @@
+"""What lies on disk of a profile: the records of each model, and what is missing of it and why. No model is ever loaded."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lottery.common.errors import LotteryError
+from lottery.common.paths import outputs
+from lottery.config.checkpoint import checkpoint
+from lottery.config.profile import WINNING_TICKET, Profile
+from lottery.data.corpus import corpus, corpus_identity
+from lottery.experiments.imp.records import TicketRecord, TicketRequest, read_ticket, recorded_requests
+from lottery.experiments.protocols import ProtocolRecord, recorded
+from lottery.experiments.protocols import wanted as wanted_protocols
+from lottery.experiments.records import Record, Request, read_record, read_state, requests
+from lottery.experiments.threshold import with_bisections
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a profile, a model or the ticket procedure: its records, how many there should be, and what is wrong, if anything."""
+
+    name: str
+    records: list[Record] | list[TicketRecord]
+    wanted: int
+    problem: str
+    protocols: list[ProtocolRecord] = field(default_factory=list)  # of perplexity, where any are recorded
+
+
+def collect(profile: Profile, name: str) -> Part:
+    """The records of one part of a profile, in the order of its trials."""
+    folder = outputs(profile.profile) / name
+    if name == WINNING_TICKET:
+        return _tickets(profile, folder)
+    try:
+        wanted = _requests(profile.model_copy(update={"model": name}), folder)
+    except LotteryError as error:
+        return Part(name, [], 0, str(error))
+    records = [record for request in wanted if (record := read_record(folder, request))]
+    asked = wanted_protocols(profile, wanted[0].checkpoint, wanted[0].text_sha256)
+    scored = recorded(folder, asked)
+    problem = _problem(folder, [record.request for record in records], wanted)
+    if not problem and profile.protocols and len(scored) < len(asked):
+        problem = _protocols_problem(folder, len(scored), len(asked))
+    return Part(name, records, len(wanted), problem, scored)
+
+
+def _protocols_problem(folder: Path, scored: int, asked: int) -> str:
+    """What is missing of the protocols of perplexity that a profile asks for, and why."""
+    state = read_state(folder)
+    why = f"it failed: {state.reason}" if state and state.state == "failed" else "it goes on when it is run again."
+    return f"{scored} of {asked} protocols are recorded; {why}"
+
+
+def _tickets(profile: Profile, folder: Path) -> Part:
+    """The records of the lottery ticket procedure."""
+    try:
+        wanted = recorded_requests(profile)
+    except LotteryError as error:
+        return Part(WINNING_TICKET, [], 0, str(error))
+    records = [record for request in wanted if (record := read_ticket(folder, request))]
+    return Part(WINNING_TICKET, records, len(wanted), _problem(folder, [record.request for record in records], wanted))
+
+
+def _requests(profile: Profile, folder: Path) -> list[Request]:
+    """What should be recorded of a model. Where its text or its folder is gone, its newest record says what it was made with."""
+    recorded = _recorded(folder)
+    try:
+        identity, text_sha256 = checkpoint(profile).identity, corpus(profile.text).sha256
+        calibration = corpus_identity(profile.calibration_text, "calibration_text") if profile.calibrated else None
+    except LotteryError:
+        if not recorded:
+            raise
+        identity, text_sha256 = recorded[-1].request.checkpoint, recorded[-1].request.text_sha256
+        calibration = next((r.request.calibration for r in reversed(recorded) if r.request.calibration), None)
+    named = requests(profile, identity, text_sha256, calibration)
+    return with_bisections(named, lambda request: read_record(folder, request)) if profile.bisect else named
+
+
+def _recorded(folder: Path) -> list[Record]:
+    """All records of a model that can be read, whatever they were asked for, the newest last."""
+    found = []
+    for path in (folder / "records").glob("*.json"):
+        try:
+            found.append(Record.model_validate_json(path.read_text(encoding="utf-8")))
+        except (ValidationError, UnicodeDecodeError):
+            continue
+    return sorted(found, key=lambda record: record.provenance.finished)
+
+
+def _problem(folder: Path, recorded: list[Request] | list[TicketRequest], wanted: list[Request] | list[TicketRequest]) -> str:
+    """Why a part is not complete, in one sentence; empty where it is."""
+    if len(recorded) == len(wanted):
+        return ""
+    state, count = read_state(folder), f"{len(recorded)} of {len(wanted)} trials are recorded"
+    broken = [r.file_name for r in wanted if r not in recorded and (folder / "records" / r.file_name).exists()]
+    if broken:
+        return f"{count}; {', '.join(broken)} cannot be read and will be measured again."
+    if state is None:
+        return "it has not run."
+    if state.state == "failed":
+        return f"{count}; it failed: {state.reason}"
+    if state.state == "stopped":
+        return f"{count}; it was stopped between trials at {state.at:%Y-%m-%d %H:%M} and goes on when it is run again."
+    if state.state == "running":
+        return f"{count}; it started at {state.at:%Y-%m-%d %H:%M} and is still running or was killed."
+    if _older(folder, wanted[0].measurement):
+        return f"{count}; the others are of an older version, which measured otherwise, and will be measured again."
+    return f"{count} under the present profile; the profile changed since it ran."
+
+
+def _older(folder: Path, measurement: int) -> bool:
+    """Whether there are records in which a number meant something else than it does now, in ``measurement``."""
+    for path in (folder / "records").glob("*.json"):
+        try:
+            if json.loads(path.read_bytes())["request"]["measurement"] < measurement:
+                return True
+        except (ValueError, KeyError, TypeError):
+            continue
+    return False

@@ -1,0 +1,197 @@
+"""One model, many trials: what to run next, progress, resume. Nothing is drawn here; notebooks show what lies on disk."""
+
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from lottery.common.errors import HeldError, LotteryError
+from lottery.common.format import number
+from lottery.common.paths import outputs
+from lottery.config.checkpoint import checkpoint
+from lottery.config.profile import Profile
+from lottery.data.calibration import Calibration, calibration
+from lottery.data.corpus import corpus, corpus_identity, prompts, windows
+from lottery.evaluation import lm_eval_tasks
+from lottery.experiments import protocol_runs
+from lottery.experiments.lifecycle import check_stop, failures_recorded, finish, held, stopped
+from lottery.experiments.protocols import ProtocolRecord
+from lottery.experiments.records import Record, Request, read_record, requests, write_record, write_state
+from lottery.experiments.threshold import with_bisections
+from lottery.experiments.trials import Trials
+from lottery.models import loading
+from lottery.models.gguf_files import convert
+from lottery.pruning.prune import check_pattern
+
+
+class Study:
+    """The trials of one model under one profile. Records that exist are never measured again; a killed run goes on after them."""
+
+    def __init__(self, profile: Profile):
+        self.profile = profile
+        self.checkpoint = checkpoint(profile)
+        self.folder = outputs(profile.profile) / profile.model_name
+        with failures_recorded(self.folder):
+            if self.checkpoint.kind == "gguf":
+                convert(Path(self.checkpoint.source))
+            self.checkpoint.check()
+            self.text = corpus(profile.text)
+            source = profile.calibration_text if profile.calibrated else None
+            identity = corpus_identity(source, "calibration_text") if source else None
+            self._named = requests(profile, self.checkpoint.identity, self.text.sha256, identity)
+            self.skeleton = loading.skeleton(self.checkpoint)
+            for variant in profile.variants:
+                check_pattern(self.skeleton, variant)  # also: whether it can be pruned at all
+            if profile.tasks:
+                lm_eval_tasks.check(profile.tasks)
+            self.tokenizer = loading.tokenizer(self.checkpoint)
+            self.starts = prompts(self.text, profile.prompts, profile.prompt_words)
+            self._check_context()
+            self._check_vocabulary()
+            self.windows = windows(self.tokenizer, self.text, profile.seq_len, profile.max_windows)
+            if any(request.calibration and read_record(self.folder, request) is None for request in self.requests):
+                self.calibration  # noqa: B018 - so that a text that does not do fails now and not after hours
+                self._check_recovery()
+
+    @cached_property
+    def plan(self) -> loading.Plan:
+        """Where and how the model runs; in the dtype of what is recorded, which is never mixed within a model."""
+        records = self.records
+        if not records or self.profile.dtype != "auto":
+            return loading.plan(self.profile, self.skeleton)
+        first = records[0].provenance
+        found = loading.plan(self.profile.model_copy(update={"dtype": first.dtype}), self.skeleton)
+        return replace(found, dtype_reason=first.dtype_reason)
+
+    @property
+    def requests(self) -> list[Request]:
+        """The trials in their order; with ``bisect`` they become more as they are measured."""
+        return with_bisections(self._named, lambda request: read_record(self.folder, request)) if self.profile.bisect else self._named
+
+    @cached_property
+    def trials(self) -> Trials:
+        return Trials(self)
+
+    @property
+    def records(self) -> list[Record]:
+        """The records on disk that belong to this study, in the order of its trials."""
+        found = (read_record(self.folder, request) for request in self.requests)
+        return [record for record in found if record]
+
+    def measure_dense(self) -> None:
+        """Measures the dense model, unless its record is there."""
+        self._measure(self.requests[:1])
+
+    def measure_protocols(self) -> list[ProtocolRecord]:
+        """Scores the dense model by every protocol whose record is not there. **Returns** all of them."""
+        with failures_recorded(self.folder):
+            if "trials" in self.__dict__:
+                self.trials.forget()  # the dense model that they keep need not be in memory twice
+            return protocol_runs.measure(self.profile)
+
+    def sweep(self) -> None:
+        """Measures every pruned variant whose record is not there; with ``bisect`` what those say is to be measured next, too."""
+        done = len(self.records)
+        self._measure(self.requests)
+        while len(self.records) < len(self.requests):
+            if len(self.records) == done:
+                raise LotteryError(f"{self.profile.model_name}: records that were just written do not read back; look at {self.folder}")
+            done = len(self.records)
+            self._measure(self.requests)
+
+    def finish(self) -> None:
+        """Says, as the last thing that a run writes, that all trials are recorded; else raises."""
+        line = finish(self.folder, len(self.records), len(self.requests))
+        self.__dict__.pop("trials", None)  # the dense model and its states are not needed any more
+        self.say(line)
+
+    def _measure(self, wanted: list[Request]) -> None:
+        todo = [request for request in wanted if read_record(self.folder, request) is None]
+        if not todo:
+            return self.say(f"{', '.join(request.title for request in wanted)}: recorded already")
+        with held(self.folder), failures_recorded(self.folder):
+            write_state(self.folder, "running")
+            for request in todo:
+                check_stop(self.folder, len(self.records), len(self.requests))
+                with held(self.folder, request.file_name):
+                    self._record(request)
+
+    def share(self, asked_to_stop: Callable[[], bool], wait: float = 5) -> None:
+        """Measures what is missing along with other runs of the same model. Each takes trials that no other is at work on, the dense model
+        first, and waits for the others' until all are recorded, so that it takes over what a killed one leaves.
+
+        **Arguments**: ``asked_to_stop``, asked between trials; ``wait``, seconds between two looks at what others do.
+
+        **Raises** ``StoppedError`` once it is asked to.
+        """
+        dense = self.requests[0]
+        with failures_recorded(self.folder):
+            while missing := [request for request in self.requests if read_record(self.folder, request) is None]:
+                took = False
+                for request in missing[:1] if missing[0] == dense else missing:  # its dtype is that of all
+                    if asked_to_stop():
+                        raise stopped(len(self.records), len(self.requests))
+                    with suppress(HeldError), held(self.folder, request.file_name):
+                        write_state(self.folder, "running")
+                        self._record(request)
+                        took = True
+                if not took:
+                    time.sleep(wait)
+
+    def _record(self, request: Request) -> None:
+        """Measures a trial and writes its record, unless another run just did."""
+        if read_record(self.folder, request) is not None:
+            return
+        label = f"trial {self.requests.index(request) + 1} of {len(self.requests)}, {request.title}"
+        record = self.trials.run(request, label)
+        write_record(self.folder, record)
+        speed = record.result.speed
+        timed = f", {number(statistics.median(speed.tokens_per_second))} tokens/s" if speed else ""
+        self.say(f"{label}: perplexity {number(record.result.perplexity)}{timed}, recorded")
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """Calibration samples, where a way of pruning needs them."""
+        profile = self.profile
+        if not profile.calibrated:
+            return None
+        text = corpus(profile.calibration_text, "calibration_text")
+        return calibration(self.tokenizer, text, profile.calibration_samples, profile.calibration_seq_len, profile.seed)
+
+    @cached_property
+    def recovery(self) -> Calibration:
+        """What pruned variants are retrained on: samples of the calibration text, drawn with another seed than those of calibration."""
+        profile, text = self.profile, corpus(self.profile.calibration_text, "calibration_text")
+        return calibration(
+            self.tokenizer, text, profile.recover.steps * profile.recover.batch_size, profile.calibration_seq_len, profile.seed + 1
+        )
+
+    def _check_context(self) -> None:
+        """Beyond its context a model writes noise, and pruning would be blamed for it."""
+        context = getattr(self.skeleton.config, "max_position_embeddings", None)
+        longest = max(len(self.tokenizer(start).input_ids) for start in self.starts) + self.profile.new_tokens
+        wanted = [("seq_len", self.profile.seq_len), ("calibration_seq_len", self.profile.calibration_seq_len * self.profile.calibrated)]
+        for key, tokens in [*wanted, ("new_tokens: with the longest prompt", longest)]:
+            if context and tokens > context:
+                raise LotteryError(f"{key}: given {tokens} tokens; {self.profile.model_name} was made for at most {context}")
+
+    def _check_recovery(self) -> None:
+        """A GPU without bfloat16 would be found out after the dense model was measured."""
+        if self.profile.recover and self.plan.dtype == torch.float16:
+            raise LotteryError(f"dtype: {self.plan.dtype_reason}, and recover cannot train in float16; set dtype: float32")
+
+    def _check_vocabulary(self) -> None:
+        """A tokenizer with more tokens than its model has rows is another model's."""
+        tokens, rows = max(self.tokenizer.get_vocab().values()) + 1, self.skeleton.get_input_embeddings().weight.shape[0]
+        if tokens > rows:
+            raise LotteryError(
+                f"model: the tokenizer of {self.profile.model_name} has {tokens:,} tokens, the model {rows:,}; they do not belong together"
+            )
+
+    def say(self, line: str) -> None:
+        print(f"{self.profile.model_name}: {line}", flush=True)

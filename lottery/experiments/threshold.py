@@ -1,0 +1,172 @@
+"""The ticket score: how sparse a model can be made before text costs it 5% more bits per byte, and before it costs twice as many.
+
+Bits per byte and not perplexity, so that models with different tokenizers compare. Bits may fall before they rise: the score is the last
+sparsity from which on they stay above the level. It is known between two measured sparsities and no better; only where these are at most
+``FINE`` apart is it stated as a number, and a bisection measures until they are. The 95% range covers both: what lies between the measured
+sparsities, and the sample of text (bootstrap over blocks of windows).
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from lottery.common.format import percent
+from lottery.evaluation import perplexity
+from lottery.experiments.records import Record, Request
+
+LEVELS = {"5% more": 1.05, "twice": 2.0}
+FINE = 0.025  # of sparsity: no further apart may the measured ones lie between which a score is stated as a number
+
+
+class Crossing(NamedTuple):
+    """Where bits per byte pass a level: above ``after``, the last measured sparsity at which they are below it, and at ``before``, the next
+    measured one, at the latest. ``before`` is infinite where they are below it at the last.
+
+    ``at``: a straight line in the logarithm between the two, infinite likewise. ``low`` and ``high``: the 95% range; ``lows`` and
+    ``highs``: both ends for each resampled text, empty where there are too few windows.
+    """
+
+    at: float
+    after: float
+    before: float
+    low: float
+    high: float
+    lows: np.ndarray
+    highs: np.ndarray
+    windows: int
+
+    @property
+    def has_interval(self) -> bool:
+        return self.windows >= perplexity.FEWEST
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it was measured closely enough on both sides to be stated as a number."""
+        return self.before - self.after <= FINE + 1e-9
+
+
+def crossing(points: list[Record], level: float) -> Crossing | None:
+    """Where the bits per byte of a model's variants pass ``level`` times those of the dense one.
+
+    **Arguments**: the dense record and those of one way of pruning, at rising sparsity. **Returns** ``None`` where the dense record or
+    every pruned one is missing, and where the dense model's own bits are not finite: nothing is a multiple of those.
+    """
+    if len(points) < 2 or points[0].request.method != "dense" or not np.isfinite(points[0].result.window_nll).all():
+        return None
+    sparsities = np.array([record.request.sparsity for record in points])
+    totals = [perplexity.finite(record.result.window_nll) for record in points]
+    (at,), (after,), (before,) = last_crossing(sparsities, np.array([[total.sum() for total in totals]]), level)
+    windows = len(totals[0])
+    if windows < perplexity.FEWEST:
+        return Crossing(float(at), float(after), float(before), math.nan, math.nan, np.array([]), np.array([]), windows)
+    times = perplexity.draws(points[0].model, windows)
+    resampled = np.stack([perplexity.resampled(total, times) for total in totals], axis=1)
+    _, lows, highs = last_crossing(sparsities, resampled, level)
+    low, high = perplexity.interval(lows, windows)[0], perplexity.interval(highs, windows)[1]
+    # The text as it is must lie inside, too, however few of the resampled ones pass where it does.
+    return Crossing(float(at), float(after), float(before), min(low, float(after)), max(high, float(before)), lows, highs, windows)
+
+
+def told_apart(one: Crossing, other: Crossing) -> bool | None:
+    """Whether two models differ at the 95% level, wherever between the measured sparsities each lies; ``None`` without intervals.
+
+    Their texts are resampled independently, although they are the same text: that is careful, for what is hard for both would cancel.
+    Both may lie beyond what was measured: then nothing tells them apart.
+    """
+    if not (one.has_interval and other.has_interval):
+        return None
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        least, most = (np.nan_to_num(d, nan=0.0, posinf=2, neginf=-2) for d in (one.lows - other.highs, one.highs - other.lows))
+    windows = min(one.windows, other.windows)
+    return bool(perplexity.interval(least, windows)[0] > 0 or perplexity.interval(most, windows)[1] < 0)
+
+
+def last_crossing(sparsities: np.ndarray, nll: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each row of ``nll`` [draws, sparsities], the dense column first: from where on it stays at or above ``level`` times the first.
+
+    **Returns** where a straight line in the logarithm passes, the last sparsity below the level, and the next one; infinity for the first
+    and the last where the end of the row is below it. A line to infinity passes every level where it begins.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(nll / nll[:, :1])
+    wanted, rows = math.log(level), np.arange(len(logs))
+    below = ~(logs >= wanted)  # the dense column always is
+    last = logs.shape[1] - 1 - below[:, ::-1].argmax(1)
+    passed = last < logs.shape[1] - 1
+    following = np.minimum(last + 1, logs.shape[1] - 1)
+    under, over = logs[rows, last], logs[rows, following]
+    share = (wanted - under) / np.where(over > under, over - under, 1.0)
+    at = sparsities[last] + share * (sparsities[following] - sparsities[last])
+    return np.where(passed, at, np.inf), sparsities[last], np.where(passed, sparsities[following], np.inf)
+
+
+def next_sparsity(points: list[Record]) -> float | None:
+    """What is measured next so that the scores become numbers with narrow ranges; ``None`` where they are.
+
+    The middle of the widest gap in which a level is passed. A gap of a few times ``FINE`` is cut where the straight line passes instead,
+    so that one or two measurements do for what would take three. Then, where some resampled texts pass in a wide gap beside, so that the
+    range reaches across all of it, a measurement ``FINE`` into that gap.
+    """
+    found = [c for level in LEVELS.values() if (c := crossing(points, level)) and math.isfinite(c.before)]
+    wide = [c for c in found if not c.is_number]
+    if not wide:
+        return next((cut for c in found if (cut := _beside(c, [record.request.sparsity for record in points])) is not None), None)
+    c = max(wide, key=lambda c: c.before - c.after)
+    width = c.before - c.after
+    if width <= 2 * FINE + 1e-9 or width > 8 * FINE or not c.after:
+        return round((c.after + c.before) / 2, 3)
+    # Half of FINE beyond the line, on the side of the far end: if the line is right, the next cut leaves no more than FINE.
+    nearer_low = c.at - c.after < c.before - c.at
+    cut = c.at + FINE / 2 if nearer_low else c.at - FINE / 2
+    return round(min(max(cut, c.after + FINE), c.before - FINE), 3)
+
+
+def _beside(score: Crossing, sparsities: list[float]) -> float | None:
+    """Where the 95% range of a score reaches across a wide gap beside the one in which the level is passed: ``FINE`` into that gap."""
+    following = min((s for s in sparsities if s > score.before), default=score.before)
+    if score.high > score.before and following - score.before > 2 * FINE + 1e-9:
+        return round(score.before + FINE, 3)
+    preceding = max((s for s in sparsities if s < score.after), default=score.after)
+    if score.low < score.after and score.after - preceding > 2 * FINE + 1e-9:
+        return round(score.after - FINE, 3)
+    return None
+
+
+def with_bisections(requests: list[Request], read: Callable[[Request], Record | None]) -> list[Request]:
+    """The requests, and after them those that a bisection adds for each unstructured way of pruning: these are scored only, without
+    texts, timings and tasks.
+
+    **Arguments**: the requests that a profile names, the dense one first; ``read``, the record of a request or ``None``. Where a way's
+    records are not complete nothing is added yet: what was measured decides what comes next, so a run that was killed goes on alike.
+    """
+    known = {request.key: read(request) for request in requests}
+    found = list(requests)
+    ways = dict.fromkeys(r.variant.label for r in requests[1:] if r.pattern == "unstructured")
+    for way in ways:
+        own = [request for request in requests[1:] if request.variant.label == way]
+        points = [known[request.key] for request in (requests[0], *own)]
+        while all(points) and (sparsity := next_sparsity(sorted(points, key=lambda record: record.request.sparsity))):
+            found.append(own[0].model_copy(update={"sparsity": sparsity, "prompts": 0, "repeats": 0, "tasks": []}))
+            points.append(read(found[-1]))
+    return found
+
+
+def span(score: Crossing, interval: bool = True) -> str:
+    """A ticket score as far as it is known: a number where it was measured closely on both sides, else what it lies between; with its 95%
+    range where that says more."""
+    if math.isinf(score.before):
+        # The text as it is does not pass; where enough of the resampled ones do, the range begins lower.
+        return f"above {percent(score.after)}" + (f" (95%: above {percent(score.low)})" if interval and score.low < score.after else "")
+    known = percent(score.at) if score.is_number else f"between {_end(score.after)} and {percent(score.before)}"
+    if not score.has_interval:
+        return f"{known} (measured at {_end(score.after)} and {percent(score.before)})" if score.is_number else known
+    if not interval or not (score.is_number or score.low < score.after or score.high > score.before):
+        return known
+    high = f"to {percent(score.high)}" if math.isfinite(score.high) else "or more"
+    return f"{known} (95%: {_end(score.low)} {high})"
+
+
+def _end(sparsity: float) -> str:
+    return percent(sparsity) if sparsity else "dense"

@@ -1,0 +1,302 @@
+"""The trials of one model, measured one after the other: what they share is kept, so that nothing is computed twice."""
+
+import gc
+import time
+from dataclasses import replace
+from datetime import datetime
+from functools import cached_property
+
+import torch
+
+from lottery.common.errors import LotteryError, NotFiniteError
+from lottery.evaluation import coherence, generation, lm_eval_tasks, perplexity
+from lottery.evaluation.evaluate import evaluate
+from lottery.evaluation.generation import Continuation, Speed, continuations
+from lottery.evaluation.likelihood import Likelihoods
+from lottery.experiments.provenance import provenance
+from lottery.experiments.records import Memory, Record, Request, Result, Sample, Texts
+from lottery.models import loading, memory
+from lottery.models.blocks import count_zeros
+from lottery.models.shortage import ShortageError, is_about_memory, memory_for
+from lottery.pruning.prune import prune
+from lottery.training.recovery import recover
+
+_PROGRESS_SECONDS = 15
+GREEDY = 3  # beginnings that are also continued greedily, for show
+
+
+class Trials:
+    """Runs trials for a study: it decides how, keeps the dense model where the next trial starts from it, and its hidden states."""
+
+    def __init__(self, study):
+        self.study, self.profile = study, study.profile
+        self.batch_size = study.profile.batch_size
+        self._model: torch.nn.Module | None = None  # dense
+        self._dense_states: torch.Tensor | None = None
+
+    def run(self, request: Request, label: str) -> Record:
+        """The record of a trial. Where memory or dtype do not do, it is tried again with less of the one or more of the other, and the
+        record says so."""
+        while True:
+            try:
+                with memory_for("at work", "a device with more memory"):
+                    return self._run(request, label)
+            except NotFiniteError as error:
+                self._raise_dtype(error)
+                self.forget()
+            except ShortageError as error:
+                shortage = error.without_frames()
+                self.forget()
+                self._take_less_memory(shortage)
+
+    def _run(self, request: Request, label: str) -> Record:
+        started, plan, study = datetime.now().astimezone(), self.study.plan, self.study
+        study.say(f"{label}: {study.checkpoint.label} on {plan.device} as {plan.dtype}{', streamed' if plan.streamed else ''}")
+        others, bandwidth = memory.others(plan.device), self._bandwidth  # the first time before anything is loaded
+        scored, peak = self._score_dense(label) if self._dense_states is None else (None, 0)
+        judged_by = self._judged_by if request.prompts else None
+        model, self._model = self._dense(), None  # from here on it is no longer dense
+        began = time.monotonic()
+        self._prune(model, request, label)
+        seconds, recovered, began = time.monotonic() - began, 0.0, time.monotonic()
+        retrained_on = study.recovery if request.recover_steps and request.method != "dense" else None
+        if retrained_on:
+            with memory_for("while retraining", "a smaller batch in recover or a device with more memory"):
+                recover(
+                    model,
+                    retrained_on.tokens,
+                    request.recover_batch_size,
+                    request.recover_learning_rate,
+                    self._progress(f"{label}: recovery, step"),
+                )
+            recovered = time.monotonic() - began
+        sparsity = count_zeros(model)
+        if request.method != "dense" or scored is None:
+            with memory.watched(plan.device, self._weights) as held:
+                scored, _ = self._evaluated(model, label, dense=self._dense_states)
+            peak = held.bytes
+        if request.method != "dense" and plan.dtype == torch.float16 and not torch.isfinite(scored.nll).all():
+            scored, how = self._scored_wider(model, scored, label)
+            plan = replace(plan, dtype_reason=f"{plan.dtype_reason}; {how}")
+        with self._memory_to_speak:
+            model = self._speaking(model)
+        tasks = self._know(model, label) if request.tasks else {}  # before the timing, so that the dense model's follows at once
+        with self._memory_to_speak:
+            with memory.watched(plan.speaker, self._weights) as held:
+                written = self._written(model, request) if request.prompts else []
+                speed = self._timed(model) if request.repeats else None
+            generation_peak = held.bytes if written or speed else None
+        decode_bytes = generation.decode_bytes(model)
+        self._model = model if request.method == "dense" else None
+        del model
+        dense_speed = self._dense_timed() if speed and request.method != "dense" else None
+        windows = study.windows
+        score = perplexity.score(*scored, windows.scored_bytes, windows.scored_words, windows.tokens.shape[1] - 1)
+        return Record(
+            model=self.profile.model_name,
+            kind=study.checkpoint.kind,
+            source=study.checkpoint.public_source,
+            quantization=study.checkpoint.quantization,
+            architecture=type(study.skeleton).__name__,
+            request=request,
+            result=Result(
+                **score._asdict(),
+                window_nll=perplexity.finite(scored.nll).tolist(),
+                window_kl=perplexity.finite(scored.kl).tolist(),
+                window_agreed=scored.agreed.tolist(),
+                window_bytes=windows.scored_bytes.tolist(),
+                window_words=windows.scored_words.tolist(),
+                scored_tokens=windows.tokens[:, 1:].size,
+                parameters=sparsity.parameters,
+                prunable_parameters=sparsity.prunable_parameters,
+                sparsity_prunable=sparsity.prunable,
+                sparsity_model=sparsity.model,
+                sparsity_layers=sparsity.layers,
+                layer_weights=sparsity.layer_weights,
+                calibration_within_rows=study.calibration.within_rows if request.variant.calibrated else None,
+                recovery_within_rows=retrained_on.within_rows if retrained_on else None,
+                pruning_seconds=seconds,
+                recovery_seconds=recovered,
+                bandwidth=bandwidth,
+                decode_bytes=decode_bytes,
+                speed=speed,
+                dense_speed=dense_speed,
+                memory=Memory(
+                    kind=memory.kind(plan.speaker),
+                    weights=self._weights,
+                    evaluation_peak=peak,
+                    generation_peak=generation_peak,
+                    others=others,
+                ),
+                tasks=tasks,
+                texts=judged_by and judged_by.model_copy(update={"samples": self._samples(written)}),
+            ),
+            provenance=provenance(plan, started, self.batch_size),
+        )
+
+    def _score_dense(self, label: str) -> tuple[Likelihoods, int]:
+        """Scores the dense model, and keeps its hidden states for the comparison with the variants. **Returns** its likelihoods and the
+        peak of memory, without those states."""
+        model, device = self._dense(), self.study.plan.device
+        with memory.watched(device, self._weights) as held:
+            scored, self._dense_states = self._evaluated(model, f"{label}: dense", keep=True)
+        self._check_finite(scored)
+        return scored, held.bytes - (self._dense_states.nbytes if device.type == "cpu" else 0)
+
+    @property
+    def _weights(self) -> int:
+        """Bytes of the model's weights."""
+        return sum(p.numel() for p in self.study.skeleton.parameters()) * self.study.plan.dtype.itemsize
+
+    def _scored_wider(self, model, scored: Likelihoods, label: str) -> tuple[Likelihoods, str]:
+        """The likelihoods of a variant that is not finite in float16, from the same weights in float32: a loss that only the dtype made
+        infinite is no broken ticket. **Returns** them, or what there was where memory does not do, and what was done."""
+        self.study.say(f"{label}: not finite in float16, scored again in float32")
+        try:
+            _cast(model, torch.float32)
+            wider, _ = self._evaluated(model, f"{label}: in float32", batch_size=1, dense=self._dense_states)
+            return wider, "not finite in it, so the scores are of the same weights in float32, a window at a time"
+        except (RuntimeError, MemoryError) as error:
+            if not is_about_memory(error):
+                raise
+            return scored, "not finite in it, and for float32 memory does not do"
+        finally:
+            _cast(model, torch.float16)  # exactly what they were: float32 holds every number of float16
+
+    def _evaluated(self, model, label: str, batch_size: int | None = None, **how) -> tuple[Likelihoods, torch.Tensor | None]:
+        """A model at home, scored on the text."""
+        plan, tokens = self.study.plan, self.study.windows.tokens
+        progress = self._progress(f"{label}: {'block' if plan.streamed else 'window'}")
+        step = f"with one window of {self.profile.seq_len} tokens at a time"
+        with memory_for(step, "a smaller seq_len or another device", in_batches=True):
+            return evaluate(model, tokens, batch_size or self.batch_size, **how, device=plan.streams_to, progress=progress)
+
+    def _prune(self, model, request: Request, label: str) -> None:
+        """Prunes a dense model at home."""
+        study, progress = self.study, self._progress(f"{label}: pruned block")
+        cure = "fewer calibration_samples, another method (magnitude needs least) or a device with more memory"
+        with memory_for(f"while pruning by {request.variant.label}", cure):
+            samples = study.calibration.tokens if request.variant.calibrated else None
+            prune(model, request.variant, samples, seed=request.seed, device=study.plan.streams_to, progress=progress)
+
+    @property
+    def _memory_to_speak(self):
+        return memory_for("while it writes", "fewer new_tokens or a device with more memory", speaking=True)
+
+    def _dense(self) -> torch.nn.Module:
+        if self._model is None:
+            with memory_for("while loading the model", "a device with more memory or dtype: float16"):
+                self._model = loading.load(self.study.checkpoint, self.study.plan)
+        return self._at(self.study.plan.home, self._model)
+
+    def _speaking(self, model) -> torch.nn.Module:
+        """A model where it generates."""
+        return self._at(self.study.plan.speaker, model)
+
+    def _at(self, device: torch.device, model) -> torch.nn.Module:
+        return model.to(device) if self.study.plan.streamed else model  # others never move, and those of accelerate cannot
+
+    @cached_property
+    def _bandwidth(self) -> float:
+        return memory.bandwidth(self.study.plan.speaker)
+
+    @cached_property
+    def _judged_by(self) -> Texts:
+        """What texts are judged against: the dense model's bits per byte on its own, on real and on shuffled text. No texts yet."""
+        tokenizer = self.study.tokenizer
+        stretches = coherence.yardsticks(self.study.text.text, self.profile.prompt_words)
+        with self._memory_to_speak:
+            dense = self._speaking(self._dense())
+            real, shuffled = (generation.bits_per_byte(dense, tokenizer, pairs) for pairs in stretches)
+            own = self._samples(self._written(dense, self.study.requests[0]))
+        return Texts(samples=[], dense=[sample for sample in own if sample.how == "sampled"], real=real, shuffled=shuffled)
+
+    def _written(self, model, request: Request) -> list[tuple[str, str, Continuation]]:
+        """What a model writes: the beginning, how, and the continuation; all beginnings with drawn tokens, the first few greedily too."""
+        tokenizer, starts = self.study.tokenizer, self.study.starts
+        greedy = continuations(model, tokenizer, starts[:GREEDY], request.new_tokens)
+        drawn = continuations(model, tokenizer, starts, request.new_tokens, request.temperature, request.seed)
+        return [(start, how, c) for how, found in (("greedy", greedy), ("sampled", drawn)) for start, c in zip(starts, found, strict=False)]
+
+    def _samples(self, written: list[tuple[str, str, Continuation]]) -> list[Sample]:
+        """Texts with the dense model's surprise at each."""
+        with self._memory_to_speak:
+            dense = self._speaking(self._dense())
+            bits = [generation.bits(dense, c.beginning, c.tokens) for _, _, c in written]
+        return [Sample(prompt=start, how=how, text=c.text, bits=b) for (start, how, c), b in zip(written, bits, strict=True)]
+
+    def _know(self, model, label: str) -> dict[str, dict[str, float]]:
+        self.study.say(f"{label}: {', '.join(self.profile.tasks)}")
+        with memory_for("at the tasks", "fewer tasks or a device with more memory", in_batches=True, speaking=True):
+            return lm_eval_tasks.scores(model, loading.tokenizer(self.study.checkpoint), self.profile.tasks, self.batch_size)
+
+    def _dense_timed(self) -> Speed:
+        """The dense model's speed now: minutes apart the same machine has another pace."""
+        with self._memory_to_speak:
+            return self._timed(self._speaking(self._dense()))
+
+    def _timed(self, model) -> Speed:
+        return generation.speed(model, self._encode(self.study.starts[0]), self.profile.new_tokens, self.profile.repeats)
+
+    def _encode(self, text: str) -> torch.Tensor:
+        return self.study.tokenizer(text, return_tensors="pt").input_ids.to(self.study.plan.speaker)
+
+    def _check_finite(self, dense: Likelihoods) -> None:
+        """A broken dtype must never be taken for a broken ticket."""
+        if not torch.isfinite(dense.nll).all():
+            raise NotFiniteError(f"the dense model's losses are not finite in {self.study.plan.dtype}")
+
+    def _raise_dtype(self, error: NotFiniteError) -> None:
+        study = self.study
+        if study.plan.dtype == torch.float32:
+            raise NotFiniteError(f"{error}: the checkpoint is damaged") from error
+        if self.profile.dtype != "auto":
+            raise NotFiniteError(f"{error}: it overflows; set dtype: float32, or auto") from error
+        reason = f"{study.plan.dtype} overflows: {error}"
+        study.say(f"{reason}; going on in float32")
+        study.plan = loading.plan(self.profile, study.skeleton, raised=reason)
+
+    def _take_less_memory(self, error: ShortageError) -> None:
+        study, plan = self.study, self.study.plan
+        if error.in_batches and self.batch_size > 1:
+            self.batch_size //= 2
+            study.say(f"out of memory; going on with {self.batch_size} windows at a time")
+        elif not plan.streamed and loading.streaming_spares(plan.device):
+            reason = f"out of memory {error.step} and the whole model resident"
+            streamed = loading.plan(self.profile, study.skeleton, streamed=reason)
+            study.plan = replace(streamed, dtype=plan.dtype, dtype_reason=plan.dtype_reason)
+            study.say(f"{reason}; streaming it block by block")
+        elif error.speaking and plan.speaker != plan.home:
+            study.plan = replace(plan, speaker=plan.home, memory_reason=f"{plan.memory_reason}; texts and speed on the CPU, too")
+            study.say(f"out of memory {error.step}; going on with texts and speed on the CPU")
+        else:
+            raise LotteryError(str(error))
+
+    def forget(self) -> None:
+        """Lets go of the model and of what is kept of the dense one."""
+        self._model = self._dense_states = None
+        for kept in ("_judged_by", "_bandwidth"):
+            self.__dict__.pop(kept, None)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _progress(self, label: str):
+        """A line now and then, so that a log file of a long trial stays short and a short trial prints none."""
+        began = last = time.monotonic()
+
+        def tick(done: int, total: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= _PROGRESS_SECONDS and done < total:
+                last = now
+                self.study.say(f"{label} {done} of {total}, {(now - began) / done * (total - done):.0f} s left")
+
+        return tick
+
+
+@torch.no_grad()
+def _cast(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Gives a model's parameters another dtype; its buffers, the positions' frequencies among them, stay in float32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)

@@ -1,0 +1,68 @@
+"""A notebook run headless by papermill, with a kernel that shares its machine with others."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import papermill
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from lottery.common.files import write_whole
+from lottery.common.paths import project_root
+
+START_SECONDS = 300  # importing torch from a shared file system is slow
+STARTS = 3  # of a kernel that dies before its first reply: no cell has run then, so trying again is safe
+
+
+def notebook_of(name: str) -> Path:
+    """The notebook that runs a part of a profile: its own, or that of every model that has none."""
+    folder = project_root() / "notebooks"
+    own = folder / f"{name}.ipynb"
+    return own if own.exists() else folder / "model.ipynb"
+
+
+def execute(name: str, profile: str, target: Path) -> str:
+    """Runs the notebook of a part of a profile. What it prints goes to the terminal at once, indented.
+
+    **Returns** the reason of a failure in one line, or nothing. ``target`` appears when the run ends, however it ends.
+    """
+    with tempfile.TemporaryDirectory(prefix="lottery-") as room:  # its own: another run of the same notebook may begin just now
+        part = Path(room) / target.name
+        try:
+            for start in range(1, STARTS + 1):
+                reason = _run(name, profile, part)
+                if "died before replying" not in reason:
+                    break
+                print(f"      start {start} of {STARTS}: {reason}", flush=True)
+        finally:
+            if part.exists():
+                write_whole(target, part.read_text(encoding="utf-8"))
+    return reason
+
+
+def _run(name: str, profile: str, target: Path) -> str:
+    source = notebook_of(name)
+    # TCP ports are raced for when several kernels start on one machine; a socket of its own is not.
+    kernel = Config({"KernelManager": {"transport": "ipc", "ip": str(target.parent / "kernel")}})
+    try:
+        papermill.execute_notebook(
+            str(source), str(target), {"profile": profile, **({"model": name} if source.stem == "model" else {})},
+            progress_bar=False, stdout_file=_Indented(), start_timeout=START_SECONDS, config=kernel, cwd=str(project_root()),
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue}".splitlines()[0]
+    except Exception as error:  # a kernel that died: whatever papermill and nbclient raise then
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return ""
+
+
+class _Indented:
+    """A stream that writes each line below its step."""
+
+    def write(self, text: str) -> None:
+        for line in text.splitlines():
+            print("      " + line, flush=True)
+
+    def flush(self) -> None:
+        sys.stdout.flush()

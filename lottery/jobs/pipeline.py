@@ -1,0 +1,143 @@
+"""From a profile to a report: ``python -m lottery run PROFILE`` runs what is missing and writes HTML and PDF."""
+
+import hashlib
+import time
+from datetime import datetime
+from pathlib import Path
+
+import nbformat
+from nbconvert.exporters import get_exporter
+
+from lottery.common.errors import HeldError, NotFetchedError
+from lottery.common.files import write_whole
+from lottery.common.paths import outputs
+from lottery.config.checkpoint import checkpoint
+from lottery.config.profile import Profile
+from lottery.data.corpus import corpus
+from lottery.experiments.lifecycle import held
+from lottery.experiments.records import read_state, write_state
+from lottery.experiments.status import collect
+from lottery.jobs.notebooks import execute, notebook_of
+
+
+def run(profile: Profile) -> int:
+    """Runs every model notebook that is not complete, then the report. Returns 0, or 1 where a model failed or no HTML came.
+
+    A model that fails does not stop the others, and the report is written with its gap named.
+    """
+    started, steps = time.monotonic(), len(profile.parts) + 1
+    _check_anything_is_here(profile)
+    failed = [name for number, name in enumerate(profile.parts, 1) if not measure(profile, name, f"[{number}/{steps}]")]
+    paths = write_report(profile, f"[{steps}/{steps}]")
+    say(f"done in {time.monotonic() - started:.0f} s" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    return 1 if failed or not paths else 0
+
+
+def measure(profile: Profile, name: str, step: str) -> bool:
+    """Runs a model's notebook unless it is complete. **Returns** whether it is then; if not, its state on disk says why."""
+    if complete(profile, name):
+        say(f"{step} {name}: all trials are recorded, nothing to do")
+        return True
+    folder, began = outputs(profile.profile) / name, datetime.now().astimezone()
+    try:
+        with held(folder):  # the notebook's kernel takes hold of it itself; here it is only seen before anything is written
+            pass
+    except HeldError as error:
+        say(f"{step} {error}")
+        return False
+    say(f"{step} {name}: running notebooks/{notebook_of(name).name}")
+    reason = execute(name, profile.profile, folder / f"{name}.ipynb")
+    state = read_state(folder)
+    if reason.startswith("HeldError: "):  # it began between the look above and the kernel's own
+        say(f"{step} {reason.removeprefix('HeldError: ')}")
+        return False
+    if reason or state is None or state.state != "finished":
+        reason = reason or "it did not finish"
+        say(f"{step} {name}: {state.reason}" if state and state.state == "stopped" else f"{step} {name}: failed: {reason}")
+        if state is None or state.state not in ("failed", "stopped") or state.at < began:
+            # The study could not say why itself: its kernel died, or a cell around it failed.
+            write_state(folder, "failed", reason)
+        return False
+    write_whole(folder / "stamp", _stamp(profile, name))
+    say(f"{step} {name}: done in {(datetime.now().astimezone() - began).total_seconds():.0f} s")
+    return True
+
+
+def _check_anything_is_here(profile: Profile) -> None:
+    """Raises ``NotFetchedError`` where the text, or every model, is still to be fetched; one missing model is only a gap."""
+    if any((outputs(profile.profile) / name / "records").is_dir() for name in profile.checkpoints):
+        return
+    corpus(profile.text)
+    absent = []
+    for name in profile.checkpoints:
+        try:
+            wanted = checkpoint(profile.model_copy(update={"model": name}))
+            if wanted.kind != "gguf":  # its file is here, and the study converts it
+                wanted.check()
+        except NotFetchedError as error:
+            absent.append(error)
+    if len(absent) == len(profile.checkpoints):
+        raise absent[0]
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def complete(profile: Profile, name: str) -> bool:
+    """Whether a model's notebook would have nothing to do: every trial recorded, and executed from just these sources."""
+    folder = outputs(profile.profile) / name
+    if collect(profile, name).problem:
+        return False
+    stamp = folder / "stamp"
+    return (folder / f"{name}.ipynb").exists() and stamp.exists() and stamp.read_text() == _stamp(profile, name)
+
+
+def _stamp(profile: Profile, name: str, *inputs: Path) -> str:
+    """A digest of all that decides what an executed notebook shows: its source, the package, the profile, and the given files."""
+    total = hashlib.sha256(profile.model_dump_json().encode())
+    package = Path(__file__).parents[1]
+    sources = [*package.rglob("*.py"), *package.rglob("*.csv"), *package.glob("report/render/templates/**/*.*"), notebook_of(name), *inputs]
+    for path in sorted(sources):
+        total.update(f"{path.name}\0".encode() + path.read_bytes())
+    return total.hexdigest() + "\n"
+
+
+def write_report(profile: Profile, step: str) -> list[Path]:
+    """Runs the report notebook and renders it, unless nothing changed. **Returns** the files that are there, and names them."""
+    folder = outputs(profile.profile)
+    html, pdf, stamp = folder / "report.html", folder / "report.pdf", folder / "report.stamp"
+    shown = ("records/*.json", "protocols/*.json", "state.json")
+    inputs = [path for kind in shown for path in sorted(folder.glob(f"*/{kind}"))]
+    wanted = _stamp(profile, "report", *inputs)
+    if html.exists() and pdf.exists() and stamp.exists() and stamp.read_text() == wanted:
+        say(f"{step} report: nothing changed")
+        return _named([html, pdf])
+    say(f"{step} report: running notebooks/report.ipynb")
+    executed = folder / "report.ipynb"
+    if reason := execute("report", profile.profile, executed):
+        say(f"{step} report: failed: {reason}")
+        return []
+    render(executed, "lottery_html", html)
+    try:
+        render(executed, "lottery_pdf", pdf)
+    except Exception as error:  # whatever pandoc, Typst or a font objects to: the HTML is there all the same
+        pdf.unlink(missing_ok=True)
+        say(f"{step} report: no PDF: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        return _named([html])
+    write_whole(stamp, wanted)
+    return _named([html, pdf])
+
+
+def _named(paths: list[Path]) -> list[Path]:
+    for path in paths:
+        say(f"      {path}")
+    return paths
+
+
+def render(notebook: Path, exporter: str, target: Path) -> None:
+    """Converts an executed notebook; the file appears whole or not at all."""
+    node = nbformat.read(notebook, as_version=4)
+    title = next((c.source.lstrip("# ").splitlines()[0] for c in node.cells if c.source.startswith("# ")), notebook.stem)
+    body, _ = get_exporter(exporter)().from_notebook_node(node, resources={"metadata": {"name": notebook.stem, "title": title}})
+    write_whole(target, body)

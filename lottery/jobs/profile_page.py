@@ -1,0 +1,45 @@
+"""The tables in ``docs/profiles.md``: each key of a profile, each method and each allocation. ``make docs`` writes them."""
+
+import json
+import re
+
+from pydantic import BaseModel
+
+from lottery.common.files import write_whole
+from lottery.common.paths import project_root
+from lottery.config.profile import Profile, Recovery, Tickets
+from lottery.pruning.catalogue import ALLOCATIONS, METHODS
+
+BEGIN, END = "<!-- `make docs` writes all between this line and the next comment -->", "<!-- end -->"
+
+
+def with_tables(page: str) -> str:
+    """The page with current tables between its two comments."""
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    return "\n\n".join([before.rstrip() + f"\n\n{BEGIN}", *_tables(), END + after])
+
+
+def _tables() -> list[str]:
+    methods = {"Method": METHODS, "Allocation": ALLOCATIONS}
+    found = []
+    for title, model in {"All keys": Profile, "The keys of `tickets`": Tickets, "The keys of `recover`": Recovery}.items():
+        found += [f"## {title}", _table("Key | Allowed | Default", [_key(name, model) for name in model.model_fields])]
+    for title, entries in methods.items():
+        rows = [f"`{name}` | {one.summary} | {'yes' if one.needs != 'nothing' else 'no'} | {one.source}" for name, one in entries.items()]
+        found += [f"## {title}s", _table(f"{title} | What it does | Needs `calibration_text` | Source", rows)]
+    return found
+
+
+def _key(name: str, model: type[BaseModel]) -> str:
+    field = model.model_fields[name]
+    allowed = re.sub(r"(?<!\w)'([^']+)'(?!\w)", r"`\1`", field.description)
+    return f"`{name}` | {allowed} | {'required' if field.is_required() else f'`{json.dumps(field.default)}`'}"
+
+
+def _table(head: str, rows: list[str]) -> str:
+    return "\n".join(f"| {row} |" for row in [head, " | ".join("---" for _ in head.split(" | ")), *rows])
+
+
+def write() -> None:
+    path = project_root() / "docs" / "profiles.md"
+    write_whole(path, with_tables(path.read_text(encoding="utf-8")))

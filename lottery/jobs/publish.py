@@ -1,0 +1,53 @@
+"""A whole study as a folder that can be committed or handed on: ``python -m lottery publish PROFILE FOLDER``.
+
+The report with all that its links lead to, the records and the executed notebooks, and its tables as CSV. A later run can go on from the
+records, as long as a record's version is the same: copy the folders of the models back into ``outputs/PROFILE``.
+"""
+
+import shutil
+from pathlib import Path
+
+import nbformat
+
+from lottery.common.errors import LotteryError
+from lottery.common.files import write_whole
+from lottery.common.paths import outputs
+from lottery.config.profile import Profile
+from lottery.experiments.protocols import FOLDER
+from lottery.experiments.status import collect
+
+LEFT_OUT = {"zeros-by-layer.csv"}  # large, and the records hold it
+
+
+def publish(profile: Profile, folder: Path) -> Path:
+    """Copies what was made of a profile. **Returns** the report.
+
+    **Raises** ``LotteryError`` where anything is missing: what is published must be whole.
+    """
+    made = outputs(profile.profile)
+    if not (made / "report.html").exists():
+        raise LotteryError(f"profile {profile.profile}: there is no report; run make report PROFILE={profile.profile} first")
+    parts = [collect(profile, name) for name in profile.parts]
+    for part in parts:
+        if part.problem:
+            raise LotteryError(f"profile {profile.profile}, {part.name}: {part.problem} Run make report PROFILE={profile.profile} first")
+    for part in parts:
+        shutil.rmtree(folder / part.name, ignore_errors=True)  # of an earlier time
+        names = [f"records/{record.request.file_name}" for record in part.records]
+        names += [f"{FOLDER}/{record.request.file_name}" for record in part.protocols]
+        for name in names:
+            _copy(made, folder, f"{part.name}/{name}")
+        notebook = nbformat.read(made / part.name / f"{part.name}.ipynb", as_version=4)
+        for holder in (notebook, *notebook.cells):
+            holder.metadata.pop("papermill", None)  # when and where on this machine it ran
+            holder.metadata.pop("execution", None)
+        write_whole(folder / part.name / f"{part.name}.ipynb", nbformat.writes(notebook) + "\n")
+    for table in sorted((made / "tables").glob("*.csv")):
+        if table.name not in LEFT_OUT:
+            _copy(made, folder, f"tables/{table.name}")
+    return _copy(made, folder, "report.html")
+
+
+def _copy(source: Path, target: Path, name: str) -> Path:
+    write_whole(target / name, (source / name).read_text(encoding="utf-8"))
+    return target / name

@@ -1,0 +1,92 @@
+"""One job of a study on a cluster, a model or the report: ``python -m lottery worker PROFILE NAME``, called by ``slurm/*.sh``."""
+
+import os
+import signal
+
+from lottery.common.errors import HeldError, StoppedError
+from lottery.common.paths import outputs
+from lottery.config.profile import Profile
+from lottery.experiments.lifecycle import held
+from lottery.experiments.protocols import FOLDER
+from lottery.experiments.records import read_state, write_state
+from lottery.experiments.status import collect
+from lottery.experiments.study import Study
+from lottery.jobs.pipeline import measure, write_report
+from lottery.jobs.slurm import settle
+
+STOPPED = 75  # sysexits' EX_TEMPFAIL: not done, try again
+LAST_SECONDS = 20  # before the time limit: what is left of the trial at work is given up, so that the job can be requeued
+
+
+class _Late(BaseException):
+    """The time limit is near and the trial at work is not done."""
+
+
+def model(profile: Profile, name: str, shared: bool = False) -> int:
+    """Measures a model. When warned by SIGUSR1 it stops between trials, or at the latest just before the time limit.
+
+    ``shared``: along with other tasks, each of which takes trials that no other is at work on; the first that finds all of them recorded
+    runs the notebook, which then only shows them.
+
+    **Returns** 0 when all is recorded; 75 when it was stopped and has got on, so that it should go on later; 1 when it failed, also
+    when not one trial was finished: the next time would end the same way.
+    """
+    folder, stop = outputs(profile.profile) / name, outputs(profile.profile) / name / "stop"
+    before, sharing, asked = _recorded(profile, name), shared, False
+    if not shared:
+        try:
+            with held(folder):
+                stop.unlink(missing_ok=True)
+        except HeldError as error:
+            print(error, flush=True)
+            return 1
+
+    def warned(*_):
+        nonlocal asked
+        asked = True
+        if not sharing:
+            stop.touch()
+        print("      received SIGUSR1, the time limit is near: will stop after this trial", flush=True)
+        signal.alarm(max(1, int(os.environ.get("LOTTERY_WARNING", "60")) - LAST_SECONDS))
+
+    def late(*_):
+        raise _Late
+
+    signal.signal(signal.SIGUSR1, warned)
+    signal.signal(signal.SIGALRM, late)
+    try:
+        if shared:
+            Study(profile.model_copy(update={"model": name})).share(lambda: asked or stop.exists())
+            sharing = False
+        if measure(profile, name, name):
+            return 0
+    except StoppedError as error:
+        print(f"{name}: {error}", flush=True)
+    except _Late:
+        write_state(folder, "stopped", "stopped in the middle of a trial, just before the time limit")
+    finally:
+        signal.alarm(0)
+        if not shared:
+            stop.unlink(missing_ok=True)
+    state = read_state(folder)
+    if shared and state and state.state in ("running", "finished"):
+        return 0  # all is recorded, and another task is at the notebook
+    if state is None or state.state != "stopped":
+        return 1
+    if _recorded(profile, name) == before:
+        write_state(
+            folder, "failed", "not one trial was finished within the time limit; give more time, or a smaller batch_size or seq_len"
+        )
+        return 1
+    return STOPPED
+
+
+def report(profile: Profile) -> int:
+    """Writes the report with whatever is there, its gaps named, also those of tasks that were killed before they could say why."""
+    settle(profile)
+    return 0 if write_report(profile, "report") else 1
+
+
+def _recorded(profile: Profile, name: str) -> int:
+    """What is recorded of a model: trials, and protocols of perplexity."""
+    return len(collect(profile, name).records) + len(list((outputs(profile.profile) / name / FOLDER).glob("*.json")))

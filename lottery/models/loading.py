@@ -1,0 +1,189 @@
+"""The one place that decides device and dtype, and loads a model accordingly."""
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from accelerate import init_empty_weights
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from lottery.common.errors import LotteryError, NoRoomError
+from lottery.models import memory
+from lottery.models.checkpoints import Checkpoint
+from lottery.models.devices import describe
+
+# Progress is the study's own; a bar a shard would fill the log.
+transformers_logging.disable_progress_bar()
+
+
+class Asked(Protocol):
+    """What a plan needs to know of a profile."""
+
+    device: str
+    dtype: str
+    memory: str
+    batch_size: int
+    seq_len: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where and in which dtype a model runs, whether it is there as a whole or streamed there block by block, and why.
+
+    ``speaker``: where it generates text, which needs the whole model in memory.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    dtype_reason: str
+    streamed: bool = False
+    memory_reason: str = "asked for in the profile"
+    speaker: torch.device | None = None
+    spread: bool = False  # over all GPUs, by accelerate
+
+    def __post_init__(self):
+        object.__setattr__(self, "speaker", self.speaker or self.device)
+
+    @property
+    def home(self) -> torch.device:
+        """Where the weights are: of a model that is streamed in main memory."""
+        return torch.device("cpu") if self.streamed else self.device
+
+    @property
+    def streams_to(self) -> torch.device | None:
+        """Where its blocks are moved to, one at a time; nowhere unless it is streamed."""
+        return self.device if self.streamed else None
+
+
+def plan(asked: Asked, model: torch.nn.Module, *, raised: str = "", streamed: str = "") -> Plan:
+    """Device, dtype and memory for a model, given without its weights.
+
+    **Arguments**: ``raised``, why float32 is needed although the device would do with less; ``streamed``, why the model must be streamed.
+
+    **Raises** ``LotteryError`` where the device is not there, this build of torch cannot drive it, or the weights do not fit.
+    """
+    device = torch.device(asked.device if asked.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        _check_gpu()
+    weights = sum(p.numel() for p in model.parameters())
+    dtype, reason = (torch.float32, raised) if raised else _dtype(asked.dtype, device, weights)
+    free, needed = _free(device), weights * dtype.itemsize
+    work = _work(model.config, asked, dtype)
+    wanted = f"weights of {needed / 2**30:.1f} GiB and {work / 2**30:.1f} GiB of work"
+    beside = f"{free / 2**30:.1f} GiB free on {describe(device)}"
+    gpus = torch.cuda.device_count() if device.type == "cuda" else 1
+    if gpus > 1 and needed + work > free and asked.memory != "streamed" and not streamed:
+        together = sum(_free(torch.device("cuda", i)) for i in range(gpus))
+        if needed + work <= together:
+            return Plan(device, dtype, reason, False, f"{wanted} do not fit in the {beside}; spread over {gpus} GPUs", spread=True)
+    if asked.memory != "auto" or streamed:
+        streams, why = streamed or asked.memory == "streamed", streamed or "asked for in the profile"
+    else:
+        streams = needed + work > free and streaming_spares(device)
+        why = f"{wanted} {'do not fit' if streams else 'fit' if needed + work <= free else 'do not safely fit'} in the {beside}"
+    found = Plan(device, dtype, reason, bool(streams), why)
+    if streams and needed > free and streaming_spares(device):
+        why += "; texts and speed on the CPU, since generation needs the whole model in memory"
+        found = replace(found, memory_reason=why, speaker=found.home)
+    if needed > (free := _free(found.home)):
+        smaller = ["dtype: float16"] * (dtype.itemsize > 2) + ["memory: streamed"] * (found.home.type == "cuda")
+        raise NoRoomError(
+            f"the weights need {needed / 2**30:.1f} GiB in {_short(dtype)}, {describe(found.home)} has {free / 2**30:.1f} GiB free;"
+            f" take {' or '.join(['a machine with more memory', *smaller])}"
+        )
+    return found
+
+
+def streaming_spares(device: torch.device) -> bool:
+    """Whether a device has less to hold if blocks are streamed to it: not where they wait in its own memory."""
+    return device.type != "cpu"
+
+
+def _free(device: torch.device) -> int:
+    """Bytes that this process may still take, within the share of a GPU that torch was told to keep to."""
+    if device.type != "cuda":
+        return memory.main_memory().free
+    free, total = torch.cuda.mem_get_info(device)
+    return min(free, int(torch.cuda.get_per_process_memory_fraction(device) * total) - torch.cuda.memory_reserved(device))
+
+
+def _work(config, asked: Asked, dtype: torch.dtype) -> int:
+    """A rough bound on what an evaluation needs besides the weights: a batch's states in one block, and a slice of logits in fp32."""
+    wide = 8 * config.hidden_size + 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
+    return asked.batch_size * asked.seq_len * wide * dtype.itemsize + (1 << 29)
+
+
+def _dtype(asked: str, device: torch.device, weights: int) -> tuple[torch.dtype, str]:
+    if asked != "auto":
+        return getattr(torch, asked), "asked for in the profile"
+    if device.type == "cuda":
+        # is_bf16_supported() says yes on a T4, through emulation; the capability does not lie.
+        major, minor = torch.cuda.get_device_capability()
+        if (major, minor) >= (8, 0):
+            return torch.bfloat16, f"bfloat16 is native from compute capability 8.0, this is {major}.{minor}"
+        return torch.float16, f"no native bfloat16 below compute capability 8.0, this is {major}.{minor}"
+    # Of all that there is, so that it does not hang on the moment; a study that goes on keeps its dtype in any case.
+    free, total = memory.main_memory()
+    if weights * 4 < min(total / 2, free):
+        return torch.float32, "a CPU, and float32 takes less than half of the memory"
+    return torch.bfloat16, "a CPU, and float32 would take more than half of the memory"
+
+
+def _check_gpu() -> None:
+    if not torch.cuda.is_available():
+        raise LotteryError("device: given 'cuda', but torch sees no GPU; set device: auto or cpu, or load the GPU driver")
+    major, minor = torch.cuda.get_device_capability()
+    built_for = torch.cuda.get_arch_list()
+    # A build for sm_80 also drives 8.6 and 8.9: same major, lower or equal minor. PTX ("compute_") serves all that is newer.
+    fits = [a for a in built_for if a.startswith("sm_") and _capability(a)[0] == major and _capability(a)[1] <= minor]
+    ptx = [a for a in built_for if a.startswith("compute_") and _capability(a) <= (major, minor)]
+    if not fits and not ptx:
+        raise LotteryError(
+            f"torch {torch.__version__} is built for {' '.join(built_for)} and cannot drive {torch.cuda.get_device_name()}"
+            f" (sm_{major}{minor}); install torch==2.10.*, the last release whose default build drives a V100"
+        )
+
+
+def _capability(architecture: str) -> tuple[int, int]:
+    digits = "".join(c for c in architecture.split("_")[1] if c.isdigit())
+    return int(digits[:-1]), int(digits[-1])
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def tokenizer(checkpoint: Checkpoint):
+    """The checkpoint's tokenizer. **Raises** ``LotteryError`` where it cannot tell which characters a token came from."""
+    found = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+    if not found.is_fast:
+        raise LotteryError(
+            f"model: {checkpoint.source} has no tokenizer.json; save it as a fast tokenizer, bytes per token are counted with it"
+        )
+    return found
+
+
+def skeleton(checkpoint: Checkpoint) -> torch.nn.Module:
+    """The model without its weights, on the meta device: shapes and modules of a 7B model in a second and no memory."""
+    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+    with init_empty_weights():
+        model = AutoModelForCausalLM.from_config(config, dtype=config.dtype, trust_remote_code=False)
+    model.tie_weights()
+    return model.eval()
+
+
+def load(checkpoint: Checkpoint, plan: Plan) -> torch.nn.Module:
+    """The dense model where its weights are to be, in evaluation mode. Only safetensors are read, and no code from the checkpoint runs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model = AutoModelForCausalLM.from_pretrained(
+            checkpoint.folder,
+            dtype=plan.dtype,
+            device_map="auto" if plan.spread else {"": plan.home},
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    return model.eval()

@@ -1,0 +1,74 @@
+"""What is measured of a linear layer's inputs over the calibration tokens."""
+
+import torch
+
+from lottery.common.errors import LotteryError
+
+DAMPING = 0.01  # of the Hessian's mean diagonal, as in SparseGPT's code
+_TRIES = 6  # each with ten times the damping of the one before
+
+
+class Inputs:
+    """Sums over the inputs X [tokens, in] of one layer, or of several that share them: squares, and with ``gram`` all products.
+
+    Squares are summed within a sample in float32 and over the samples in float64, so that their order and number hardly show; the
+    products, in² of them, in float32.
+    """
+
+    def __init__(self, width: int, device: torch.device, *, gram: bool = False):
+        self.tokens = 0
+        self.squares = torch.zeros(width, dtype=torch.float64, device=device)
+        self.gram = torch.zeros(width, width, device=device) if gram else None
+        self._factor: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def add(self, x: torch.Tensor) -> None:
+        """Adds inputs of any leading shape, [..., in]."""
+        x = x.detach().reshape(-1, x.shape[-1]).float()
+        self.tokens += len(x)
+        self.squares += x.square().sum(0)
+        if self.gram is not None:
+            self.gram.addmm_(x.T, x)
+
+    def check(self, name: str) -> None:
+        """**Raises** ``LotteryError`` where the layer saw no token, or an input that is not finite."""
+        if not self.tokens:
+            raise LotteryError(f"{name}: no calibration token reached this layer, so its weights cannot be judged")
+        if not torch.isfinite(self.squares).all():
+            raise LotteryError(f"{name}: its inputs are not finite on the calibration text; the dtype overflows, set dtype: float32")
+
+    def norms(self) -> torch.Tensor:
+        """‖X_j‖₂ of each input, float32 [in]."""
+        return self.squares.sqrt().float()
+
+    def factor(self, name: str, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+        """The upper Cholesky factor U [in, in] of H⁻¹ = UᵀU, and which inputs are always 0 [in]; SparseGPT's view of the inputs.
+
+        H = 2XXᵀ/n + 0.01 · mean(diag) · I; an input that is always 0 has 1 on the diagonal. With the order of rows and columns
+        reversed, the lower factor of H becomes R in H = RRᵀ with R upper, and U = R⁻¹: one factorization and one triangular inverse
+        where the textbook takes two factorizations and a full inverse. Layers that share their inputs share the factor, and the
+        products are given up for it.
+
+        **Raises** ``LotteryError`` where H cannot be factorized even with 10⁵ times that damping.
+        """
+        if self._factor is None:
+            hessian = self.gram.to(dtype).mul_(2 / self.tokens).flip(0, 1)
+            self.gram = None  # in² numbers are much memory: no more of such than needed at one time
+            diagonal = hessian.diagonal()
+            dead = diagonal == 0
+            diagonal[dead] = 1
+            damping = DAMPING * diagonal.mean()
+            for _ in range(_TRIES):
+                diagonal += damping
+                lower, failed = torch.linalg.cholesky_ex(hessian)
+                if not failed:
+                    break
+                damping = damping * 10
+            else:
+                raise LotteryError(
+                    f"{name}: the products of its inputs cannot be factorized; take more calibration samples, or method: wanda"
+                )
+            identity = hessian.zero_().fill_diagonal_(1)
+            inverse = torch.linalg.solve_triangular(lower, identity, upper=False, out=identity)
+            del lower
+            self._factor = inverse.flip(0, 1), dead.flip(0)  # turned back, the lower factor is the upper one
+        return self._factor

@@ -1,0 +1,45 @@
+"""AlphaPruning: sparsity from the spectra of the weights (Lu et al. 2024, arXiv 2410.10912)."""
+
+import statistics
+
+import torch
+from torch import nn
+
+from lottery.models.blocks import blocks, by_block
+from lottery.models.calls import moved
+from lottery.pruning.allocations.shares import shares_at, weighted_mean
+from lottery.pruning.registry import allocation
+
+RANGE = 0.2  # ε: half the range of the blocks' shares before they are scaled to the target, the authors' choice for Wanda
+
+
+@allocation("alphapruning", "keeps more weights in blocks whose spectrum has a heavier tail", "Lu et al. 2024, arXiv 2410.10912")
+def alphapruning(model: nn.Module, sparsity: float, samples: None = None, device=None, progress=None) -> dict[str, float]:
+    """Blocks whose weights have a heavier-tailed spectrum keep more. Needs no data: ``samples`` is not looked at.
+
+    A block's exponent is the mean of its layers' ``tail_exponent``. The blocks' sparsities are the exponents, mapped linearly to
+    [1 - ε, 1 + ε] with ε = 0.2 and scaled so that the mean sparsity is the target.
+
+    **Returns** each layer's share to prune. **Raises** ``LotteryError`` where a block's share would leave [0, 1).
+    """
+    exponents = []
+    for block, layers in zip(blocks(model), by_block(model), strict=True):
+        with moved([block], device):
+            exponents.append(statistics.fmean(tail_exponent(layer.weight) for layer in layers.values()))
+    low, high = min(exponents), max(exponents)
+    shares = [1 - RANGE + 2 * RANGE * (e - low) / (high - low) if high > low else 1.0 for e in exponents]
+    scale = sparsity / weighted_mean(shares, model)
+    return shares_at(model, [scale * share for share in shares], "alphapruning", sparsity)
+
+
+@torch.no_grad()
+def tail_exponent(weight: torch.Tensor) -> float:
+    """The Hill estimate of the power-law exponent of the spectrum's tail, from the larger half of the eigenvalues of WᵀW.
+
+    1 + k / Σ_{i=1..k} ln(λ_{n-i+1} / λ_{n-k}), eigenvalues rising, k = n // 2. The smaller, the heavier the tail.
+    """
+    eigenvalues = torch.linalg.svdvals(weight.float()).double().square().flip(0)
+    eigenvalues = eigenvalues[eigenvalues > 0]
+    k = len(eigenvalues) // 2
+    spread = float((eigenvalues[-k:] / eigenvalues[-k - 1]).log().sum()) if k else 0.0
+    return 1 + k / spread if spread else 1.0

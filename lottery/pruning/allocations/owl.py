@@ -1,0 +1,45 @@
+"""OWL: outlier-weighed layer-wise sparsity (Yin et al. 2023, arXiv 2310.05175)."""
+
+import torch
+from torch import nn
+
+from lottery.pruning.allocations.shares import shares_at, weighted_mean
+from lottery.pruning.methods.wanda import wanda_scores
+from lottery.pruning.registry import allocation
+from lottery.pruning.selection import Parts, scored_parts
+from lottery.pruning.walk import Layer, walk
+
+OUTLIER, RANGE = 5.0, 0.08  # M and λ of the paper
+
+
+@allocation("owl", "keeps more weights in blocks with more outliers", "Yin et al. 2023, arXiv 2310.05175", needs="norms")
+def owl(model: nn.Module, sparsity: float, samples: torch.Tensor, **walking) -> dict[str, float]:
+    """Blocks with more outliers keep more.
+
+    A block's outlier share is D = 100 · mean(A > M · mean(A)), A the Wanda scores of all its layers on the dense model, M = 5. The
+    blocks' densities are D, stretched to a range of 2λ = 0.16 and shifted so that the mean sparsity is the target.
+
+    **Arguments**: the dense model, the target, calibration samples [samples, length], and what ``walk`` takes.
+
+    **Returns** each layer's share to prune. **Raises** ``LotteryError`` where a block's share would leave [0, 1).
+    """
+    outliers: list[float] = []
+    walk(model, samples, lambda _, layers: outliers.append(outlier_share(layers)), **walking)
+    low, high = min(outliers), max(outliers)
+    kept = [2 * RANGE * (share - low) / (high - low) if high > low else 0.0 for share in outliers]
+    mean = weighted_mean(kept, model)
+    return shares_at(model, [sparsity - (k - mean) for k in kept], "owl", sparsity)
+
+
+def outlier_share(layers: list[Layer]) -> float:
+    """OWL's D: the percentage of a block's Wanda scores above M = 5 times their mean."""
+    scores = [_wanda(layer) for layer in layers]
+    count = sum(layer.linear.weight.numel() for layer in layers)
+    mean = sum(float(score.sum(dtype=torch.float64)) for parts in scores for _, score in parts()) / count
+    above = sum(int((score > OUTLIER * mean).sum()) for parts in scores for _, score in parts())
+    return 100 * above / count
+
+
+def _wanda(layer: Layer) -> Parts:
+    norms = layer.inputs.norms()
+    return scored_parts(layer.linear.weight, lambda rows, which: wanda_scores(rows, norms))

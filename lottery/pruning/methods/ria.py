@@ -1,0 +1,37 @@
+"""RIA: relative importance and activations (Zhang et al., ICLR 2024, "Plug-and-Play")."""
+
+import torch
+
+from lottery.pruning.activations import Inputs
+from lottery.pruning.layer_spec import Cut, zero_by_score_
+from lottery.pruning.registry import method
+from lottery.pruning.selection import scored_parts
+
+
+@method(
+    "ria",
+    "prunes the relatively smallest weights of each layer: fraction of the row plus of the column, times the root of the input norm",
+    "Zhang et al., ICLR 2024",
+    needs="norms",
+)
+def ria_(weight: torch.Tensor, cut: Cut, inputs: Inputs) -> None:
+    """The lowest scores of the layer go, or of every group with N:M.
+
+    Score: (|W_ij| / Σ_i|W_ij| + |W_ij| / Σ_j|W_ij|) · ‖X_j‖₂^½, in float32. A weight counts as its share of its output and of its
+    input channel, so that no channel is cut off whole because its weights are small. As the shares compare across rows, the lowest
+    are sought in the whole layer, the default of the authors' code.
+    """
+    columns, totals = weight.new_zeros(weight.shape[1], dtype=torch.float32), []
+    for _, magnitudes in scored_parts(weight, lambda rows, which: rows.abs().float())():
+        columns += magnitudes.sum(0)
+        totals.append(magnitudes.sum(1))
+    totals = torch.cat(totals)
+    for sums in (columns, totals):
+        sums[sums == 0] = 1  # a row or column of zeros has no shares: 0, not 0 / 0
+    roots = inputs.norms().sqrt()
+    by_column = roots / columns
+
+    def score(rows: torch.Tensor, which: slice) -> torch.Tensor:
+        return rows.abs().float() * (by_column + roots / totals[which, None])
+
+    zero_by_score_(weight, score, cut, compared_in="layer")

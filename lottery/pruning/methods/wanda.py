@@ -1,0 +1,21 @@
+"""Wanda: weights and activations (Sun et al. 2023, arXiv 2306.11695)."""
+
+import torch
+
+from lottery.pruning.activations import Inputs
+from lottery.pruning.layer_spec import Cut, zero_by_score_
+from lottery.pruning.registry import method
+
+
+def wanda_scores(rows: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+    """|W_ij| · ‖X_j‖₂, in float32. **Arguments**: ``rows`` [rows, in] of a layer; ``norms`` [in] of its inputs."""
+    return rows.abs().float() * norms
+
+
+@method(
+    "wanda", "prunes the lowest products of weight and input norm in each output row", "Sun et al. 2023, arXiv 2306.11695", needs="norms"
+)
+def wanda_(weight: torch.Tensor, cut: Cut, inputs: Inputs) -> None:
+    """The lowest scores of every row go: a weight is compared with those that feed the same output."""
+    norms = inputs.norms()
+    zero_by_score_(weight, lambda rows, which: wanda_scores(rows, norms), cut, compared_in="row")

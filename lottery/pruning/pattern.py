@@ -1,0 +1,31 @@
+"""N:M patterns."""
+
+import re
+from typing import NamedTuple
+
+
+class Pattern(NamedTuple):
+    """N:M: of every ``group`` neighbouring inputs of a row, ``kept`` stay. N counts what stays, as in NVIDIA's 2:4 and in the papers on
+    training such networks (arXiv 2102.04010); some scripts count what goes, which is the same for 2:4 and 4:8 only."""
+
+    kept: int
+    group: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Pattern | None":
+        """A pattern from "2:4"; ``None`` for "unstructured". **Raises** ``ValueError`` for anything else."""
+        if text == "unstructured":
+            return None
+        found = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", text)
+        if not found or int(found[1]) >= int(found[2]):
+            raise ValueError(f"{text!r} is no pattern")
+        return cls(int(found[1]), int(found[2]))
+
+    @property
+    def zeros(self) -> int:
+        return self.group - self.kept
+
+    @property
+    def share(self) -> float:
+        """Of the weights that go."""
+        return self.zeros / self.group

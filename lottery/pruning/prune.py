@@ -1,0 +1,72 @@
+"""Pruning: which weights go. Methods and allocations are functions of tensors; ``prune`` is the one that knows a model."""
+
+import torch
+from torch import nn
+
+from lottery.common.errors import LotteryError
+from lottery.models.blocks import blocks, by_block, prunable
+from lottery.models.calls import moved
+from lottery.pruning.catalogue import ALLOCATIONS, METHODS
+from lottery.pruning.layer_spec import Cut
+from lottery.pruning.pattern import Pattern
+from lottery.pruning.variants import Variant
+from lottery.pruning.walk import Layer, walk
+
+
+@torch.no_grad()
+def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed: int = 0, device=None, progress=None) -> None:
+    """Prunes the linear layers inside the blocks, in place, keeping no mask and no copy.
+
+    **Arguments**: a dense model; the variant (method, allocation, pattern, sparsity; 'dense' does nothing); ``samples``, calibration
+    tokens [samples, length], for variants that need them; ``seed`` for methods that draw; ``device``, where blocks are worked on
+    (default: where they are); ``progress``, called with the number of blocks done and of all.
+
+    **Raises** ``LotteryError`` where a target cannot be met, samples are missing, or weights or inputs are not finite.
+    """
+    if variant.method == "dense":
+        return
+    if variant.calibrated and samples is None:
+        raise LotteryError(f"{variant.label} needs calibration samples, and none were given")
+    method, layers = METHODS[variant.method], prunable(model)
+    _check_dense(layers, variant.sparsity)
+    if method.whole_model:
+        method.function({name: layer.weight.data for name, layer in layers.items()}, variant.sparsity)
+        return
+    walking = {"device": device, "progress": progress}
+    shares = ALLOCATIONS[variant.allocation].function(model, variant.sparsity, samples, **walking)
+    pattern = Pattern.parse(variant.pattern)
+    cuts = {name: Cut(name, shares[name], pattern, seed) for name in layers}
+    for name, layer in layers.items():  # all of them before any work
+        cuts[name].check(layer.weight)
+    if method.needs == "nothing":
+        for block, within in zip(blocks(model), by_block(model), strict=True):
+            with moved([block], device):
+                for name, layer in within.items():
+                    method.function(layer.weight.data, cuts[name])
+        return
+
+    def visit(_, fed: list[Layer]) -> None:
+        for layer in fed:
+            method.function(layer.linear.weight.data, cuts[layer.name], layer.inputs)
+
+    walk(model, samples, visit, gram=method.needs == "hessian", **walking)
+
+
+def check_pattern(model, variant: Variant) -> None:
+    """**Raises** ``LotteryError`` where the variant's N:M does not divide a layer's rows; looks at shapes only, so a skeleton will do."""
+    for name, layer in prunable(model).items():
+        Cut(name, variant.sparsity, Pattern.parse(variant.pattern)).check(layer.weight)
+
+
+def _check_dense(layers: dict[str, nn.Linear], sparsity: float) -> None:
+    """**Raises** ``LotteryError`` if the layers already have more zeros than requested.
+
+    Counts all layers together: rounding to 4 bits can zero a fifth of a single layer, which is no sign of pruning.
+    """
+    total = sum(layer.weight.numel() for layer in layers.values())
+    zeros = total - sum(int(torch.count_nonzero(layer.weight)) for layer in layers.values())
+    if zeros > round(sparsity * total):
+        raise LotteryError(
+            f"the model: {zeros / total:.1%} of the weights are zero already, more than the {sparsity:.1%} asked for; give a dense"
+            " checkpoint"
+        )

@@ -1,0 +1,51 @@
+"""The registries of pruning methods and of allocations of the sparsity over the blocks.
+
+To add one, write a file in ``methods/`` or ``allocations/`` whose function carries the decorator; ``catalogue`` finds it. Profiles, the
+method section of the report and ``docs/profiles.md`` take its name and its words from here.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+
+class Method(NamedTuple):
+    """``function(weight, cut, inputs)`` prunes one layer in place; with ``whole_model``, ``function(weights, share)`` all at once."""
+
+    function: Callable
+    needs: Literal["nothing", "norms", "hessian"]  # of a layer's inputs over the calibration data
+    summary: str  # with the method as its subject
+    source: str  # the paper
+    whole_model: bool  # it shares the sparsity out itself
+
+
+class Allocation(NamedTuple):
+    """``function(model, sparsity, samples, device=, progress=)`` returns each layer's sparsity."""
+
+    function: Callable
+    needs: Literal["nothing", "norms"]
+    summary: str
+    source: str
+
+
+METHODS: dict[str, Method] = {}
+ALLOCATIONS: dict[str, Allocation] = {}
+
+
+def method(name: str, summary: str, source: str, *, needs: Literal["nothing", "norms", "hessian"] = "nothing", whole_model: bool = False):
+    """Registers a pruning method."""
+
+    def register(function: Callable) -> Callable:
+        METHODS[name] = Method(function, needs, summary, source, whole_model)
+        return function
+
+    return register
+
+
+def allocation(name: str, summary: str, source: str, *, needs: Literal["nothing", "norms"] = "nothing"):
+    """Registers an allocation."""
+
+    def register(function: Callable) -> Callable:
+        ALLOCATIONS[name] = Allocation(function, needs, summary, source)
+        return function
+
+    return register

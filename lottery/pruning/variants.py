@@ -1,0 +1,76 @@
+"""What can be asked for: a method, an allocation, a pattern and a sparsity, and which of them go together."""
+
+from typing import NamedTuple
+
+from lottery.pruning.catalogue import ALLOCATIONS, METHODS
+from lottery.pruning.pattern import Pattern
+
+
+class Variant(NamedTuple):
+    """One way to prune a model; the dense model is the variant 'dense' at sparsity 0."""
+
+    method: str
+    allocation: str
+    pattern: str
+    sparsity: float
+
+    @property
+    def label(self) -> str:
+        """The method with what is not usual about it: 'wanda', 'wanda + owl', 'wanda 2:4'."""
+        allocation = f" + {self.allocation}" if self.allocation != "uniform" else ""
+        pattern = f" {self.pattern}" if self.pattern != "unstructured" else ""
+        return self.method + allocation + pattern
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it needs calibration data."""
+        if self.method == "dense":
+            return False
+        return METHODS[self.method].needs != "nothing" or ALLOCATIONS[self.allocation].needs != "nothing"
+
+
+DENSE = Variant("dense", "uniform", "unstructured", 0.0)
+
+
+def variants(methods: list[str], allocations: list[str], patterns: list[str], sparsities: list[float]) -> list[Variant]:
+    """The dense model, then every combination that makes sense, at rising sparsity.
+
+    N:M sets the share of every layer, so it goes with the uniform allocation and with the sparsity 1 - N/M only; a method over the whole
+    model shares the sparsity out itself, so it goes with neither.
+
+    **Raises** ``ValueError``, in one line, where something that was asked for makes sense with nothing else that was.
+    """
+    found = [DENSE]
+    for method in methods:
+        for allocation in allocations:
+            for pattern in patterns:
+                shape = Pattern.parse(pattern)
+                special = (METHODS[method].whole_model, allocation != "uniform", shape is not None)
+                if sum(special) <= 1:
+                    shares = sorted(s for s in sparsities if s > 0 and (shape is None or abs(s - shape.share) < 1e-9))
+                    found += [Variant(method, allocation, pattern, float(share)) for share in shares]
+    _check(found, methods, allocations, patterns, sparsities)
+    return found
+
+
+def _check(found: list[Variant], methods, allocations, patterns, sparsities) -> None:
+    for pattern in patterns:
+        shape = Pattern.parse(pattern)
+        if shape and not any(abs(s - shape.share) < 1e-9 for s in sparsities):
+            raise ValueError(
+                f"pattern: given {pattern!r}, which keeps {shape.kept} of every {shape.group}, a sparsity of {shape.share:g}, with"
+                f" sparsities {sparsities}; add {shape.share:g} to them"
+            )
+    for key, values, field in [("methods", methods, "method"), ("allocation", allocations, "allocation"), ("pattern", patterns, "pattern")]:
+        for value in values:
+            if any(sparsities) and not any(getattr(v, field) == value for v in found[1:]):
+                raise ValueError(
+                    f"{key}: given {value!r}, which is incompatible with everything else in the profile; N:M needs allocation: uniform,"
+                    " magnitude-global needs allocation: uniform and pattern: unstructured"
+                )
+    for sparsity in sparsities:
+        if sparsity and not any(v.sparsity == sparsity for v in found):
+            raise ValueError(
+                f"sparsities: given {sparsity:g}, which pattern {' and '.join(patterns)} contradicts;"
+                " drop it, or add 'unstructured' to pattern"
+            )

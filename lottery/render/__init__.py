@@ -1,1 +1,0 @@
-"""Notebook to HTML and PDF: two nbconvert exporters, ``lottery_html`` and ``lottery_pdf``."""

@@ -1,0 +1,334 @@
+"""The report: what the records of a profile say. It reads files only; it never loads a model."""
+
+from collections import Counter
+from functools import cached_property
+
+import pandas as pd
+from IPython.display import Markdown
+
+from lottery.analysis import findings
+from lottery.analysis.frame import frame
+from lottery.analysis.protocols import frame as protocol_frame
+from lottery.common.files import write_whole
+from lottery.common.paths import outputs
+from lottery.config.profile import WINNING_TICKET, Profile
+from lottery.experiments.records import Record
+from lottery.experiments.status import Part, collect
+from lottery.experiments.threshold import FINE
+from lottery.models.checkpoints import shown
+from lottery.report import figures, tables
+from lottery.report.markdown import Picture, inline, plain, prose, table
+from lottery.report.notebook import profile_of_this_notebook
+from lottery.report.sections import imp_figures, method, one_shot_vs_imp, protocols, published, size, speed, zeros
+from lottery.report.sections.imp import Outcome
+
+
+class Report:
+    def __init__(self, profile: Profile):
+        self.profile = profile
+        self.folder = outputs(profile.profile)
+        self.models = [collect(profile, name) for name in profile.checkpoints]
+
+    @classmethod
+    def from_notebook(cls) -> "Report":
+        """The report on the profile that this notebook's parameters name."""
+        return cls(profile_of_this_notebook())
+
+    @cached_property
+    def records(self) -> list[Record]:
+        return [record for model in self.models for record in model.records]
+
+    @cached_property
+    def procedure(self) -> Part | None:
+        """The lottery ticket procedure, where it is asked for."""
+        return collect(self.profile, WINNING_TICKET) if self.profile.tickets else None
+
+    @cached_property
+    def data(self) -> pd.DataFrame:
+        return frame(self.records)
+
+    @cached_property
+    def _named(self) -> pd.DataFrame:
+        """What was measured at the sparsities that the profile names: a bisection adds others, which each model has for itself."""
+        return self.data[self.data["sparsity"].isin([variant.sparsity for variant in self.profile.variants])]
+
+    @cached_property
+    def main(self) -> pd.DataFrame:
+        """What models are compared by: the dense ones, and the first way of pruning."""
+        return findings.judged_by(self._named)
+
+    @cached_property
+    def scores(self) -> findings.Scores:
+        """The models' ticket scores by that way of pruning, from everything that was measured of it."""
+        return findings.scores(self.records, next(iter(findings.methods(self.data)), ""))
+
+    @cached_property
+    def _several(self) -> bool:
+        return len(findings.methods(self.data)) > 1
+
+    @cached_property
+    def _several_models(self) -> bool:
+        return len({record.model for record in self.records}) > 1
+
+    def _main_records(self, model: Part) -> list[Record]:
+        return [record for record in model.records if record.request.variant.label in set(self.main["method"])]
+
+    def answer(self) -> Markdown:
+        """The first screen: whether these are stand-ins, the answer, and what is missing."""
+        mixed = speed.what_does_not_compare(self.data) if self.records else ""
+        answer = findings.who_has_the_best_ticket(self.main, self.scores)
+        if self._several:
+            answer = f"Judged by {findings.methods(self.data)[0]}: {answer} {findings.do_methods_agree(self._named, self.records)}"
+        return prose(self._stand_in_notice(), answer, mixed, self._gaps())
+
+    def figure(self) -> Picture | Markdown:
+        if not self.records:
+            return prose("*There is nothing to draw: no trial is recorded under this profile.*")
+        self._keep_table("trials", self.data)
+        return self._keep_figure("bits-over-sparsity", figures.bits_over_sparsity(findings.judged_by(self.data)))
+
+    def methods(self) -> Markdown | None:
+        """The ways of pruning beside each other, where there are several."""
+        if not self._several:
+            return None
+        said = f"{findings.which_method_keeps_most(self._named, self.records)} {findings.do_methods_agree(self._named, self.records)}"
+        parts = [tables.by_method(self._named, level) for level in findings.levels(self._named)]
+        return prose(
+            said,
+            *parts,
+            "The seconds of pruning are those of a whole model, passes over the calibration data included; the median of the models.",
+        )
+
+    def methods_figure(self) -> Picture | None:
+        return self._keep_figure("methods", figures.methods_compared(self.data)) if self._several else None
+
+    def size_figure(self) -> Picture | None:
+        return self._keep_figure("bits-over-weights", size.picture(self.main)) if self._several_models else None
+
+    def size(self) -> Markdown | None:
+        """Who is best at a number of weights that are not zero; a question for several models."""
+        if not self._several_models:
+            return None
+        self._keep_table("bits-over-weights", size.sizes(self.main)[size.COLUMNS])
+        return prose(size.who_is_best_at_a_size(self.main))
+
+    def zeros(self) -> Markdown:
+        """Where the zeros are."""
+        if not self.records:
+            return prose("*No trial is recorded.*")
+        self._keep_table("zeros-by-layer", zeros.zeros(self.records))
+        judged = [record for record in self.records if record.request.key in set(self.main["key"])]
+        return prose(zeros.share_table(judged), zeros.where_they_are(self.records))
+
+    def zeros_figure(self) -> Picture | None:
+        return self._keep_figure("zeros-by-layer", zeros.picture(self.records))
+
+    @cached_property
+    def tickets(self) -> Outcome:
+        """The lottery ticket procedure, as far as it is recorded."""
+        return Outcome(list(self.procedure.records) if self.procedure else [])
+
+    def winning_tickets(self) -> Markdown | None:
+        """The verdict for each architecture, and the losses behind it."""
+        if not self.profile.tickets:
+            return None
+        self._keep_table("winning-ticket", self.tickets.data)
+        notebook = f"[executed notebook]({WINNING_TICKET}/{WINNING_TICKET}.ipynb)"
+        where = f" ({notebook}); `tables/winning-ticket.csv` names the record of each"
+        return prose(self.tickets.verdicts(), self.tickets.protocol(where), self.tickets.losses(), self.tickets.problems())
+
+    def tickets_figure(self) -> Picture | None:
+        return self._keep_figure("loss-over-weights-left", imp_figures.loss_over_weights_left(self.tickets))
+
+    def steps_figure(self) -> Picture | None:
+        return self._keep_figure("steps-over-weights-left", imp_figures.steps_over_weights_left(self.tickets))
+
+    def bridge_figure(self) -> Picture | None:
+        return self._keep_figure("tickets-beside-one-shot", imp_figures.bridge(self.tickets, self.scores))
+
+    def bridge(self) -> Markdown | None:
+        """Whether one-shot pruning tells who has the best ticket."""
+        if not self.profile.tickets:
+            return None
+        said = f"**Does one-shot pruning tell who has the best ticket?** {one_shot_vs_imp.does_one_shot_tell(self.tickets, self.scores)}"
+        return prose(said, one_shot_vs_imp.told(self.tickets, self.scores))
+
+    def published(self) -> Markdown | None:
+        """Published figures beside those measured here, where there are any on these models."""
+        if (known := published.beside(self.records, self.profile.text)).empty:
+            return None
+        self._keep_table("published", known)
+        return prose(published.told(self.records, self.profile.text))
+
+    @cached_property
+    def _protocols(self) -> dict[str, pd.DataFrame]:
+        """For each model that was scored by several protocols, what each gave."""
+        return {model.name: protocol_frame(model.protocols) for model in self.models if model.protocols}
+
+    def protocols(self) -> Markdown | None:
+        """Why a perplexity differs from the paper's: the same dense model by every protocol that people use."""
+        for name, data in self._protocols.items():
+            self._keep_table(f"protocols-{name}", data)
+        told = [protocols.told(name, data) for name, data in self._protocols.items()]
+        if not told:
+            return None
+        usual = self.profile.text == published.WIKITEXT and self.profile.seq_len == 2048  # else it says nothing of figures on those
+        sources = {model.name: published.name_of(model.records[0].source) for model in self.models if model.records}
+        again = [published.reproduced(sources[name], data) for name, data in self._protocols.items() if name in sources]
+        return prose(*told, *again, published.by_protocol(self._protocols)) if usual else prose(*told)
+
+    def protocols_figure(self) -> Picture | None:
+        """The protocols of the first model that has any."""
+        for name, data in self._protocols.items():
+            return self._keep_figure(f"protocols-{name}", protocols.picture(name, data))
+        return None
+
+    def _keep_figure(self, name: str, picture: Picture | None) -> Picture | None:
+        if picture:
+            picture.save(self.folder / "figures", name)
+        return picture
+
+    def _keep_table(self, name: str, data: pd.DataFrame) -> None:
+        write_whole(self.folder / "tables" / f"{name}.csv", data.to_csv(index=False))
+
+    def tables(self) -> Markdown:
+        """For each model its five columns, or why there are none."""
+        parts = []
+        for model in self.models:
+            parts.append(f"### {model.name}")
+            if records := self._main_records(model):
+                first = records[0]
+                caption = (
+                    f"{_source(first)}, {first.architecture}, {first.result.parameters:,} parameters{_rounded(first)}"
+                    f" ([executed notebook]({model.name}/{model.name}.ipynb))."
+                )
+                parts.append(tables.trials(records, f"{model.name}/records", caption).data)
+            if model.problem:
+                parts.append(f"**Incomplete:** {plain(model.problem)}")
+        return prose(*parts)
+
+    def answers(self) -> Markdown:
+        """The four questions, answered from the records."""
+        data = self.main
+        return prose(
+            "**Who has the best ticket?** " + findings.who_has_the_best_ticket(data, self.scores),
+            "**Do bigger models prune better?** " + findings.do_bigger_models_prune_better(data),
+            "**Where is the cliff?** " + findings.where_is_the_cliff(data, self.scores),
+            "**Does any architecture degrade gracefully?** " + findings.does_any_degrade_gracefully(data, self.scores),
+            *self._ticket_scores(),
+        )
+
+    def _ticket_scores(self) -> list[str]:
+        if not self.scores:
+            return []
+        return [
+            "The ticket score is the last sparsity from which on bits per byte stay 5% above the dense model's, and twice as high. It is a"
+            f" number only where sparsities no more than {100 * FINE:g} points apart were measured on both sides. The 95% range covers what"
+            " lies between them and the sample of text.",
+            tables.tickets(self.scores),
+        ]
+
+    def speed(self) -> Markdown:
+        if not self.records:
+            return prose("*No speed is recorded.*")
+        return prose(speed.what_zeros_save(self.data), speed.what_limits_decoding(self.data))
+
+    def samples(self) -> Markdown:
+        """The first sample of every variant of every model, a table a model."""
+        shown = {model.name: records for model in self.models if (records := self._main_records(model))}
+        parts = [tables.side_by_side(records) for records in shown.values()]
+        return prose(*parts) if parts else prose("*No text is recorded.*")
+
+    def details(self) -> Markdown:
+        """One step behind the five columns: for each model how well its variants predict the text, and what they cost."""
+        if not self.records:
+            return prose("*No trial is recorded.*")
+        parts = []
+        for model, rows in self.data.groupby("model", sort=False):
+            records = [record for record in self.records if record.model == model]
+            rows = rows.sort_values("sparsity", kind="stable").sort_values("method", kind="stable", key=_in_order)
+            parts += [f"### {model}: all figures", tables.quality(rows), tables.cost(records, f"{model}/records")]
+        return prose(*parts)
+
+    def protocol(self) -> Markdown:
+        """How it was measured, in the profile's own numbers."""
+        return prose(*method.paragraphs(self.profile, self.records))
+
+    def machines(self) -> Markdown:
+        """Where every number comes from: commit, device, dtype, versions."""
+        if not self.records:
+            return prose("*No trial is recorded.*")
+        rows = []
+        for model in self.models:
+            for where, count in Counter(_where(record) for record in model.records).items():
+                own = [record.provenance for record in model.records if _where(record) == where]
+                between = f"{min(p.started for p in own):%Y-%m-%d %H:%M} to {max(p.finished for p in own):%H:%M}"
+                rows.append({"Model": model.name, "Trials": count, "When": between, **dict(where)})
+        versions = "; or ".join(dict.fromkeys(", ".join(f"{k} {v}" for k, v in r.provenance.versions.items()) for r in self.records))
+        reason = "; ".join(dict.fromkeys(f"{r.provenance.dtype}: {r.provenance.dtype_reason}" for r in self.records))
+        texts = ", ".join(sorted({r.request.text_sha256[:16] for r in self.records}))
+        batches = " or ".join(dict.fromkeys(str(r.provenance.batch_size) for r in self.records))
+        return prose(
+            table(rows, "Trials", "Where and when the trials ran."),
+            "Checkpoints:\n\n" + "\n".join(dict.fromkeys(f"- {r.model}: {inline(r.request.checkpoint)}" for r in self.records)),
+            f"Versions: {versions}. Dtype: {reason}. Windows scored at a time: {batches}. Seed: {self.profile.seed}. SHA-256 of the text"
+            f" begins with {texts}.",
+            self._memory_plans(),
+            "`tables/trials.csv` beside this report holds the figures of all trials, and each record the whole of one trial with all of"
+            " this. `make verify` measures a random sample of them again and compares.",
+        )
+
+    def _memory_plans(self) -> str:
+        plans = dict.fromkeys(f"{r.model}: {r.provenance.memory_reason}" for r in self.records if r.provenance.memory_plan == "streamed")
+        return f"Streamed block by block: {'; '.join(plans)}." if plans else "Every model was in memory as a whole."
+
+    def limits(self) -> Markdown:
+        """What the figures do not say."""
+        return prose("\n".join(f"- {line}" for line in method.limits(self.profile, self.records)))
+
+    def reproduce(self) -> Markdown:
+        commits = sorted({r.provenance.commit for r in self.records})
+        commit = commits[0] if len(commits) == 1 and commits[0] != "unknown" else ""
+        checkout = f"git checkout {commit}\n" if commit else ""
+        fetch = f"make fetch PROFILE={self.profile.profile}\n" * any(r.kind in ("hub", "wheel") for r in self.records)
+        warning = " Some trials were made with changes that are not committed." if any(r.provenance.dirty for r in self.records) else ""
+        return prose(
+            f"```sh\n{checkout}{fetch}make report PROFILE={self.profile.profile}\n```",
+            "Same profile, same seed, same machine: the same perplexities and texts. Another machine may differ in the last digits,"
+            f" and in speed and memory altogether.{warning}",
+        )
+
+    def _stand_in_notice(self) -> str:
+        if not any(value.startswith("stand-in:") for value in self.profile.checkpoints.values()):
+            return ""
+        return (
+            "> **These are stand-ins.** Small models of the same architectures, trained on generated stories, so that the report"
+            " can be made anywhere. Nothing here is a statement about the real models."
+        )
+
+    def _gaps(self) -> str:
+        parts = [*self.models, *([self.procedure] if self.procedure else [])]
+        named = [f"- {part.name}: {plain(part.problem)}" for part in parts if part.problem]
+        return "**Incomplete.**\n\n" + "\n".join(named) if named else ""
+
+
+def _in_order(column: pd.Series) -> pd.Series:
+    """Where each value of a column comes first."""
+    return pd.Series(pd.factorize(column)[0], column.index)
+
+
+def _rounded(record: Record) -> str:
+    """What was done to the weights before this study, for the caption of a table."""
+    return f", weights rounded to {record.quantization} before anything was pruned" if record.quantization else ""
+
+
+def _source(record: Record) -> str:
+    return f"Stand-in for {record.source}" if record.kind == "stand-in" else shown(record.kind, record.source)
+
+
+def _where(record: Record) -> tuple:
+    p = record.provenance
+    commit = p.commit[:10] + (" with changes" if p.dirty else "")
+    where = {"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Memory": p.memory_plan, "Commit": commit}
+    where["Slurm job"] = p.slurm_job or "none"
+    return tuple(where.items())

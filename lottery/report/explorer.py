@@ -1,0 +1,104 @@
+"""Any two variants of a study beside each other, from their records: with widgets where they run, as plain output where they do not."""
+
+import ipywidgets
+from IPython.display import Markdown, display
+
+from lottery.analysis.frame import frame
+from lottery.common.errors import LotteryError
+from lottery.common.format import number, percent
+from lottery.common.paths import outputs
+from lottery.config.profile import Profile
+from lottery.experiments.records import Record
+from lottery.experiments.status import collect
+from lottery.report import figures
+from lottery.report.markdown import Picture, plain, prose, table
+from lottery.report.notebook import profile_of_this_notebook
+
+
+class Explorer:
+    """Shows itself: two menus of everything that is recorded, and below them the two variants' figures, texts and curves.
+
+    Where a notebook is only read, in a browser without a kernel say, the first two variants stand there as text.
+
+    **Raises** ``LotteryError`` where nothing is recorded.
+    """
+
+    def __init__(self, profile: Profile):
+        found = [record for name in profile.checkpoints for record in collect(profile, name).records]
+        if not found:
+            raise LotteryError(f"nothing is recorded under {outputs(profile.profile)}; make report PROFILE={profile.profile} measures")
+        self.records = {f"{record.model}, {record.request.title}": record for record in found}
+        self.data = frame(found)
+
+    @classmethod
+    def from_notebook(cls) -> "Explorer":
+        """Of the study that this notebook's parameters name."""
+        return cls(profile_of_this_notebook())
+
+    def names(self) -> list[str]:
+        """What there is to compare, such as 'mistral-7b, magnitude 50%'."""
+        return [name.replace("\u00a0", " ") for name in self.records]
+
+    def compare(self, one: str, other: str) -> Markdown:
+        """Two variants beside each other: their figures, and how they continue the same beginnings.
+
+        **Raises** ``LotteryError`` for a name that is not among ``names()``.
+        """
+        left, right = self._record(one), self._record(other)
+        texts = [
+            {
+                "Beginning": plain(sample.prompt),
+                "Continued": sample.how,
+                one: plain(sample.text) or "(nothing)",
+                other: plain(_counterpart(right, sample)),
+            }
+            for sample in (left.result.texts.samples if left.result.texts else [])
+        ]
+        figures_of_both = [{"": name, one: left_value, other: _FIGURES[name](right)} for name, left_value in _figures(left).items()]
+        return prose(table(figures_of_both, right=f"{one}|{other}"), table(texts) if texts else "*The first of them was scored only.*")
+
+    def curves(self, one: str, other: str) -> Picture:
+        """Perplexity over sparsity of the models of two variants, by every way of pruning that was measured of them."""
+        models = {self._record(name).model for name in (one, other)}
+        data = self.data[self.data["model"].isin(models)]
+        return figures.methods_compared(data) if data["method"].nunique() > 2 else figures.bits_over_sparsity(data)
+
+    def _record(self, name: str) -> Record:
+        if name not in self.names():
+            raise LotteryError(f"given {name!r}; allowed: {'; '.join(self.names())}")
+        return list(self.records.values())[self.names().index(name)]
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        first = self.names()[0], self.names()[min(1, len(self.names()) - 1)]
+        still = self.compare(*first).data
+        return {**self._menus(*first)._repr_mimebundle_(), "text/markdown": still, "text/plain": still}
+
+    def _menus(self, one: str, other: str) -> ipywidgets.VBox:
+        wide = ipywidgets.Layout(width="24rem")
+        left, right = (ipywidgets.Dropdown(options=self.names(), value=value, layout=wide) for value in (one, other))
+        shown = ipywidgets.interactive_output(lambda one, other: self._show(one, other), {"one": left, "other": right})
+        return ipywidgets.VBox([ipywidgets.HBox([left, right]), shown])
+
+    def _show(self, one: str, other: str) -> None:
+        display(self.compare(one, other), self.curves(one, other))
+
+
+_FIGURES = {
+    "Perplexity": lambda record: number(record.result.perplexity),
+    "Bits per byte": lambda record: number(record.result.bits_per_byte),
+    "Divergence from the dense model, nats per token": lambda record: number(record.result.kl),
+    "Same likeliest token as the dense model": lambda record: percent(record.result.agreement),
+    "Zeros in the whole model": lambda record: percent(record.result.sparsity_model),
+    "Verdict on the texts": lambda record: record.result.texts.verdict.verdict if record.result.texts else "",
+}
+
+
+def _figures(record: Record) -> dict[str, str]:
+    return {name: told(record) for name, told in _FIGURES.items()}
+
+
+def _counterpart(record: Record, sample) -> str:
+    """What another variant wrote after the same beginning in the same way."""
+    written = record.result.texts.samples if record.result.texts else []
+    found = (s.text for s in written if (s.prompt, s.how) == (sample.prompt, sample.how))
+    return next(found, "") or "(nothing)"

@@ -1,0 +1,52 @@
+"""The ticket procedure of a profile as a page of Markdown with its figures: ``python -m lottery ticket-summary PROFILE FOLDER``."""
+
+from pathlib import Path
+
+from lottery.common.errors import LotteryError
+from lottery.common.files import write_whole
+from lottery.config.profile import Profile
+from lottery.report.builder import Report
+from lottery.report.markdown import Picture
+
+FIGURES = ("loss-over-weights-left", "steps-over-weights-left", "tickets-beside-one-shot")
+
+
+def summarize(profile: Profile, folder: Path) -> Path:
+    """Writes ``winning-ticket.md``, its figures as SVG and all runs as CSV into a folder. **Returns** the page.
+
+    **Raises** ``LotteryError`` where a run is missing: what stands in a summary must be whole.
+    """
+    report = Report(profile)
+    procedure = report.procedure
+    if procedure is None or procedure.problem:
+        raise LotteryError(
+            f"profile {profile.profile}: {procedure.problem if procedure else 'it asks for no tickets'}; make report PROFILE=ticket first"
+        )
+    pictures = report.tickets_figure(), report.steps_figure(), report.bridge_figure()
+    drawn = [_drawn(picture, name, folder) for picture, name in zip(pictures, FIGURES, strict=True) if picture]
+    write_whole(folder / "winning-ticket.csv", report.tickets.data.drop(columns="record").to_csv(index=False))
+    commits = sorted({record.provenance.commit for record in procedure.records})
+    devices = sorted({record.provenance.device for record in procedure.records})
+    text = [
+        "# The winning ticket: a full run",
+        f"Made by `make report PROFILE={profile.profile}` and `make ticket-summary PROFILE={profile.profile}`, at {', '.join(commits)}, on"
+        f" {', '.join(devices)}. All runs are in [winning-ticket.csv](winning-ticket.csv).",
+        "## Is there a ticket?",
+        report.tickets.verdicts(),
+        report.tickets.protocol(""),
+        *drawn[:2],
+        "## The bridge to one-shot pruning",
+        report.bridge().data,
+        *drawn[2:],
+        "## Losses",
+        report.tickets.losses(),
+        report.tickets.problems(),
+    ]
+    page = folder / "winning-ticket.md"
+    write_whole(page, "\n\n".join(part for part in text if part) + "\n")
+    return page
+
+
+def _drawn(picture: Picture, name: str, folder: Path) -> str:
+    write_whole(folder / f"{name}.svg", picture.svg)
+    return f"![{picture.caption}]({name}.svg)\n\n{picture.caption}"

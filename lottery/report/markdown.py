@@ -1,0 +1,84 @@
+"""What a notebook shows: Markdown and pictures, the same in JupyterLab, in HTML and in PDF."""
+
+import io
+import re
+import string
+import unicodedata
+from pathlib import Path
+
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from lottery.common.files import write_whole
+
+# Control, format (also the bidirectional overrides), surrogate, private use, unassigned: never shown raw.
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
+
+
+def prose(*paragraphs: str) -> Markdown:
+    return Markdown("\n\n".join(paragraph for paragraph in paragraphs if paragraph))
+
+
+def table(rows: list[dict], right: str = "", caption: str = "") -> str:
+    """A Markdown table of dictionaries with the same keys; columns named in ``right`` (joined by '|') are aligned to the right. A
+    caption becomes one in HTML and PDF, and a line below the table in a notebook."""
+    if not rows:
+        return "*Nothing to show.*"
+    align = ["right" if name in right.split("|") else "left" for name in rows[0]]
+    cells = [[str(value).replace("|", "\\|") for value in row.values()] for row in rows]
+    drawn = tabulate(cells, headers=list(rows[0]), tablefmt="pipe", colalign=align, disable_numparse=True)
+    return f"{drawn}\n\nTable: {caption}" if caption else drawn
+
+
+def visible(text: str) -> str:
+    """Text in which every character can be seen: what has no shape is written as ``\\u{…}``; newlines stay.
+
+    Text that a model wrote is data, and a broken model writes anything: control characters, bidirectional overrides, nothing.
+    """
+    return "".join(c if c == "\n" or unicodedata.category(c) not in _HIDDEN else f"\\u{{{ord(c):x}}}" for c in text)
+
+
+def verbatim(text: str) -> str:
+    """A Markdown code block that holds the text as it is; the fence is longer than any run of backticks inside."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    # A broken model may write newlines and little else: a long run of them is counted, not shown.
+    short = re.sub(r"\n{4,}", lambda run: f"\n[{len(run[0])} newlines]\n", visible(text))
+    return f"{fence}text\n{short}\n{fence}"
+
+
+def plain(text: str) -> str:
+    """Text from elsewhere as running text, in a table say: every sign that Markdown or TeX could take for its own is written as its
+    number, and a newline as ↵."""
+    line = re.sub(r"\n+", lambda run: f" {'↵' * len(run[0]) if len(run[0]) < 3 else f'↵×{len(run[0])}'} ", visible(text).strip())
+    return "".join(f"&#{ord(c)};" if c in _SIGNS else c for c in line)
+
+
+_SIGNS = set(string.punctuation) - set(",.;?!")
+
+
+def inline(text: str) -> str:
+    """A Markdown code span that holds a line from elsewhere, an error message say, as it is."""
+    line = " ".join(visible(text).split())
+    fence = "`" * (max((len(run) for run in re.findall(r"`+", line)), default=0) + 1)
+    return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
+
+
+class Picture:
+    """A drawn figure as SVG, with a caption that says what to see and an alternative text."""
+
+    def __init__(self, figure: Figure, caption: str, alt: str):
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        self.figure, self.svg, self.caption, self.alt = figure, buffer.getvalue(), caption, alt
+
+    def save(self, folder: Path, name: str) -> None:
+        """Writes the figure as ``name.svg``, and as ``name.png`` with 200 dots an inch."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+        write_whole(folder / f"{name}.svg", self.svg)
+        write_whole(folder / f"{name}.png", buffer.getvalue())
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {"image/svg+xml": self.svg, "text/plain": self.alt}, {"caption": self.caption, "alt": self.alt}

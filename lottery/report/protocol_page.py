@@ -1,0 +1,38 @@
+"""What each protocol gave as a page of Markdown: ``python -m lottery protocols PROFILE [MODEL]``."""
+
+from pathlib import Path
+
+from lottery.analysis.protocols import frame
+from lottery.common.files import write_whole
+from lottery.config.checkpoint import checkpoint
+from lottery.config.profile import Profile
+from lottery.experiments.protocol_runs import measure
+from lottery.experiments.protocols import ProtocolRecord
+from lottery.models.checkpoints import shown
+from lottery.report.sections import published
+from lottery.report.sections.protocols import told
+
+
+def page(profile: Profile, records: dict[str, list[ProtocolRecord]]) -> str:
+    """What was found as a page of Markdown, with the commands and the commits that it came from."""
+    frames = {name: frame(found) for name, found in records.items()}
+    commits = sorted({record.provenance.commit[:10] for found in records.values() for record in found})
+    devices = sorted({record.provenance.device for found in records.values() for record in found})
+    parts = [
+        "# Why does my perplexity differ from the paper's?",
+        f"Text: {profile.text}. Made by `make protocols PROFILE={profile.profile}`, at {', '.join(commits)}, on {', '.join(devices)}.",
+    ]
+    for name, data in frames.items():
+        model_of = checkpoint(profile.model_copy(update={"model": name}))
+        source = model_of.public_source
+        parts += [f"## {name}", f"{shown(model_of.kind, source)}.", told(name, data), published.reproduced(published.name_of(source), data)]
+    parts += ["## On paper", published.by_protocol(frames)]
+    return "\n\n".join(parts) + "\n"
+
+
+def score(profile: Profile, name: str | None = None, page_path: Path | None = None) -> None:
+    """Scores one dense model of a profile, or all of them, by each protocol, and writes a page about it where one is asked for."""
+    names = [name] if name else list(profile.checkpoints)
+    records = {name: measure(profile.model_copy(update={"model": name})) for name in names}
+    if page_path:
+        write_whole(page_path, page(profile, records))

@@ -1,0 +1,65 @@
+"""The dense model by every protocol, as a table, a sentence and a figure."""
+
+import math
+
+import pandas as pd
+import seaborn as sns
+
+from lottery.common.format import number
+from lottery.experiments.protocols import STANDARD
+from lottery.report import style
+from lottery.report.markdown import Picture, prose, table
+
+
+def change(share: float) -> str:
+    """A relative change in per cent, without a sign where it is none."""
+    return "0.0%" if abs(share) < 0.0005 else f"{100 * share:+.1f}%"
+
+
+def told(model: str, data: pd.DataFrame) -> str:
+    """The protocols of one model as a table, and the span between them in a sentence."""
+    measured = data[(data["skipped"] == "") & data["perplexity"].notna()]
+    if measured.empty:
+        return ""
+    low, high = measured.loc[measured["perplexity"].idxmin()], measured.loc[measured["perplexity"].idxmax()]
+    rows = [
+        {
+            "Protocol": row.protocol,
+            "Perplexity": number(row.perplexity) if not row.skipped else "–",
+            "Against the standard": change(row.change) if row.protocol != STANDARD and not math.isnan(row.change) else "",
+            "Per word": number(row.per_word) if pd.notna(row.per_word) else "",
+            "Who scores so": row.skipped or row.used_by,
+        }
+        for row in data.itertuples()
+    ]
+    sentence = (
+        f"**{model}**, dense: the same model on the same text has a perplexity of {number(low.perplexity)} ({low.protocol}) or"
+        f" {number(high.perplexity)} ({high.protocol}), and all between. A figure without its protocol says nothing."
+    )
+    count = data.loc[data["protocol"] == STANDARD, "windows"]
+    scored = f" All score the stretch of the standard one's {count.iloc[0]} windows, or the part that they name." if len(count) else ""
+    caption = f"{model}: its dense perplexity by protocol.{scored}"
+    return prose(sentence, table(rows, "Perplexity|Against the standard|Per word", caption)).data
+
+
+def picture(model: str, data: pd.DataFrame) -> Picture | None:
+    """Each protocol's perplexity as a dot, the standard one as a line."""
+    shown = data[(data["skipped"] == "") & data["perplexity"].map(math.isfinite)].iloc[::-1]
+    if len(shown) < 2:
+        return None
+    figure = style.new_figure(height=0.9 + 0.27 * len(shown))
+    axes = figure.subplots()
+    for value in shown.loc[shown["protocol"] == STANDARD, "perplexity"]:
+        axes.axvline(value, color=".5", linewidth=1, linestyle=":", zorder=1)
+    axes.plot(shown["perplexity"], shown["protocol"], "o", color=style.colours(1)[0], markersize=7, markeredgecolor="white", zorder=3)
+    axes.set_xscale("log")
+    axes.set_xlim(shown["perplexity"].min() / 1.04, shown["perplexity"].max() * 1.06)
+    style.logarithmic(axes.xaxis)
+    axes.set_xlabel(f"perplexity of {model}, dense (log scale)")
+    axes.grid(axis="y", visible=False)
+    sns.despine(figure)
+    caption = f"Dense perplexity of {model} by protocol. Dotted: the standard protocol."
+    alt = f"Dot plot of the dense perplexity of {model} by protocol. " + ", ".join(
+        f"{row.protocol} {number(row.perplexity)}" for row in shown.iloc[::-1].itertuples()
+    )
+    return Picture(figure, caption, alt + ".")

@@ -1,0 +1,195 @@
+"""Records as the tables that people read: Markdown, the same in JupyterLab, in HTML and in PDF."""
+
+import math
+
+import pandas as pd
+from IPython.display import Markdown
+
+from lottery.analysis.frame import median, speed_ratio, spread
+from lottery.common.format import NBSP, number, percent, size
+from lottery.evaluation.perplexity import FEWEST
+from lottery.experiments.records import Record, title
+from lottery.experiments.threshold import Crossing, span
+from lottery.report.markdown import plain, prose, table, verbatim
+
+
+def trials(records: list[Record], folder: str = "records", caption: str = "") -> Markdown:
+    """The five columns: Sparsity, which leads to the record in ``folder``, Perplexity, Tokens/sec, Memory, Coherent? Below them what the
+    variants know, where that was asked. ``caption``: what the caption says before it says what memory is. Sparsities that a bisection
+    added are scored only; they have no row, and the caption names them."""
+    whole = [record for record in records if record.result.texts]
+    rows = [
+        {
+            "Sparsity": linked(record, folder),
+            "Perplexity": number(record.result.perplexity),
+            "Tokens/sec": number(median(record.result.speed.tokens_per_second)) if record.result.speed else "",
+            "Memory": size(record.result.memory.generation_peak),
+            "Coherent?": f"{_SAID[record.result.texts.verdict.verdict]}; {record.result.texts.verdict.reason}",
+        }
+        for record in whole
+    ]
+    kinds = " and ".join(dict.fromkeys(record.result.memory.kind for record in whole))
+    caption = f"{caption} Memory: peak {kinds} during generation.".strip() if kinds else caption
+    if whole:
+        texts = whole[0].result.texts
+        caption += (
+            f" Coherent: by the bits that the dense model needs for each new byte; {texts.dense_bits:.2f} for its own texts,"
+            f" {texts.shuffled:.2f} for shuffled words."
+        )
+    if scored := sorted({record.request.sparsity for record in records if not record.result.texts}):
+        caption += f" Scored only, to find where the bits rise: {', '.join(map(percent, scored))}."
+    return prose(table(rows, "Perplexity|Tokens/sec|Memory", caption), knowledge(records))
+
+
+def knowledge(records: list[Record]) -> str:
+    """The scores of tasks, where any were asked for, with their standard errors; higher is better but for perplexities and bits."""
+    rows = []
+    for record in records:
+        scores = {}
+        for task, values in record.result.tasks.items():
+            for name, value in values.items():
+                if "_stderr" not in name:
+                    error = values.get(name.replace(",", "_stderr,", 1) if "," in name else f"{name}_stderr")
+                    scores[f"{task}: {name}"] = number(value) + (f"{NBSP}±{NBSP}{number(error)}" if error is not None else "")
+        if scores:
+            rows.append({"Sparsity": record.request.title, **scores})
+    return table(rows, "|".join(list(rows[0])[1:]), "What the variants know, with standard errors.") if rows else ""
+
+
+_SAID = {"coherent": "yes", "degraded": "degraded", "broken": "no"}
+
+
+def linked(record: Record, folder: str) -> str:
+    """What a record's variant is called, as a link to the record in ``folder``."""
+    return f"[{record.request.title}]({folder}/{record.request.file_name})"
+
+
+def quality(data: pd.DataFrame) -> str:
+    """One step behind the five columns: how well the variants of one model predict the text, with 95% intervals."""
+    rows = [
+        {
+            "Variant": f"[{label(row)}]({row['record']})",
+            "Perplexity": within(row, "perplexity"),
+            "Per word": number(row["word_perplexity"]),
+            "Window 1": number(row["first_window"]),
+            "Bits per byte": number(row["bits_per_byte"]),
+            "Times dense": "" if row["method"] == "dense" else within(row, "bits_factor"),
+            "KL": "" if row["method"] == "dense" else number(row["kl"]),
+            "Top-1": "" if row["method"] == "dense" else percent(row["agreement"]),
+        }
+        for _, row in data.iterrows()
+    ]
+    columns = "|".join(list(rows[0])[1:]) if rows else ""
+    return table(rows, columns, "How well the text is predicted, with 95% intervals.")
+
+
+def cost(records: list[Record], folder: str) -> str:
+    """One step behind the five columns: speed and memory of one model's variants, and a link to each record in ``folder``."""
+    rows = []
+    for record in records:
+        result = record.result
+        if result.speed is None:
+            continue
+        low, _, high = spread(result.speed.tokens_per_second)
+        decode = median(result.speed.decode_tokens_per_second)
+        rows.append(
+            {
+                "Variant": linked(record, folder),
+                "Tokens/sec": f"{number(low)}–{number(high)}",
+                "Times dense": "" if result.dense_speed is None else number(speed_ratio(result)["speed_ratio"]),
+                "Prefill": number(median(result.speed.prefill_tokens_per_second)),
+                "Decode": number(decode),
+                "Of bandwidth": percent(decode * result.decode_bytes / result.bandwidth),
+                "Weights": size(result.memory.weights),
+                "Scoring": size(result.memory.evaluation_peak),
+                "Writing": size(result.memory.generation_peak),
+                "Others": size(result.memory.others),
+            }
+        )
+    caption = "What it costs: speed in tokens per second, as multiples of the dense model's right after, and memory."
+    return table(rows, "|".join(list(rows[0])[1:]), caption) if rows else ""
+
+
+def label(row: pd.Series) -> str:
+    """What the variant of a row is called, as ``Request.title`` says it."""
+    return title(row["method"], row["base_method"], row["pattern"], row["sparsity"])
+
+
+def within(row: pd.Series, name: str) -> str:
+    """A value and its 95% interval, where there is one."""
+    value, low, high = (number(row[column]) for column in (name, f"{name}_low", f"{name}_high"))
+    if math.isnan(row[f"{name}_low"]):
+        return value
+    # Together on a line, but for powers of ten, which would be cut in the middle where a column is narrow.
+    together = f"{value}{NBSP}({low}–{high})"
+    return together if len(together) <= 22 else f"{value} ({low} to {high})"
+
+
+def tickets(found: dict[str, dict[str, Crossing]]) -> str:
+    """The ticket scores of all models: at which sparsity bits per byte pass each level, and between which measured ones that lies."""
+    rows = [{"Model": model, **{f"Bits {name}": span(c) for name, c in crossings.items()}} for model, crossings in found.items()]
+    windows = min((c.windows for crossings in found.values() for c in crossings.values()), default=0)
+    caption = "Ticket scores: the sparsity at which bits per byte pass each level, and its 95% range."
+    if windows < FEWEST:
+        caption = f"Ticket scores: the sparsity at which bits per byte pass each level. {windows} windows are too few for a 95% range."
+    return table(rows, caption=caption)
+
+
+WIDE = 6  # columns of models; with more, models are rows
+
+
+def by_method(data: pd.DataFrame, level: float) -> str:
+    """Perplexity at a sparsity, a row a way of pruning and a column a model, the lowest of each model in bold; with many models the other
+    way round."""
+    at = data[(data["method"] != "dense") & (data["sparsity"] == level)]
+    models = list(at["model"].unique())
+    best = at.groupby("model")["perplexity"].min()
+    dense = data[data["method"] == "dense"].set_index("model")["perplexity"]
+    rows = {"dense": {**{model: number(dense[model]) if model in dense else "" for model in models}, "Pruning": ""}}
+    for method, points in at.groupby("method", sort=False):
+        values = points.set_index("model")["perplexity"]
+        cells = {model: number(values[model]) if model in values else "" for model in models}
+        bold = {model: f"**{text}**" if text and values[model] == best[model] else text for model, text in cells.items()}
+        rows[str(method).replace(" ", NBSP)] = {**bold, "Pruning": f"{points['pruning_seconds'].median():.2f} s"}
+    grid = pd.DataFrame.from_dict(rows, orient="index")
+    first = "Method"
+    if len(models) > WIDE:
+        grid, first = grid.T, "Model"
+    shown = grid.rename_axis(first).reset_index().to_dict("records")
+    caption = f"Perplexity by method at {percent(level)}. Bold: the lowest of each model. Pruning: seconds for a whole model, median."
+    return table(shown, "|".join(grid.columns), caption)
+
+
+SHOWN = 3  # beginnings whose continuations are shown; the verdict is on all of them
+
+
+def samples(records: list[Record]) -> Markdown:
+    """What each variant wrote after the same first few beginnings. Shown verbatim: it is data."""
+    parts, written = [], [record for record in records if record.result.texts]
+    beginnings = list(dict.fromkeys(sample.prompt for record in written for sample in record.result.texts.samples))[:SHOWN]
+    for index, beginning in enumerate(beginnings):
+        parts += [f"### Beginning {index + 1}", verbatim(beginning)]
+        for record in written:
+            for sample in record.result.texts.samples:
+                if sample.prompt == beginning:
+                    parts.append(f"#### {record.request.title}, {sample.how}: {record.result.texts.verdict.verdict}")
+                    parts.append(verbatim(sample.text.strip("\n") or "(nothing)"))
+    return prose(*parts)
+
+
+def side_by_side(records: list[Record]) -> str:
+    """How the variants of one model continue the same beginning, the first, a row a variant."""
+    written = [record for record in records if record.result.texts]
+    if not written:
+        return ""
+    beginning = written[0].result.texts.samples[0].prompt
+    rows = [
+        {
+            "Sparsity": linked(record, f"{record.model}/records"),
+            "Verdict": record.result.texts.verdict.verdict,
+            "Continuation": plain(next(s.text for s in record.result.texts.samples if s.prompt == beginning and s.how == "sampled"))
+            or "(nothing)",
+        }
+        for record in written
+    ]
+    return table(rows, caption=f"How {records[0].model} and its tickets continue: {plain(beginning)} …")

@@ -1,0 +1,106 @@
+"""Training a causal language model, plainly: AdamW, a warm-up, half a cosine down to nought. A mask may hold weights at nought."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from lottery.common.errors import LotteryError
+
+WARM_UP = 100  # steps, or a tenth of a short schedule
+
+Masks = dict[str, torch.Tensor]  # of linear layers by their full names: True where a weight is kept
+
+
+class Schedule(NamedTuple):
+    """How long, on how many windows a step, and how fast at most."""
+
+    steps: int
+    batch: int
+    peak_rate: float
+
+
+def rate(step: int, schedule: Schedule) -> float:
+    """Learning rate: linear warm-up, then half a cosine down to nought."""
+    warm_up = min(WARM_UP, schedule.steps // 10 + 1)
+    if step < warm_up:
+        return schedule.peak_rate * (step + 1) / warm_up
+    return schedule.peak_rate * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (schedule.steps - warm_up)))
+
+
+def train(
+    model: nn.Module,
+    batches: Iterable[torch.Tensor],
+    schedule: Schedule,
+    *,
+    first: int = 0,
+    masks: Masks | None = None,
+    observe: Callable[[int], bool | None] | None = None,
+) -> int:
+    """Trains a model in place from step ``first`` of a schedule to its end, with a new optimizer.
+
+    **Arguments**: the model; ``batches``, token tensors [windows, length] on its device, one a step; the schedule; ``masks``, which
+    weights are kept: the others are set to zero before the first step and stay zero, because their gradients are masked, and so AdamW's
+    moments and weight decay are zero too; ``observe``, called with the number of steps done after each, which ends the training
+    by returning ``True``.
+
+    **Returns** the number of the step behind the last one that was taken. **Raises** ``LotteryError`` where a mask has no layer, or
+    the batches end too early.
+    """
+    optimizer, masked = new_optimizer(model), apply(model, masks or {})
+    stream = iter(batches)
+    for step in range(first, schedule.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step, schedule)
+        batch = next(stream, None)
+        if batch is None:
+            raise LotteryError(f"training: {step - first} batches were given, {schedule.steps - first} are needed")
+        loss = model(input_ids=batch, labels=batch, use_cache=False).loss
+        loss.backward()
+        if masked:
+            torch._foreach_mul_([weight.grad for weight, _ in masked], [mask for _, mask in masked])
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if observe and observe(step + 1):
+            return step + 1
+    return max(first, schedule.steps)
+
+
+def new_optimizer(model: nn.Module) -> torch.optim.AdamW:
+    """AdamW without decay on norms and biases, as usual: they are not what overfits."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    return torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.95), fused=True
+    )
+
+
+@torch.no_grad()
+def apply(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    """Sets the weights that are not kept to nought. **Returns** each masked weight with its mask as numbers to multiply by.
+
+    **Raises** ``LotteryError`` where a mask has no layer, or another shape than it.
+    """
+    parameters, masked = dict(model.named_parameters()), []
+    for name, mask in masks.items():
+        weight = parameters.get(f"{name}.weight")
+        if weight is None or weight.shape != mask.shape:
+            raise LotteryError(
+                f"mask of {name}: given {tuple(mask.shape)}; the model has {'no such layer' if weight is None else tuple(weight.shape)}"
+            )
+        weight.masked_fill_(~mask.to(weight.device), 0.0)
+        masked.append((weight, mask.to(weight)))
+    return masked
+
+
+@torch.no_grad()
+def held_out_loss(model: nn.Module, windows: torch.Tensor, batch: int = 8) -> float:
+    """Mean nats a token over held-out windows [windows, length], each alike; infinite where any loss is not finite."""
+    model.eval()
+    losses = [model(input_ids=b, labels=b, use_cache=False).loss.item() * len(b) for b in windows.split(batch)]
+    model.train()
+    mean = sum(losses) / len(windows)
+    return mean if math.isfinite(mean) else math.inf
