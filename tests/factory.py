@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 
 from lottery.evaluation.generation import Speed
-from lottery.experiments.imp.records import DENSE, TicketRecord, TicketRequest, TicketResult
+from lottery.experiments.imp.arms import DENSE
+from lottery.experiments.imp.records import TicketRecord, TicketRequest, TicketResult
 from lottery.experiments.records import Memory, Provenance, Record, Request, Result, Sample, Texts
 
 _LAYERS = [f"model.layers.{block}.{kind}" for block in range(2) for kind in ("self_attn.q_proj", "mlp.up_proj")]

@@ -125,7 +125,7 @@ def test_records_that_do_not_read_back_end_the_run(toy, monkeypatch, counted):
 HOLD = """
 import sys, time
 from pathlib import Path
-from lottery.lifecycle import held
+from lottery.experiments.lifecycle import held
 with held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lottery.experiments.imp.records import ARMS, DENSE
+from lottery.experiments.imp.arms import ARMS, DENSE
 from lottery.experiments.threshold import Crossing
 from lottery.report.sections import imp_figures
 from lottery.report.sections.imp import Outcome

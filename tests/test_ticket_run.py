@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from lottery.common.errors import LotteryError
 from lottery.config.profile import validated
 from lottery.experiments.imp import run
-from lottery.experiments.imp.records import CONTROLS, DENSE, folder_of, read_ticket, requests
+from lottery.experiments.imp.arms import CONTROLS, DENSE
+from lottery.experiments.imp.records import folder_of, read_ticket, requests
 from lottery.models.blocks import prunable
 from lottery.models.checkpoints import STAND_INS
 from tests.conftest import TOY

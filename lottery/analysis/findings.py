@@ -42,7 +42,7 @@ def comparable(data: pd.DataFrame) -> pd.DataFrame:
     return data[(data["method"] != "dense") & data["lost_bits"].notna()]
 
 
-Scores = dict[str, dict[str, Crossing]]  # model: level of ``ticket_score.LEVELS``: where its bits per byte pass it
+Scores = dict[str, dict[str, Crossing]]  # model: level of ``threshold.LEVELS``: where its bits per byte pass it
 
 
 def scores(records: list[Record], method: str) -> Scores:

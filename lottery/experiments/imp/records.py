@@ -15,23 +15,11 @@ from lottery.common.paths import outputs
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import WINNING_TICKET, Profile
 from lottery.data.corpus import corpus
+from lottery.experiments.imp.arms import ARMS, arms_at
 from lottery.experiments.records import Provenance, read_json
 
 # Raised whenever the meaning of a number changes: older records are then measured again.
 MEASUREMENT = 3
-
-ARMS = {
-    "dense": "all weights, trained from the start to the end",
-    "dense rewound": "all weights, trained again from the rewound weights, restarted as a ticket is",
-    "pruned": "the trained dense model, pruned once and not trained again",
-    "ticket": "the mask of the iterative procedure, trained again from the rewound weights",
-    "one-shot": "the trained dense model pruned once, that mask trained again from the rewound weights",
-    "new weights": "the ticket's mask on another initialisation, trained from the start to the end",
-    "random mask": "as many weights of each layer as the ticket has, drawn at random, from the rewound weights",
-    "shuffled mask": "the ticket's mask with the rows and the columns of each layer in another order, from the rewound weights",
-}
-DENSE = ("dense", "dense rewound")
-CONTROLS = ("new weights", "random mask", "shuffled mask")
 
 
 class TicketRequest(BaseModel):
@@ -131,8 +119,6 @@ def requests(profile: Profile) -> list[TicketRequest]:
     """All runs that can be asked for so far. Where several rates are given, first each architecture's dense model of the first seed with
     each of them; then, once these are recorded, with the best one seed by seed: the dense model, then level by level the ticket and what
     it is compared with.
-
-    One shot to the first level is the first level of the iterative procedure, so that it is not asked for twice.
     """
     asked, found, folder = profile.tickets, [], folder_of(profile)
     settings = asked.model_dump(exclude={"models", "train_text", "levels", "seeds", "learning_rate"})
@@ -152,10 +138,8 @@ def requests(profile: Profile) -> list[TicketRequest]:
     for seed in range(profile.seed, profile.seed + asked.seeds):
         for name in rates:
             this = {**shared, "model": name, "checkpoint": identities[name], "seed": seed, "learning_rate": rates[name]}
-            found += [TicketRequest(arm=arm, level=0, **this) for arm in DENSE]
-            for level in range(1, asked.levels + 1):
-                arms = [arm for arm in ARMS if arm not in DENSE and (arm != "one-shot" or level > 1)]
-                found += [TicketRequest(arm=arm, level=level, **this) for arm in arms]
+            for level in range(asked.levels + 1):
+                found += [TicketRequest(arm=arm, level=level, **this) for arm in arms_at(level)]
     return found
 
 
@@ -168,7 +152,7 @@ def parent(request: TicketRequest) -> TicketRequest | None:
     """The run whose weights or mask another one starts from; the dense one has none."""
     if request.arm == "dense":
         return None
-    if request.arm in ("dense rewound", "pruned", "one-shot") or request.level == 1:
+    if ARMS[request.arm].mask != "ticket" or request.level == 1:
         return request.model_copy(update={"arm": "dense", "level": 0})
     return request.model_copy(update={"arm": "ticket", "level": request.level - 1})
 

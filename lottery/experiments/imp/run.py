@@ -19,21 +19,12 @@ from lottery.common.files import write_whole
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
 from lottery.data.corpus import corpus, windows
-from lottery.experiments.imp.records import (
-    DENSE,
-    Point,
-    TicketRecord,
-    TicketRequest,
-    TicketResult,
-    folder_of,
-    parent,
-    read_ticket,
-    write_ticket,
-)
+from lottery.experiments.imp.arms import ARMS
+from lottery.experiments.imp.records import Point, TicketRecord, TicketRequest, TicketResult, folder_of, parent, read_ticket, write_ticket
 from lottery.experiments.provenance import provenance
 from lottery.models import loading
 from lottery.models.blocks import prunable
-from lottery.training.masks import mask_of, moved, random_mask, shuffled_mask
+from lottery.training.masks import mask_of, moved
 from lottery.training.trainer import Masks, Schedule, apply, held_out_loss, train
 
 HELD_OUT = 48  # windows
@@ -138,7 +129,7 @@ def run(profile: str, request: TicketRequest) -> TicketRecord:
     folder, made = folder_of(whole), bench(profile, request.model)
     started, began = datetime.now().astimezone(), time.monotonic()
     before = read_ticket(folder, parent(request)) if request.arm != "dense" else None
-    if before and before.result.no_next and not (request.arm == "dense rewound" and not before.result.problem):
+    if before and before.result.no_next and not (ARMS[request.arm].mask == "none" and not before.result.problem):
         result = _result(made, None, [], {}, before.result.no_next)
     else:
         result = _train(made, request, folder / "weights" / request.lineage)
@@ -170,24 +161,22 @@ def again(profile: str, request: TicketRequest) -> TicketResult:
 def needs(folder: Path, request: TicketRequest) -> list[Path]:
     """The files that a run starts from."""
     weights = folder / "weights" / request.lineage
-    if request.arm == "dense":
-        return []
-    if request.arm == "dense rewound":
-        return [weights / "rewind.safetensors"]
-    if request.arm in ("pruned", "one-shot"):
-        return [weights / "dense.safetensors", weights / "rewind.safetensors"]
-    return [weights / f"mask-{request.level}.safetensors", weights / "rewind.safetensors"]
+    arm = ARMS[request.arm]
+    masks = {"none": [], "ticket": [f"mask-{request.level}"], "dense": ["dense"]}[arm.mask]
+    names = masks + ["rewind"] * (arm.start == "rewound weights")
+    return [weights / f"{name}.safetensors" for name in names]
 
 
 def _train(made: Bench, request: TicketRequest, folder: Path) -> TicketResult:
+    arm = ARMS[request.arm]
     schedule = Schedule(request.steps, request.batch_size, request.learning_rate)
-    model = made.new_model(request.seed + (OTHER_WEIGHTS if request.arm == "new weights" else 0))
+    model = made.new_model(request.seed + (OTHER_WEIGHTS if arm.start == "another initialisation" else 0))
     try:
-        masks = {} if request.arm in DENSE else _masks(model, request, folder)
+        masks = _masks(model, request, folder)
     except LotteryError as error:  # pruned once, a layer may be left with nothing where level by level it was not
         return _result(made, None, [], {}, str(error))
     first, curve = 0, []
-    if request.arm in ("dense rewound", "ticket", "one-shot", "random mask", "shuffled mask"):
+    if arm.start == "rewound weights":
         first = request.rewind
         _set_weights(model, folder / "rewind.safetensors")
     elif request.arm == "dense" and request.rewind == 0:
@@ -200,7 +189,7 @@ def _train(made: Bench, request: TicketRequest, folder: Path) -> TicketResult:
             curve.append(Point(done, held_out_loss(model, made.held_out)))
         return bool(curve) and not math.isfinite(curve[-1].loss)
 
-    if request.arm == "pruned":
+    if not arm.trained:
         _set_weights(model, folder / "dense.safetensors")
         apply(model, masks)
         curve.append(Point(request.steps, held_out_loss(model, made.held_out)))
@@ -218,13 +207,15 @@ def _train(made: Bench, request: TicketRequest, folder: Path) -> TicketResult:
 
 def _masks(model: nn.Module, request: TicketRequest, folder: Path) -> Masks:
     """The weights that an arm keeps, by layer."""
-    if request.arm in ("pruned", "one-shot"):
+    arm = ARMS[request.arm]
+    if arm.mask == "none":
+        return {}
+    if arm.mask == "dense":
         _set_weights(model, folder / "dense.safetensors")
-        return mask_of(model, request.sparsity, request.scope)
-    masks = load_file(folder / f"mask-{request.level}.safetensors", device=str(next(model.parameters()).device))
-    if request.arm == "random mask":
-        return random_mask(masks, request.seed)
-    return shuffled_mask(masks, request.seed) if request.arm == "shuffled mask" else masks
+        masks = mask_of(model, request.sparsity, request.scope)
+    else:
+        masks = load_file(folder / f"mask-{request.level}.safetensors", device=str(next(model.parameters()).device))
+    return arm.change(masks, request.seed)
 
 
 def _result(made: Bench, model: nn.Module | None, curve: list[Point], masks: Masks, problem: str) -> TicketResult:

@@ -14,6 +14,7 @@ from lottery.common.errors import LotteryError
 from lottery.common.format import number
 from lottery.config.profile import WINNING_TICKET, Profile
 from lottery.experiments.imp import run
+from lottery.experiments.imp.arms import ARMS
 from lottery.experiments.imp.records import TicketRecord, TicketRequest, folder_of, parent, read_ticket, requests
 from lottery.experiments.lifecycle import check_stop, failures_recorded, finish, held
 from lottery.experiments.records import write_state
@@ -109,13 +110,14 @@ class TicketStudy:
             if request.key in wanted and before and not all(path.exists() for path in run.needs(self.folder, request)):
                 record = read_ticket(self.folder, before)
                 # Where pruning left nothing there is no next level, but the dense model can be rewound all the same.
-                if record is None or not record.result.no_next or (request.arm == "dense rewound" and not record.result.problem):
+                if record is None or not record.result.no_next or (ARMS[request.arm].mask == "none" and not record.result.problem):
                     wanted.add(before.key)
         return [request for request in requests if request.key in wanted]
 
     def _work(self, request: TicketRequest) -> float:
         """How much there is to do in a run, beside others: steps times weights; a little where nothing is trained."""
-        steps = 1 if request.arm == "pruned" else request.steps - (0 if request.arm in ("dense", "new weights") else request.rewind)
+        arm = ARMS[request.arm]
+        steps = request.steps - request.rewind * (arm.start == "rewound weights") if arm.trained else 1
         return steps * self.parameters[request.model]
 
     @cached_property

@@ -9,7 +9,8 @@ import pandas as pd
 from lottery.analysis.imp_verdict import MARGIN, MEANING, NO_TICKET, OPEN, TICKET, Compared, compared, holm, mean, of_model, why_not
 from lottery.common.format import number, percent
 from lottery.config.profile import Tickets
-from lottery.experiments.imp.records import ARMS, CONTROLS, DENSE, TicketRecord, TicketRequest, best_rate
+from lottery.experiments.imp.arms import ARMS, CONTROLS, DENSE
+from lottery.experiments.imp.records import TicketRecord, TicketRequest, best_rate
 from lottery.report.markdown import table
 
 

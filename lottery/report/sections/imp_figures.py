@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from lottery.analysis.findings import Scores
 from lottery.analysis.imp_verdict import mean
 from lottery.common.format import number, percent
-from lottery.experiments.imp.records import ARMS, DENSE
+from lottery.experiments.imp.arms import ARMS, DENSE
 from lottery.report import style
 from lottery.report.markdown import Picture
 from lottery.report.sections.imp import Outcome
