@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.experiments.provenance import commit_of
 from lottery.models import memory
 from lottery.models.devices import describe
@@ -66,5 +66,5 @@ def publish(name: str, device: torch.device, rounds: int, rows: list[dict], **fa
     if DIRTY or COMMIT == "unknown":
         print(f"{where['machine']}; not written to {target.name}: the tree has changes that are not committed\n", flush=True)
         return
-    write_whole(target, json.dumps({**where, "rounds": rounds, **facts, "rows": rows}, indent=1) + "\n")
+    atomic_write(target, json.dumps({**where, "rounds": rounds, **facts, "rows": rows}, indent=1) + "\n")
     print(f"{where['machine']}, written to benchmarks/results/{target.name}\n", flush=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.evaluation import coherence
 from lottery.report.markdown import table
 
@@ -155,10 +155,10 @@ def main() -> None:
     if parser.parse_args().what == "draw":
         old, keys, given = read(), ["model", "method", "sparsity", "how", "prompt", "text"], ["label", "again", "other_reader"]
         new = draw().merge(old[[*keys, *given]], on=keys, how="left").fillna(dict.fromkeys(given, ""))
-        write_whole(LABELS, new.to_csv(index=False))
+        atomic_write(LABELS, new.to_csv(index=False))
         print(f"{(new['label'] == '').sum()} of {len(new)} texts have no label yet")
     else:
-        write_whole(PAGE, text := summary(read()))
+        atomic_write(PAGE, text := summary(read()))
         print(text)
 
 

@@ -3,8 +3,8 @@
 import torch
 
 from benchmarks.alternate import alternate, arguments, publish
-from lottery.pruning.activations import Inputs
-from lottery.pruning.layer_spec import Cut
+from lottery.pruning.activations import ActivationStats
+from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.methods.ria import ria_
 from lottery.pruning.methods.wanda import wanda_
 
@@ -14,13 +14,13 @@ SHAPE, SPARSITY = (4096, 14336), 0.5
 def compare(dtype: torch.dtype, device: torch.device, rounds: int) -> dict:
     torch.manual_seed(0)
     weight = torch.randn(SHAPE).to(device, dtype)
-    inputs = Inputs(SHAPE[1], device)
+    inputs = ActivationStats(SHAPE[1], device)
     inputs.add(torch.randn(64, SHAPE[1]).to(device))
     scores = weight.float().abs() * inputs.norms()
 
     def by(method):
         def prune(layer: torch.Tensor) -> torch.Tensor:
-            method(layer, Cut("layer", SPARSITY), inputs)
+            method(layer, LayerSpec("layer", SPARSITY), inputs)
             return layer
 
         return prune

@@ -3,14 +3,14 @@
 import torch
 
 from benchmarks.alternate import alternate, arguments, publish
-from lottery.pruning.activations import Inputs
-from lottery.pruning.layer_spec import Cut
+from lottery.pruning.activations import ActivationStats
+from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.methods.sparsegpt import BLOCK, sparsegpt_
 
 SPARSITY = 0.5
 
 
-def plainly(weight: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+def plainly(weight: torch.Tensor, inputs: ActivationStats) -> torch.Tensor:
     """Algorithm 1 of arXiv 2301.00774 with lazy updates: choose in a block, work off its columns, then spread its errors."""
     weight, hessian = weight.float(), inputs.gram * (2 / inputs.tokens)
     dead = hessian.diagonal() == 0
@@ -41,13 +41,13 @@ def compare(size: int, device: torch.device, rounds: int) -> dict:
         2 * size, size, device=device
     )
 
-    def prepare() -> tuple[torch.Tensor, Inputs]:
-        inputs = Inputs(size, device, gram=True)
+    def prepare() -> tuple[torch.Tensor, ActivationStats]:
+        inputs = ActivationStats(size, device, gram=True)
         inputs.add(x)
         return weight.clone(), inputs
 
     def ours(given) -> torch.Tensor:
-        sparsegpt_(given[0], Cut("layer", SPARSITY), given[1])
+        sparsegpt_(given[0], LayerSpec("layer", SPARSITY), given[1])
         return given[0]
 
     seconds, held, results = alternate({"lottery": ours, "plain": lambda given: plainly(*given)}, prepare, device, rounds)

@@ -124,7 +124,7 @@ def test_a_large_file_is_read_once_also_by_the_next_process_and_again_when_it_ch
         assert hashing.sha256(path) == hashlib.sha256(b"a" * 100).hexdigest()
         hashing._sha256.cache_clear()  # as a new process begins
     assert len(read) == 1
-    monkeypatch.setattr(hashing, "write_whole", refuse)  # another's cache
+    monkeypatch.setattr(hashing, "atomic_write", refuse)  # another's cache
     path.write_bytes(b"b" * 100)
     os.utime(path, ns=(1, 1))
     assert hashing.sha256(path) == hashlib.sha256(b"b" * 100).hexdigest()

@@ -13,9 +13,7 @@ import pytest
 
 from lottery.jobs import notebooks
 
-RUN = (
-    "import sys; from pathlib import Path; from lottery.jobs.notebooks import execute; sys.exit(execute('one', 'demo', Path(sys.argv[1])) or 0)"
-)
+RUN = "import sys; from pathlib import Path; from lottery.jobs.notebooks import execute; sys.exit(execute('one', 'demo', Path(sys.argv[1])) or 0)"
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM
 from lottery.common.errors import LotteryError
 from lottery.models.blocks import count_zeros, prunable
 from lottery.models.standins.architectures import ARCHITECTURES
-from lottery.pruning.activations import Inputs
+from lottery.pruning.activations import ActivationStats
 from lottery.pruning.catalogue import METHODS
-from lottery.pruning.layer_spec import Cut
+from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.methods.magnitude import magnitude_, magnitude_global_
 from lottery.pruning.methods.random import random_
 from lottery.pruning.methods.ria import ria_
@@ -25,8 +25,8 @@ from lottery.pruning.variants import Variant
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
-def fed(x: torch.Tensor, gram=False) -> Inputs:
-    inputs = Inputs(x.shape[1], x.device, gram=gram)
+def fed(x: torch.Tensor, gram=False) -> ActivationStats:
+    inputs = ActivationStats(x.shape[1], x.device, gram=gram)
     for part in x.split(7):  # however the samples come
         inputs.add(part[None])
     return inputs
@@ -57,7 +57,7 @@ def test_wanda_is_weight_times_norm_of_its_input_lowest_in_each_row(dtype, share
     weight, x = layer(dtype=dtype)
     scores = np.abs(weight.float().numpy()) * np.sqrt((x.double().numpy() ** 2).sum(0)).astype(np.float32)
     gone = np.stack([drop(row, round(share * 20)) for row in scores])
-    result = pruned_by(wanda_, weight, Cut("l", share), fed(x))
+    result = pruned_by(wanda_, weight, LayerSpec("l", share), fed(x))
     assert ((result == 0).numpy() == gone).all()
 
 
@@ -67,14 +67,14 @@ def test_ria_is_the_share_in_row_and_column_times_root_of_norm_lowest_in_the_lay
     weight, x = layer(dtype=dtype)
     w = np.abs(weight.double().numpy())
     scores = (w / w.sum(0) + w / w.sum(1, keepdims=True)) * np.sqrt(np.sqrt((x.double().numpy() ** 2).sum(0)))
-    result = pruned_by(ria_, weight, Cut("l", share), fed(x))
+    result = pruned_by(ria_, weight, LayerSpec("l", share), fed(x))
     assert ((result == 0).numpy().ravel() == drop(scores.ravel(), round(share * w.size))).all()
 
 
 def test_ria_of_a_row_and_a_column_of_zeros_is_not_0_over_0():
     weight, x = layer()
     weight[3], weight[:, 5] = 0, 0
-    result = pruned_by(ria_, weight, Cut("l", 0.5), fed(x))
+    result = pruned_by(ria_, weight, LayerSpec("l", 0.5), fed(x))
     assert int((result == 0).sum()) == 120
 
 
@@ -98,10 +98,10 @@ def test_magnitude_over_layers_of_several_dtypes():
 
 def test_random_depends_on_seed_and_name_only():
     weight = torch.randn(64, 50)
-    first = pruned_by(random_, weight, Cut("l", 0.7, seed=1)) == 0
+    first = pruned_by(random_, weight, LayerSpec("l", 0.7, seed=1)) == 0
     assert int(first.sum()) == round(0.7 * 3200)
-    assert torch.equal(first, pruned_by(random_, torch.randn(64, 50), Cut("l", 0.7, seed=1)) == 0)
-    for other in (Cut("l", 0.7, seed=2), Cut("m", 0.7, seed=1)):
+    assert torch.equal(first, pruned_by(random_, torch.randn(64, 50), LayerSpec("l", 0.7, seed=1)) == 0)
+    for other in (LayerSpec("l", 0.7, seed=2), LayerSpec("m", 0.7, seed=1)):
         shared = (first & (pruned_by(random_, weight, other) == 0)).float().mean()
         assert 0.44 < shared < 0.54  # 0.7² by chance
 
@@ -118,7 +118,7 @@ def test_n_m_keeps_n_of_every_group(method, rows, groups, group, share, dtype, s
     torch.manual_seed(seed)
     kept = min(max(1, round(share * group)), group - 1)
     weight, x = torch.randn(rows, groups * group).to(dtype), torch.randn(30, groups * group)
-    cut = Cut("l", 1 - kept / group, Pattern(kept, group))
+    cut = LayerSpec("l", 1 - kept / group, Pattern(kept, group))
     if method == "sparsegpt":
         sparsegpt_(weight, cut, fed(x, gram=True))
         result = weight
@@ -135,7 +135,7 @@ def test_n_m_that_does_not_divide_a_row_is_refused(method, width, group):
     function, weight = {**SCORED, "sparsegpt": sparsegpt_}[method], torch.randn(3, width)
     before = weight.clone()
     with pytest.raises(LotteryError) as caught:
-        function(weight, Cut("model.layers.0.up", 1 - 1 / group, Pattern(1, group)), fed(torch.randn(9, width), gram=True))
+        function(weight, LayerSpec("model.layers.0.up", 1 - 1 / group, Pattern(1, group)), fed(torch.randn(9, width), gram=True))
     assert str(caught.value) == (
         f"pattern: given '1:{group}', but {group} does not divide the {width} inputs of model.layers.0.up; take another pattern, or unstructured"
     )
@@ -144,7 +144,7 @@ def test_n_m_that_does_not_divide_a_row_is_refused(method, width, group):
 
 def test_n_m_by_magnitude_takes_the_smallest_of_the_group():
     weight = torch.tensor([[1.0, -3, 2, 4, 5, 5, -5, 5]])
-    magnitude_(weight, Cut("l", 0.5, Pattern(2, 4)))
+    magnitude_(weight, LayerSpec("l", 0.5, Pattern(2, 4)))
     assert weight.tolist() == [[0, -3, 0, 4, 0, 0, -5, 5]]
 
 
@@ -157,7 +157,7 @@ def test_weights_that_are_not_finite_name_the_layer(method, bad, pattern):
     weight, x = layer()
     weight[3, 4] = bad
     with pytest.raises(LotteryError, match=r"^model\.layers\.3\.up: holds weights that are not finite"):
-        {**SCORED, "sparsegpt": sparsegpt_}[method](weight, Cut("model.layers.3.up", 0.5, pattern), fed(x, gram=True))
+        {**SCORED, "sparsegpt": sparsegpt_}[method](weight, LayerSpec("model.layers.3.up", 0.5, pattern), fed(x, gram=True))
 
 
 def test_inputs_that_are_not_finite_or_not_there_name_the_layer():
@@ -165,12 +165,12 @@ def test_inputs_that_are_not_finite_or_not_there_name_the_layer():
     with pytest.raises(LotteryError, match=r"^layer 3: its inputs are not finite on the calibration text; .* set dtype: float32$"):
         inputs.check("layer 3")
     with pytest.raises(LotteryError, match=r"^layer 3: no calibration token reached this layer"):
-        Inputs(4, torch.device("cpu")).check("layer 3")
+        ActivationStats(4, torch.device("cpu")).check("layer 3")
 
 
 def test_a_row_of_which_nothing_would_stay_is_refused():
     with pytest.raises(LotteryError, match=r"^l: 90% of a row of 4 weights rounds to all of them; lower the sparsity$"):
-        wanda_(torch.randn(5, 4), Cut("l", 0.9), fed(torch.randn(9, 4)))
+        wanda_(torch.randn(5, 4), LayerSpec("l", 0.9), fed(torch.randn(9, 4)))
 
 
 @pytest.mark.parametrize("method", METHODS)

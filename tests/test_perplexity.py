@@ -40,7 +40,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 def test_draws_are_the_same_for_a_model_and_others_for_another():
     assert (draws("a", 30) == draws("a", 30)).all()
     assert not (draws("a", 30) == draws("b", 30)).all()
-    assert draws("a", 30).shape == (perplexity.DRAWS, 30)
+    assert draws("a", 30).shape == (perplexity.N_RESAMPLES, 30)
     assert (draws("a", 30).sum(1) == 30).all()
 
 

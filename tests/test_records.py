@@ -5,7 +5,7 @@ import os
 import pytest
 
 from lottery.common.errors import LotteryError
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Recovery, validated
 from lottery.data.corpus import corpus
@@ -95,28 +95,28 @@ def test_a_record_of_another_request_under_the_same_name_is_no_record(tmp_path):
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     target = tmp_path / "a.json"
-    write_whole(target, "old")
+    atomic_write(target, "old")
 
     def killed(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        write_whole(target, "new")
+        atomic_write(target, "new")
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_full_disk_leaves_what_was_there_and_says_so(tmp_path, monkeypatch):
     target = tmp_path / "a.json"
-    write_whole(target, "old")
+    atomic_write(target, "old")
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(LotteryError, match=r"^no room left on the disk for .*a\.json; make some and run again, what is recorded stays$"):
-        write_whole(target, "new")
+        atomic_write(target, "new")
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 

@@ -8,7 +8,7 @@ import pytest
 import typst
 import yaml
 
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.config.profile import load_profile
 from lottery.experiments.records import read_state, write_state
 from lottery.jobs import pipeline as module
@@ -124,10 +124,10 @@ def test_everything_that_the_report_shows_is_in_its_stamp(toy_project, monkeypat
     shown = [package / "published.csv", package / "a.py"]
     shown += [folder / "phi-2" / name for name in ("records/a.json", "protocols/a.json", "state.json")]
     for path in shown:
-        write_whole(path, "old")
+        atomic_write(path, "old")
     monkeypatch.setattr(module, "__file__", str(package / "run.py"))
     monkeypatch.setattr(module, "execute", lambda *_: runs.append(1) or "")
-    monkeypatch.setattr(module, "render", lambda notebook, exporter, target: write_whole(target, "made"))
+    monkeypatch.setattr(module, "render", lambda notebook, exporter, target: atomic_write(target, "made"))
     for count, path in enumerate(shown, 1):
         for _ in range(2):
             module.write_report(load_profile("toy"), "")

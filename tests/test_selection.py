@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from lottery.models import memory
 from lottery.pruning import selection
 from lottery.pruning.methods.magnitude import zero_smallest_
-from lottery.pruning.selection import kth_lowest, own_parts
+from lottery.pruning.selection import kth_lowest, magnitude_chunks
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -33,7 +33,7 @@ def test_the_kth_magnitude_is_that_of_a_sort(values, dtype, share, chunk):
     k = 1 + int(share * (len(values) - 1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "_PART", {"cpu": chunk})
-        found = kth_lowest(own_parts(weight), k)
+        found = kth_lowest(magnitude_chunks(weight), k)
     assert (as_value(found.pattern, dtype), found.lower, found.equal) == by_sorting(weight, k)
 
 
@@ -48,7 +48,7 @@ def test_no_distribution_is_special(dtype, make):
         "wide": torch.randn(size, dtype=torch.float64) * 10 ** torch.empty(size, dtype=torch.float64).uniform_(-4, 4),
     }[make].to(dtype)
     for k in (1, 2, size // 2, size - 1, size):
-        found = kth_lowest(own_parts(weight), k)
+        found = kth_lowest(magnitude_chunks(weight), k)
         assert (as_value(found.pattern, dtype), found.lower, found.equal) == by_sorting(weight, k)
 
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from lottery.common.errors import LotteryError
-from lottery.pruning.activations import Inputs
-from lottery.pruning.layer_spec import Cut
+from lottery.pruning.activations import ActivationStats
+from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.methods.sparsegpt import sparsegpt_
 from lottery.pruning.pattern import Pattern
 
 
-def fed(x: torch.Tensor, dtype=torch.float64) -> Inputs:
-    inputs = Inputs(x.shape[1], x.device, gram=True)
+def fed(x: torch.Tensor, dtype=torch.float64) -> ActivationStats:
+    inputs = ActivationStats(x.shape[1], x.device, gram=True)
     inputs.gram = inputs.gram.to(dtype)
     inputs.tokens, inputs.squares, inputs.gram = len(x), x.double().square().sum(0), x.to(dtype).T @ x.to(dtype)
     return inputs
@@ -52,7 +52,7 @@ def correlated(tokens: int, width: int) -> torch.Tensor:
 def test_equal_to_the_papers_algorithm(width, share):
     weight, x = torch.randn(33, width, dtype=torch.float64), correlated(500, width)
     result = weight.clone()
-    sparsegpt_(result, Cut("l", share), fed(x), torch.float64)
+    sparsegpt_(result, LayerSpec("l", share), fed(x), torch.float64)
     torch.testing.assert_close(result, plain(weight, x, share), rtol=1e-9, atol=1e-9)
 
 
@@ -60,15 +60,15 @@ def test_equal_to_the_papers_algorithm(width, share):
 def test_equal_to_the_papers_algorithm_with_n_m(pattern):
     weight, x = torch.randn(33, 280, dtype=torch.float64), correlated(500, 280)
     result = weight.clone()
-    sparsegpt_(result, Cut("l", pattern.share, pattern), fed(x), torch.float64)
-    torch.testing.assert_close(result, plain(weight, x, pattern.share, pattern), rtol=1e-9, atol=1e-9)
+    sparsegpt_(result, LayerSpec("l", pattern.sparsity, pattern), fed(x), torch.float64)
+    torch.testing.assert_close(result, plain(weight, x, pattern.sparsity, pattern), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9])
 def test_the_update_never_makes_the_outputs_worse_than_the_mask_alone(share):
     weight, x = torch.randn(40, 200), correlated(600, 200)
     updated = weight.clone()
-    sparsegpt_(updated, Cut("l", share), fed(x, torch.float32))
+    sparsegpt_(updated, LayerSpec("l", share), fed(x, torch.float32))
     masked = torch.where(updated == 0, 0, weight)
     error = lambda w: float((x @ (w - weight).T).square().sum())  # noqa: E731
     assert error(updated) < error(masked)
@@ -85,14 +85,14 @@ def test_one_weight_a_row_is_removed_as_the_optimal_brain_surgeon_does():
     expected = weight.clone()
     expected[:, place:] -= weight[:, place, None] / inverse[0, 0] * inverse[0]
     result = weight.clone()
-    sparsegpt_(result, Cut("l", 1 / width), fed(x), torch.float64)
+    sparsegpt_(result, LayerSpec("l", 1 / width), fed(x), torch.float64)
     assert (result[:, place] == 0).all()
     torch.testing.assert_close(result, expected.where(result != 0, 0), rtol=1e-9, atol=1e-9)
 
 
 def test_exactly_the_asked_share_of_each_block_of_columns_goes():
     weight, x = torch.randn(31, 300), correlated(600, 300)
-    sparsegpt_(weight, Cut("l", 0.7), fed(x, torch.float32))
+    sparsegpt_(weight, LayerSpec("l", 0.7), fed(x, torch.float32))
     assert [int((part == 0).sum()) for part in weight.split(128, dim=1)] == [round(0.7 * 31 * n) for n in (128, 128, 44)]
 
 
@@ -100,7 +100,7 @@ def test_inputs_that_are_always_zero_lose_their_weights_and_break_nothing():
     weight, x = torch.randn(10, 40, dtype=torch.float64), correlated(100, 40)
     x[:, [3, 17]] = 0
     result = weight.clone()
-    sparsegpt_(result, Cut("l", 0.5), fed(x), torch.float64)
+    sparsegpt_(result, LayerSpec("l", 0.5), fed(x), torch.float64)
     assert (result[:, [3, 17]] == 0).all()
     assert int((result == 0).sum()) == 200
     torch.testing.assert_close(result, plain(weight, x, 0.5), rtol=1e-9, atol=1e-9)
@@ -110,8 +110,8 @@ def test_fewer_tokens_than_inputs_are_enough_and_layers_share_a_factor():
     weight, x = torch.randn(10, 64), torch.randn(5, 64)
     inputs = fed(x, torch.float32)
     first, second = weight.clone(), weight.clone()
-    sparsegpt_(first, Cut("a", 0.5), inputs)
-    sparsegpt_(second, Cut("b", 0.5), inputs)
+    sparsegpt_(first, LayerSpec("a", 0.5), inputs)
+    sparsegpt_(second, LayerSpec("b", 0.5), inputs)
     assert torch.equal(first, second)
     assert torch.isfinite(first).all()
 
@@ -122,4 +122,4 @@ def test_products_that_cannot_be_factorized_name_the_layer_and_a_way_out():
     with pytest.raises(
         LotteryError, match=r"^l: the products of its inputs cannot be factorized; take more calibration samples, or method: wanda"
     ):
-        sparsegpt_(torch.randn(4, 8), Cut("l", 0.5), inputs)
+        sparsegpt_(torch.randn(4, 8), LayerSpec("l", 0.5), inputs)

@@ -5,7 +5,7 @@ import pytest
 
 from lottery.config.profile import validated
 from lottery.experiments.records import read_record, requests, write_record
-from lottery.experiments.threshold import FINE, crossing, last_crossing, next_sparsity, told_apart, with_bisections
+from lottery.experiments.threshold import FINE, crossing, last_crossing, next_sparsity, significantly_different, with_bisections
 from tests.conftest import TOY
 from tests.factory import record_of
 
@@ -68,7 +68,7 @@ def test_too_few_windows_give_no_interval():
     found = crossing(points([1, 1, 4, 9], windows=19), 2.0)
     assert not found.has_interval
     assert math.isnan(found.low)
-    assert told_apart(found, found) is None
+    assert significantly_different(found, found) is None
 
 
 def test_models_are_told_apart_only_where_their_ranges_leave_no_doubt():
@@ -76,12 +76,14 @@ def test_models_are_told_apart_only_where_their_ranges_leave_no_doubt():
         levels, grid = [1, 1.9, 2.2, 4], [0, after, after + 0.02, 0.9]
         return crossing(points(levels, sparsities=grid, noise=noise, model=model), 2.0)
 
-    assert told_apart(near(0.3, "a"), near(0.4, "b")) is True
-    assert told_apart(near(0.3, "a"), near(0.31, "b")) is False, "both may lie at 0.315"
-    assert told_apart(crossing(points([1, 1, 4, 9], model="a"), 2.0), near(0.6, "b")) is False, "one may lie on either side of the other"
+    assert significantly_different(near(0.3, "a"), near(0.4, "b")) is True
+    assert significantly_different(near(0.3, "a"), near(0.31, "b")) is False, "both may lie at 0.315"
+    assert significantly_different(crossing(points([1, 1, 4, 9], model="a"), 2.0), near(0.6, "b")) is False, (
+        "one may lie on either side of the other"
+    )
     never = crossing(points([1, 1, 1, 1]), 2.0)
-    assert told_apart(never, never) is False
-    assert told_apart(never, near(0.3, "b")) is True
+    assert significantly_different(never, never) is False
+    assert significantly_different(never, near(0.3, "b")) is True
 
 
 def test_without_a_dense_record_there_is_no_score():

@@ -25,7 +25,7 @@ def test_which_variants_need_calibration_data():
 
 
 def test_n_of_n_m_counts_what_stays():
-    assert [(p.kept, p.zeros, p.share) for p in map(Pattern.parse, ("2:4", "1:4", "3:4"))] == [(2, 2, 0.5), (1, 3, 0.75), (3, 1, 0.25)]
+    assert [(p.kept, p.zeros, p.sparsity) for p in map(Pattern.parse, ("2:4", "1:4", "3:4"))] == [(2, 2, 0.5), (1, 3, 0.75), (3, 1, 0.25)]
 
 
 @pytest.mark.parametrize("text", ["2:2", "4:2", "0:4", "2:4:8", "two:four", "2.0:4", "", "-1:4"])

@@ -11,7 +11,7 @@ from lottery.analysis.frame import lines
 from lottery.common.format import number, percent
 from lottery.evaluation import perplexity
 from lottery.experiments.records import Record
-from lottery.experiments.threshold import LEVELS, Crossing, crossing, span, told_apart
+from lottery.experiments.threshold import LEVELS, Crossing, crossing, significantly_different, span
 
 KEEPS = 1.25  # times the dense model's bits per byte: up to there, and with coherent texts, a variant keeps working
 FEWEST_MODELS = 5  # with fewer, no order of models is rarer than 1 in 20, so that nothing can be decided
@@ -59,7 +59,7 @@ def scores(records: list[Record], method: str) -> Scores:
 
 def ranking(data: pd.DataFrame, scores: Scores) -> pd.DataFrame:
     """Models from the best ticket down: by the sparsity at which bits per byte are up by 5%, then by that at which they have doubled,
-    then by the bits lost at the highest measured sparsity. Neighbours may not be told apart: ``told_apart`` says.
+    then by the bits lost at the highest measured sparsity. Neighbours may not be told apart: ``significantly_different`` says.
 
     Only models that were measured at every sparsity that occurs: an unmeasured one is neither survived nor lost.
     """
@@ -79,7 +79,7 @@ def who_has_the_best_ticket(data: pd.DataFrame, scores: Scores) -> str:
     if ranks.empty:
         return "No model has been measured both dense and at every sparsity, so nothing can be compared."
     best, *others = ranks["model"]
-    rivals = [model for model in others if not told_apart(scores[best]["5% more"], scores[model]["5% more"])]
+    rivals = [model for model in others if not significantly_different(scores[best]["5% more"], scores[model]["5% more"])]
     if data["model"].nunique() == 1:
         text = f"**{best}** is the only model measured: {_loses(scores[best])}."
     elif not others:
@@ -252,7 +252,7 @@ def which_method_keeps_most(data: pd.DataFrame, records: list[Record]) -> str:
         said.append(f"At {percent(level)} {best} loses least, {value} bits per byte{where}, {worst} most, {number(means[worst])}{doubt}.")
     if not said:
         return "No sparsity has two ways of pruning measured on the same models, so they cannot be compared."
-    return " ".join(said + ["There are too few windows to tell ways of pruning apart."] * (fewest < perplexity.FEWEST))
+    return " ".join(said + ["There are too few windows to tell ways of pruning apart."] * (fewest < perplexity.MIN_WINDOWS))
 
 
 def _resampled_losses(records: list[Record], level: float, grid: pd.DataFrame) -> tuple[dict[str, np.ndarray], int]:
@@ -261,7 +261,7 @@ def _resampled_losses(records: list[Record], level: float, grid: pd.DataFrame) -
     results = {(r.model, r.request.variant.label, r.request.sparsity): r.result for r in records}
     dense = {model: results[model, "dense", 0.0] for model in grid.index}
     windows = min(len(result.window_nll) for result in dense.values())
-    if windows < perplexity.FEWEST:
+    if windows < perplexity.MIN_WINDOWS:
         return {}, windows
     lost = dict.fromkeys(grid.columns, 0.0)
     for model, result in dense.items():
@@ -292,7 +292,7 @@ def do_methods_agree(data: pd.DataFrame, records: list[Record]) -> str:
         if len(ranks) < 2:
             continue
         first, second = (found[model]["5% more"] for model in ranks["model"][:2])
-        if told_apart(first, second):
+        if significantly_different(first, second):
             best[method] = ranks.iloc[0]["model"]
         else:
             undecided.append(method)

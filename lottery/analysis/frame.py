@@ -96,7 +96,7 @@ def beside(record: Record, dense: Record | None) -> dict[str, float]:
     """
     result, none = record.result, (math.nan, math.nan)
     tokens, windows = result.scored_tokens, len(result.window_nll)
-    times = perplexity.draws(record.model, windows) if windows >= perplexity.FEWEST else None
+    times = perplexity.draws(record.model, windows) if windows >= perplexity.MIN_WINDOWS else None
     found = {"factor": math.nan, "bits_factor": math.nan, "lost_bits": math.nan}
     absolute, factor, times_dense, lost = none, none, none, none
     if times is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from lottery.common.errors import LotteryError
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def atomic_write(path: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all: a temporary file beside it, flushed to disk, then renamed over it.
 
     **Raises** ``LotteryError`` where the disk is full.

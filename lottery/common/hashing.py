@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from lottery.common.errors import LotteryError
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 
 LARGE = 64 << 20  # bytes; from there on what was found is also kept on disk
 
@@ -32,5 +32,5 @@ def _sha256(path: Path, size: int, changed: int) -> str:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if size >= LARGE:
         with suppress(OSError, LotteryError):  # the cache may be another's, or full: then it is read again the next time
-            write_whole(kept, json.dumps({"size": size, "changed": changed, "sha256": found}) + "\n")
+            atomic_write(kept, json.dumps({"size": size, "changed": changed, "sha256": found}) + "\n")
     return found

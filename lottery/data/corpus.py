@@ -206,7 +206,7 @@ def prompts(text: Corpus, count: int, words: int) -> list[str]:
 
     A text with fewer such rows is begun at ``count`` places spread evenly over its words.
 
-    Cut at words, not at tokens, so that every model continues the same text.
+    LayerSpec at words, not at tokens, so that every model continues the same text.
     """
     start = re.compile(rf"\s*(?:\S+\s+){{{words - 1}}}\S+")
     found = [match[0].strip() for row in text.rows if len(row.split()) >= 2 * words and (match := start.match(row))]

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr, stdtrit
 
-DRAWS = 2000
+N_RESAMPLES = 2000
 BLOCK = 4  # neighbouring windows that are drawn together
-FEWEST = 5 * BLOCK  # windows: an interval from fewer would claim more than it knows
+MIN_WINDOWS = 5 * BLOCK  # windows: an interval from fewer would claim more than it knows
 
 
 class Score(NamedTuple):
@@ -71,10 +71,10 @@ def exp(value: float) -> float:
 def draws(model: str, windows: int) -> np.ndarray:
     """How often each window is drawn, int64 [draws, windows]: the same for every variant of a model, others for another model."""
     random, blocks = np.random.default_rng(zlib.crc32(model.encode())), math.ceil(windows / BLOCK)
-    starts = random.integers(windows, size=(DRAWS, blocks, 1))
-    drawn = ((starts + np.arange(BLOCK)) % windows).reshape(DRAWS, -1)[:, :windows]
-    places = drawn + windows * np.arange(DRAWS)[:, None]  # one count for all draws
-    return np.bincount(places.ravel(), minlength=DRAWS * windows).reshape(DRAWS, windows)
+    starts = random.integers(windows, size=(N_RESAMPLES, blocks, 1))
+    drawn = ((starts + np.arange(BLOCK)) % windows).reshape(N_RESAMPLES, -1)[:, :windows]
+    places = drawn + windows * np.arange(N_RESAMPLES)[:, None]  # one count for all draws
+    return np.bincount(places.ravel(), minlength=N_RESAMPLES * windows).reshape(N_RESAMPLES, windows)
 
 
 def resampled(values: Sequence[float], times: np.ndarray) -> np.ndarray:

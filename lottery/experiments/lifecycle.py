@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lottery.common.errors import HeldError, LotteryError, StoppedError
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.experiments.records import read_state, slurm_job, write_state
 
 
@@ -31,7 +31,7 @@ def held(folder: Path, trial: str = "") -> Iterator[None]:
         raise HeldError(f"{folder.name}: {_who(holder)} is at work on it; wait until it is done, or stop it") from None
     try:
         job, now = slurm_job(), datetime.now().astimezone()
-        write_whole(holder, json.dumps({"process": os.getpid(), "job": job, "since": f"{now:%Y-%m-%d %H:%M}"}) + "\n")
+        atomic_write(holder, json.dumps({"process": os.getpid(), "job": job, "since": f"{now:%Y-%m-%d %H:%M}"}) + "\n")
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -48,7 +48,7 @@ def _who(holder: Path) -> str:
 
 
 @contextmanager
-def failures_recorded(folder: Path) -> Iterator[None]:
+def record_failure(folder: Path) -> Iterator[None]:
     """Records an exception in ``state.json`` and re-raises it."""
     try:
         yield
@@ -63,7 +63,7 @@ def failures_recorded(folder: Path) -> Iterator[None]:
         raise
 
 
-def check_stop(folder: Path, done: int, wanted: int) -> None:
+def raise_if_stop_requested(folder: Path, done: int, wanted: int) -> None:
     """A file named ``stop`` in the folder of a run stops it here, between trials: a warning from Slurm is made into one.
 
     **Raises** ``StoppedError``.

@@ -11,14 +11,14 @@ from typing import NamedTuple
 import torch
 
 from lottery.common.errors import NoRoomError
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.common.format import number
 from lottery.common.paths import outputs
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
 from lottery.data.corpus import Corpus, corpus, windows
 from lottery.evaluation.likelihood import Head, likelihoods
-from lottery.experiments.lifecycle import check_stop, held
+from lottery.experiments.lifecycle import held, raise_if_stop_requested
 from lottery.experiments.protocols import FOLDER, Protocol, ProtocolRecord, Request, Result, recorded, wanted
 from lottery.experiments.provenance import provenance
 from lottery.models import loading
@@ -129,10 +129,10 @@ def measure(profile: Profile) -> list[ProtocolRecord]:
         runs = None
         for number_, request in enumerate(asked, 1):
             if request not in found:
-                check_stop(folder, len(found), len(asked))
+                raise_if_stop_requested(folder, len(found), len(asked))
                 runs = runs or _Runs(profile, model_of, whole)
                 found[request] = runs.score(request)
-                write_whole(folder / FOLDER / request.file_name, found[request].model_dump_json(indent=1) + "\n")
+                atomic_write(folder / FOLDER / request.file_name, found[request].model_dump_json(indent=1) + "\n")
             result = found[request].result
             said = result.skipped or f"{number(result.perplexity)} ({result.seconds:.0f} s)"
             print(f"{profile.model_name}: {number_} of {len(asked)}, {request.protocol.name}: {said}", flush=True)

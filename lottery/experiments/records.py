@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.common.format import NBSP, percent
 from lottery.config.profile import Profile
 from lottery.evaluation import coherence, lm_eval_tasks
@@ -230,7 +230,7 @@ def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: s
 
 def write_record(folder: Path, record: Record) -> Path:
     path = folder / "records" / record.request.file_name
-    write_whole(path, record.model_dump_json(indent=1) + "\n")
+    atomic_write(path, record.model_dump_json(indent=1) + "\n")
     return path
 
 
@@ -248,7 +248,7 @@ def slurm_job() -> str | None:
 
 def write_state(folder: Path, state: str, reason: str = "") -> None:
     value = State(state=state, at=datetime.now().astimezone(), reason=" ".join(reason.split())[:500], job=slurm_job())
-    write_whole(folder / "state.json", value.model_dump_json(indent=1) + "\n")
+    atomic_write(folder / "state.json", value.model_dump_json(indent=1) + "\n")
 
 
 def read_state(folder: Path) -> State | None:

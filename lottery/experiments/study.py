@@ -19,7 +19,7 @@ from lottery.data.calibration import Calibration, calibration
 from lottery.data.corpus import corpus, corpus_identity, prompts, windows
 from lottery.evaluation import lm_eval_tasks
 from lottery.experiments import protocol_runs
-from lottery.experiments.lifecycle import check_stop, failures_recorded, finish, held, stopped
+from lottery.experiments.lifecycle import finish, held, raise_if_stop_requested, record_failure, stopped
 from lottery.experiments.protocols import ProtocolRecord
 from lottery.experiments.records import Record, Request, read_record, requests, write_record, write_state
 from lottery.experiments.threshold import with_bisections
@@ -36,7 +36,7 @@ class Study:
         self.profile = profile
         self.checkpoint = checkpoint(profile)
         self.folder = outputs(profile.profile) / profile.model_name
-        with failures_recorded(self.folder):
+        with record_failure(self.folder):
             if self.checkpoint.kind == "gguf":
                 convert(Path(self.checkpoint.source))
             self.checkpoint.check()
@@ -89,7 +89,7 @@ class Study:
 
     def measure_protocols(self) -> list[ProtocolRecord]:
         """Scores the dense model by every protocol whose record is not there. **Returns** all of them."""
-        with failures_recorded(self.folder):
+        with record_failure(self.folder):
             if "trials" in self.__dict__:
                 self.trials.forget()  # the dense model that they keep need not be in memory twice
             return protocol_runs.measure(self.profile)
@@ -114,10 +114,10 @@ class Study:
         todo = [request for request in wanted if read_record(self.folder, request) is None]
         if not todo:
             return self.say(f"{', '.join(request.title for request in wanted)}: recorded already")
-        with held(self.folder), failures_recorded(self.folder):
+        with held(self.folder), record_failure(self.folder):
             write_state(self.folder, "running")
             for request in todo:
-                check_stop(self.folder, len(self.records), len(self.requests))
+                raise_if_stop_requested(self.folder, len(self.records), len(self.requests))
                 with held(self.folder, request.file_name):
                     self._record(request)
 
@@ -130,7 +130,7 @@ class Study:
         **Raises** ``StoppedError`` once it is asked to.
         """
         dense = self.requests[0]
-        with failures_recorded(self.folder):
+        with record_failure(self.folder):
             while missing := [request for request in self.requests if read_record(self.folder, request) is None]:
                 took = False
                 for request in missing[:1] if missing[0] == dense else missing:  # its dtype is that of all

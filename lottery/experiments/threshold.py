@@ -39,7 +39,7 @@ class Crossing(NamedTuple):
 
     @property
     def has_interval(self) -> bool:
-        return self.windows >= perplexity.FEWEST
+        return self.windows >= perplexity.MIN_WINDOWS
 
     @property
     def is_number(self) -> bool:
@@ -59,7 +59,7 @@ def crossing(points: list[Record], level: float) -> Crossing | None:
     totals = [perplexity.finite(record.result.window_nll) for record in points]
     (at,), (after,), (before,) = last_crossing(sparsities, np.array([[total.sum() for total in totals]]), level)
     windows = len(totals[0])
-    if windows < perplexity.FEWEST:
+    if windows < perplexity.MIN_WINDOWS:
         return Crossing(float(at), float(after), float(before), math.nan, math.nan, np.array([]), np.array([]), windows)
     times = perplexity.draws(points[0].model, windows)
     resampled = np.stack([perplexity.resampled(total, times) for total in totals], axis=1)
@@ -69,7 +69,7 @@ def crossing(points: list[Record], level: float) -> Crossing | None:
     return Crossing(float(at), float(after), float(before), min(low, float(after)), max(high, float(before)), lows, highs, windows)
 
 
-def told_apart(one: Crossing, other: Crossing) -> bool | None:
+def significantly_different(one: Crossing, other: Crossing) -> bool | None:
     """Whether two models differ at the 95% level, wherever between the measured sparsities each lies; ``None`` without intervals.
 
     Their texts are resampled independently, although they are the same text: that is careful, for what is hard for both would cancel.

@@ -11,7 +11,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from lottery.common.errors import LotteryError
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.common.paths import project_root
 
 FENCED = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -57,5 +57,5 @@ def _cells(section: str) -> list[nbformat.NotebookNode]:
 
 def write() -> None:
     for name in names():
-        write_whole(project_root() / "notebooks" / f"{name}.ipynb", model_notebook(name))
+        atomic_write(project_root() / "notebooks" / f"{name}.ipynb", model_notebook(name))
     print(f"notebooks/: {', '.join(names())}")

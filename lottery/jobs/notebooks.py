@@ -8,7 +8,7 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.common.paths import project_root
 
 START_SECONDS = 300  # importing torch from a shared file system is slow
@@ -37,7 +37,7 @@ def execute(name: str, profile: str, target: Path) -> str:
                 print(f"      start {start} of {STARTS}: {reason}", flush=True)
         finally:
             if part.exists():
-                write_whole(target, part.read_text(encoding="utf-8"))
+                atomic_write(target, part.read_text(encoding="utf-8"))
     return reason
 
 

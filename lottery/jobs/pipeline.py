@@ -9,7 +9,7 @@ import nbformat
 from nbconvert.exporters import get_exporter
 
 from lottery.common.errors import HeldError, NotFetchedError
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.common.paths import outputs
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
@@ -58,7 +58,7 @@ def measure(profile: Profile, name: str, step: str) -> bool:
             # The study could not say why itself: its kernel died, or a cell around it failed.
             write_state(folder, "failed", reason)
         return False
-    write_whole(folder / "stamp", _stamp(profile, name))
+    atomic_write(folder / "stamp", _stamp(profile, name))
     say(f"{step} {name}: done in {(datetime.now().astimezone() - began).total_seconds():.0f} s")
     return True
 
@@ -125,7 +125,7 @@ def write_report(profile: Profile, step: str) -> list[Path]:
         pdf.unlink(missing_ok=True)
         say(f"{step} report: no PDF: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
         return _named([html])
-    write_whole(stamp, wanted)
+    atomic_write(stamp, wanted)
     return _named([html, pdf])
 
 
@@ -140,4 +140,4 @@ def render(notebook: Path, exporter: str, target: Path) -> None:
     node = nbformat.read(notebook, as_version=4)
     title = next((c.source.lstrip("# ").splitlines()[0] for c in node.cells if c.source.startswith("# ")), notebook.stem)
     body, _ = get_exporter(exporter)().from_notebook_node(node, resources={"metadata": {"name": notebook.stem, "title": title}})
-    write_whole(target, body)
+    atomic_write(target, body)

@@ -5,7 +5,7 @@ import re
 
 from pydantic import BaseModel
 
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.common.paths import project_root
 from lottery.config.profile import Profile, Recovery, Tickets
 from lottery.pruning.catalogue import ALLOCATIONS, METHODS
@@ -42,4 +42,4 @@ def _table(head: str, rows: list[str]) -> str:
 
 def write() -> None:
     path = project_root() / "docs" / "profiles.md"
-    write_whole(path, with_tables(path.read_text(encoding="utf-8")))
+    atomic_write(path, with_tables(path.read_text(encoding="utf-8")))

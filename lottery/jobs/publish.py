@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 
 from lottery.common.errors import LotteryError
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.common.paths import outputs
 from lottery.config.profile import Profile
 from lottery.experiments.protocols import FOLDER
@@ -41,7 +41,7 @@ def publish(profile: Profile, folder: Path) -> Path:
         for holder in (notebook, *notebook.cells):
             holder.metadata.pop("papermill", None)  # when and where on this machine it ran
             holder.metadata.pop("execution", None)
-        write_whole(folder / part.name / f"{part.name}.ipynb", nbformat.writes(notebook) + "\n")
+        atomic_write(folder / part.name / f"{part.name}.ipynb", nbformat.writes(notebook) + "\n")
     for table in sorted((made / "tables").glob("*.csv")):
         if table.name not in LEFT_OUT:
             _copy(made, folder, f"tables/{table.name}")
@@ -49,5 +49,5 @@ def publish(profile: Profile, folder: Path) -> Path:
 
 
 def _copy(source: Path, target: Path, name: str) -> Path:
-    write_whole(target / name, (source / name).read_text(encoding="utf-8"))
+    atomic_write(target / name, (source / name).read_text(encoding="utf-8"))
     return target / name

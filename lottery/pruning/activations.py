@@ -8,7 +8,7 @@ DAMPING = 0.01  # of the Hessian's mean diagonal, as in SparseGPT's code
 _TRIES = 6  # each with ten times the damping of the one before
 
 
-class Inputs:
+class ActivationStats:
     """Sums over the inputs X [tokens, in] of one layer, or of several that share them: squares, and with ``gram`` all products.
 
     Squares are summed within a sample in float32 and over the samples in float64, so that their order and number hardly show; the

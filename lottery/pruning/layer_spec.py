@@ -1,4 +1,4 @@
-"""What is to be cut from a layer, and the cut of its lowest scores."""
+"""What is to be pruned of a layer, and the pruning of its lowest scores."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ import torch
 
 from lottery.common.errors import LotteryError
 from lottery.pruning.pattern import Pattern
-from lottery.pruning.selection import own_parts, scored_parts, zero_lowest_, zero_lowest_along_
+from lottery.pruning.selection import magnitude_chunks, score_chunks, zero_lowest_, zero_lowest_along_
 
 
 @dataclass(frozen=True)
-class Cut:
-    """From the layer ``name``, ``share`` of the weights, or those of ``pattern``; ``seed`` for methods that draw."""
+class LayerSpec:
+    """What is to be pruned of the layer ``name``: a sparsity, or a pattern; ``seed`` for methods that draw."""
 
     name: str
-    share: float
+    sparsity: float
     pattern: Pattern | None = None
     seed: int = 0
 
@@ -28,31 +28,33 @@ class Cut:
             )
 
 
-def zero_by_score_(
-    weight: torch.Tensor, score: Callable[[torch.Tensor, slice], torch.Tensor] | None, cut: Cut, *, compared_in: str
+def prune_lowest_(
+    weight: torch.Tensor, score: Callable[[torch.Tensor, slice], torch.Tensor] | None, spec: LayerSpec, *, comparison_group: str
 ) -> None:
     """Zeros what scores lowest, in place; what stays is untouched to the bit.
 
     **Arguments**: ``weight`` [out, in], contiguous; ``score``, given rows of it and which rows they are, returns their scores
-    (``None``: each weight is its own); ``compared_in``, 'layer' or 'row': among which weights the lowest are sought. With a pattern
+    (``None``: each weight is its own); ``comparison_group``, 'layer' or 'row': among which weights the lowest are sought. With a pattern
     that is always the group of M.
 
-    Exactly round(share · n) of the n weights of each layer or row go, or N of each group. **Raises** ``LotteryError`` as ``Cut.check``,
-    and where a score is not finite or nothing of a row would stay.
+    Exactly round(sparsity · n) of the n weights of each layer or row go, or N of each group. **Raises** ``LotteryError`` as
+    ``LayerSpec.check``, and where a score is not finite or nothing of a row would stay.
     """
     if not weight.is_contiguous():
-        raise ValueError(f"{cut.name}: the tensor is not contiguous; call .contiguous() and prune that")
-    cut.check(weight)
-    if cut.pattern:
-        zero_lowest_along_(scored_parts(weight, score or _itself), cut.pattern.zeros, cut.pattern.group, cut.name)
-    elif compared_in == "row":
-        count = round(cut.share * weight.shape[1])
+        raise ValueError(f"{spec.name}: the tensor is not contiguous; call .contiguous() and prune that")
+    spec.check(weight)
+    if spec.pattern:
+        zero_lowest_along_(score_chunks(weight, score or _itself), spec.pattern.zeros, spec.pattern.group, spec.name)
+    elif comparison_group == "row":
+        count = round(spec.sparsity * weight.shape[1])
         if count == weight.shape[1]:
-            raise LotteryError(f"{cut.name}: {100 * cut.share:g}% of a row of {count} weights rounds to all of them; lower the sparsity")
-        zero_lowest_along_(scored_parts(weight, score or _itself), count, None, cut.name)
+            raise LotteryError(
+                f"{spec.name}: {100 * spec.sparsity:g}% of a row of {count} weights rounds to all of them; lower the sparsity"
+            )
+        zero_lowest_along_(score_chunks(weight, score or _itself), count, None, spec.name)
     else:
-        parts = scored_parts(weight, score) if score else own_parts(weight)
-        zero_lowest_(parts, round(cut.share * weight.numel()), cut.name)
+        parts = score_chunks(weight, score) if score else magnitude_chunks(weight)
+        zero_lowest_(parts, round(spec.sparsity * weight.numel()), spec.name)
 
 
 def _itself(rows: torch.Tensor, which: slice) -> torch.Tensor:

@@ -26,6 +26,6 @@ class Pattern(NamedTuple):
         return self.group - self.kept
 
     @property
-    def share(self) -> float:
+    def sparsity(self) -> float:
         """Of the weights that go."""
         return self.zeros / self.group

@@ -7,7 +7,7 @@ from lottery.common.errors import LotteryError
 from lottery.models.blocks import blocks, by_block, prunable
 from lottery.models.calls import moved
 from lottery.pruning.catalogue import ALLOCATIONS, METHODS
-from lottery.pruning.layer_spec import Cut
+from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.pattern import Pattern
 from lottery.pruning.variants import Variant
 from lottery.pruning.walk import Layer, walk
@@ -33,21 +33,21 @@ def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed:
         method.function({name: layer.weight.data for name, layer in layers.items()}, variant.sparsity)
         return
     walking = {"device": device, "progress": progress}
-    shares = ALLOCATIONS[variant.allocation].function(model, variant.sparsity, samples, **walking)
+    sparsities = ALLOCATIONS[variant.allocation].function(model, variant.sparsity, samples, **walking)
     pattern = Pattern.parse(variant.pattern)
-    cuts = {name: Cut(name, shares[name], pattern, seed) for name in layers}
+    specs = {name: LayerSpec(name, sparsities[name], pattern, seed) for name in layers}
     for name, layer in layers.items():  # all of them before any work
-        cuts[name].check(layer.weight)
+        specs[name].check(layer.weight)
     if method.needs == "nothing":
         for block, within in zip(blocks(model), by_block(model), strict=True):
             with moved([block], device):
                 for name, layer in within.items():
-                    method.function(layer.weight.data, cuts[name])
+                    method.function(layer.weight.data, specs[name])
         return
 
     def visit(_, fed: list[Layer]) -> None:
         for layer in fed:
-            method.function(layer.linear.weight.data, cuts[layer.name], layer.inputs)
+            method.function(layer.linear.weight.data, specs[layer.name], layer.inputs)
 
     walk(model, samples, visit, gram=method.needs == "hessian", **walking)
 
@@ -55,7 +55,7 @@ def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed:
 def check_pattern(model, variant: Variant) -> None:
     """**Raises** ``LotteryError`` where the variant's N:M does not divide a layer's rows; looks at shapes only, so a skeleton will do."""
     for name, layer in prunable(model).items():
-        Cut(name, variant.sparsity, Pattern.parse(variant.pattern)).check(layer.weight)
+        LayerSpec(name, variant.sparsity, Pattern.parse(variant.pattern)).check(layer.weight)
 
 
 def _check_dense(layers: dict[str, nn.Linear], sparsity: float) -> None:

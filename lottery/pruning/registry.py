@@ -9,13 +9,16 @@ from typing import Literal, NamedTuple
 
 
 class Method(NamedTuple):
-    """``function(weight, cut, inputs)`` prunes one layer in place; with ``whole_model``, ``function(weights, share)`` all at once."""
+    """``function(weight, spec, activations)`` prunes one layer in place.
+
+    With ``whole_model``, ``function(weights, sparsity)`` prunes all of them at once.
+    """
 
     function: Callable
     needs: Literal["nothing", "norms", "hessian"]  # of a layer's inputs over the calibration data
     summary: str  # with the method as its subject
     source: str  # the paper
-    whole_model: bool  # it shares the sparsity out itself
+    whole_model: bool  # it allocates the sparsity itself
 
 
 class Allocation(NamedTuple):

@@ -16,7 +16,7 @@ import torch
 
 from lottery.common.errors import LotteryError
 
-Parts = Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]]
+Chunks = Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]]
 
 _INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Weights at a time. On a CPU a part and what is computed from it stay in the cache; a GPU wants few, large steps.
@@ -33,8 +33,8 @@ class Score(NamedTuple):
     equal: int
 
 
-def own_parts(*weights: torch.Tensor) -> Parts:
-    """Parts in which each weight is its own score. Contiguous tensors; where dtypes differ, scores are in the widest."""
+def magnitude_chunks(*weights: torch.Tensor) -> Chunks:
+    """Chunks in which each weight is its own score. Contiguous tensors; where dtypes differ, scores are in the widest."""
     widest = max((weight.dtype for weight in weights), key=lambda dtype: dtype.itemsize)
     widest = widest if len({weight.dtype for weight in weights}) == 1 or widest.itemsize > 2 else torch.float32
 
@@ -46,8 +46,8 @@ def own_parts(*weights: torch.Tensor) -> Parts:
     return parts
 
 
-def scored_parts(weight: torch.Tensor, score: Callable[[torch.Tensor, slice], torch.Tensor]) -> Parts:
-    """Parts of whole rows of ``weight`` [out, in]; ``score`` is given the rows and which they are, and returns their scores."""
+def score_chunks(weight: torch.Tensor, score: Callable[[torch.Tensor, slice], torch.Tensor]) -> Chunks:
+    """Chunks of whole rows of ``weight`` [out, in]; ``score`` is given the rows and which they are, and returns their scores."""
     rows = max(1, _part(weight) // weight.shape[1])
 
     def parts():
@@ -58,7 +58,7 @@ def scored_parts(weight: torch.Tensor, score: Callable[[torch.Tensor, slice], to
     return parts
 
 
-def kth_lowest(parts: Parts, k: int, name: str = "weight") -> Score:
+def kth_lowest(parts: Chunks, k: int, name: str = "weight") -> Score:
     """The ``k``-th lowest score, exactly; ``k`` from 1 to their number, ``name`` for errors.
 
     **Raises** ``LotteryError`` where a score is not finite.
@@ -88,7 +88,7 @@ def kth_lowest(parts: Parts, k: int, name: str = "weight") -> Score:
     return Score(prefix, lower, equal)
 
 
-def zero_lowest_(parts: Parts, count: int, name: str = "weight") -> None:
+def zero_lowest_(parts: Chunks, count: int, name: str = "weight") -> None:
     """Zeros the ``count`` weights of lowest score among all parts, in place. **Raises** as ``kth_lowest``."""
     last = kth_lowest(parts, max(count, 1), name)
     if count == 0:
@@ -109,7 +109,7 @@ def zero_lowest_(parts: Parts, count: int, name: str = "weight") -> None:
             ties_to_go = 0
 
 
-def zero_lowest_along_(parts: Parts, count: int, group: int | None = None, name: str = "weight") -> None:
+def zero_lowest_along_(parts: Chunks, count: int, group: int | None = None, name: str = "weight") -> None:
     """Zeros the ``count`` weights of lowest score in every row, or in every ``group`` neighbours of a row, in place.
 
     **Raises** ``LotteryError`` where a score is not finite.

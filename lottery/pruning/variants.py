@@ -35,8 +35,8 @@ DENSE = Variant("dense", "uniform", "unstructured", 0.0)
 def variants(methods: list[str], allocations: list[str], patterns: list[str], sparsities: list[float]) -> list[Variant]:
     """The dense model, then every combination that makes sense, at rising sparsity.
 
-    N:M sets the share of every layer, so it goes with the uniform allocation and with the sparsity 1 - N/M only; a method over the whole
-    model shares the sparsity out itself, so it goes with neither.
+    N:M sets the sparsity of every layer, so it goes with the uniform allocation and with the sparsity 1 - N/M only; a method over the whole
+    model allocates the sparsity itself, so it goes with neither.
 
     **Raises** ``ValueError``, in one line, where something that was asked for makes sense with nothing else that was.
     """
@@ -47,8 +47,8 @@ def variants(methods: list[str], allocations: list[str], patterns: list[str], sp
                 shape = Pattern.parse(pattern)
                 special = (METHODS[method].whole_model, allocation != "uniform", shape is not None)
                 if sum(special) <= 1:
-                    shares = sorted(s for s in sparsities if s > 0 and (shape is None or abs(s - shape.share) < 1e-9))
-                    found += [Variant(method, allocation, pattern, float(share)) for share in shares]
+                    fitting = sorted(s for s in sparsities if s > 0 and (shape is None or abs(s - shape.sparsity) < 1e-9))
+                    found += [Variant(method, allocation, pattern, float(one)) for one in fitting]
     _check(found, methods, allocations, patterns, sparsities)
     return found
 
@@ -56,10 +56,10 @@ def variants(methods: list[str], allocations: list[str], patterns: list[str], sp
 def _check(found: list[Variant], methods, allocations, patterns, sparsities) -> None:
     for pattern in patterns:
         shape = Pattern.parse(pattern)
-        if shape and not any(abs(s - shape.share) < 1e-9 for s in sparsities):
+        if shape and not any(abs(s - shape.sparsity) < 1e-9 for s in sparsities):
             raise ValueError(
-                f"pattern: given {pattern!r}, which keeps {shape.kept} of every {shape.group}, a sparsity of {shape.share:g}, with"
-                f" sparsities {sparsities}; add {shape.share:g} to them"
+                f"pattern: given {pattern!r}, which keeps {shape.kept} of every {shape.group}, a sparsity of {shape.sparsity:g}, with"
+                f" sparsities {sparsities}; add {shape.sparsity:g} to them"
             )
     for key, values, field in [("methods", methods, "method"), ("allocation", allocations, "allocation"), ("pattern", patterns, "pattern")]:
         for value in values:

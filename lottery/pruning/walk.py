@@ -14,7 +14,7 @@ from torch import nn
 
 from lottery.models.blocks import blocks, by_block
 from lottery.models.calls import entered, moved
-from lottery.pruning.activations import Inputs
+from lottery.pruning.activations import ActivationStats
 
 
 class Layer(NamedTuple):
@@ -22,7 +22,7 @@ class Layer(NamedTuple):
 
     name: str
     linear: nn.Linear
-    inputs: Inputs
+    inputs: ActivationStats
 
 
 @torch.no_grad()
@@ -59,15 +59,17 @@ def walk(
 
 def _measured(block, linears: dict[str, nn.Linear], hidden, call, there, gram: bool) -> list[Layer]:
     """Runs the samples through a block and measures what its layers are fed; what feeds several is measured once."""
-    found: dict[str, Inputs] = {}
+    found: dict[str, ActivationStats] = {}
     mine: set[str] = set()  # layers that measure; the others share
-    seen: list[tuple[torch.Tensor, Inputs]] = []
+    seen: list[tuple[torch.Tensor, ActivationStats]] = []
 
     def hook(name: str):
         def measure(linear, arguments):
             x = arguments[0]
             if name not in found:  # the first sample: which layers are fed the same tensor?
-                found[name] = next((inputs for other, inputs in seen if other is x), None) or Inputs(x.shape[-1], x.device, gram=gram)
+                found[name] = next((inputs for other, inputs in seen if other is x), None) or ActivationStats(
+                    x.shape[-1], x.device, gram=gram
+                )
                 if all(found[name] is not inputs for _, inputs in seen):
                     mine.add(name)
                     seen.append((x, found[name]))
@@ -84,7 +86,7 @@ def _measured(block, linears: dict[str, nn.Linear], hidden, call, there, gram: b
     finally:
         for handle in hooks:
             handle.remove()
-    layers = [Layer(name, linear, found.get(name) or Inputs(linear.in_features, there)) for name, linear in linears.items()]
+    layers = [Layer(name, linear, found.get(name) or ActivationStats(linear.in_features, there)) for name, linear in linears.items()]
     for layer in layers:
         layer.inputs.check(layer.name)
     return layers

@@ -9,7 +9,7 @@ from IPython.display import Markdown
 from lottery.analysis import findings
 from lottery.analysis.frame import frame
 from lottery.analysis.protocols import frame as protocol_frame
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.common.paths import outputs
 from lottery.config.profile import WINNING_TICKET, Profile
 from lottery.experiments.records import Record
@@ -189,7 +189,7 @@ class Report:
         return picture
 
     def _keep_table(self, name: str, data: pd.DataFrame) -> None:
-        write_whole(self.folder / "tables" / f"{name}.csv", data.to_csv(index=False))
+        atomic_write(self.folder / "tables" / f"{name}.csv", data.to_csv(index=False))
 
     def tables(self) -> Markdown:
         """For each model its five columns, or why there are none."""

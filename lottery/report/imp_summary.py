@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lottery.common.errors import LotteryError
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.config.profile import Profile
 from lottery.report.builder import Report
 from lottery.report.markdown import Picture
@@ -24,7 +24,7 @@ def summarize(profile: Profile, folder: Path) -> Path:
         )
     pictures = report.tickets_figure(), report.steps_figure(), report.bridge_figure()
     drawn = [_drawn(picture, name, folder) for picture, name in zip(pictures, FIGURES, strict=True) if picture]
-    write_whole(folder / "winning-ticket.csv", report.tickets.data.drop(columns="record").to_csv(index=False))
+    atomic_write(folder / "winning-ticket.csv", report.tickets.data.drop(columns="record").to_csv(index=False))
     commits = sorted({record.provenance.commit for record in procedure.records})
     devices = sorted({record.provenance.device for record in procedure.records})
     text = [
@@ -43,10 +43,10 @@ def summarize(profile: Profile, folder: Path) -> Path:
         report.tickets.problems(),
     ]
     page = folder / "winning-ticket.md"
-    write_whole(page, "\n\n".join(part for part in text if part) + "\n")
+    atomic_write(page, "\n\n".join(part for part in text if part) + "\n")
     return page
 
 
 def _drawn(picture: Picture, name: str, folder: Path) -> str:
-    write_whole(folder / f"{name}.svg", picture.svg)
+    atomic_write(folder / f"{name}.svg", picture.svg)
     return f"![{picture.caption}]({name}.svg)\n\n{picture.caption}"

@@ -10,7 +10,7 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 
 # Control, format (also the bidirectional overrides), surrogate, private use, unassigned: never shown raw.
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
@@ -77,8 +77,8 @@ class Picture:
         """Writes the figure as ``name.svg``, and as ``name.png`` with 200 dots an inch."""
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
-        write_whole(folder / f"{name}.svg", self.svg)
-        write_whole(folder / f"{name}.png", buffer.getvalue())
+        atomic_write(folder / f"{name}.svg", self.svg)
+        atomic_write(folder / f"{name}.png", buffer.getvalue())
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         return {"image/svg+xml": self.svg, "text/plain": self.alt}, {"caption": self.caption, "alt": self.alt}

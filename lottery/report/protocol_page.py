@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lottery.analysis.protocols import frame
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
 from lottery.experiments.protocol_runs import measure
@@ -35,4 +35,4 @@ def score(profile: Profile, name: str | None = None, page_path: Path | None = No
     names = [name] if name else list(profile.checkpoints)
     records = {name: measure(profile.model_copy(update={"model": name})) for name in names}
     if page_path:
-        write_whole(page_path, page(profile, records))
+        atomic_write(page_path, page(profile, records))

@@ -7,7 +7,7 @@ from IPython.display import Markdown
 
 from lottery.analysis.frame import median, speed_ratio, spread
 from lottery.common.format import NBSP, number, percent, size
-from lottery.evaluation.perplexity import FEWEST
+from lottery.evaluation.perplexity import MIN_WINDOWS
 from lottery.experiments.records import Record, title
 from lottery.experiments.threshold import Crossing, span
 from lottery.report.markdown import plain, prose, table, verbatim
@@ -130,7 +130,7 @@ def tickets(found: dict[str, dict[str, Crossing]]) -> str:
     rows = [{"Model": model, **{f"Bits {name}": span(c) for name, c in crossings.items()}} for model, crossings in found.items()]
     windows = min((c.windows for crossings in found.values() for c in crossings.values()), default=0)
     caption = "Ticket scores: the sparsity at which bits per byte pass each level, and its 95% range."
-    if windows < FEWEST:
+    if windows < MIN_WINDOWS:
         caption = f"Ticket scores: the sparsity at which bits per byte pass each level. {windows} windows are too few for a 95% range."
     return table(rows, caption=caption)
 

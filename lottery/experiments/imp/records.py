@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from lottery.common.errors import LotteryError
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.common.format import percent
 from lottery.common.paths import outputs
 from lottery.config.checkpoint import checkpoint
@@ -158,7 +158,7 @@ def parent(request: TicketRequest) -> TicketRequest | None:
 
 
 def write_ticket(folder: Path, record: TicketRecord) -> None:
-    write_whole(folder / "records" / record.request.file_name, record.model_dump_json(indent=1) + "\n")
+    atomic_write(folder / "records" / record.request.file_name, record.model_dump_json(indent=1) + "\n")
 
 
 def read_ticket(folder: Path, request: TicketRequest) -> TicketRecord | None:

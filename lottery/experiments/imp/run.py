@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from lottery.common.errors import LotteryError
-from lottery.common.files import write_whole
+from lottery.common.files import atomic_write
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
 from lottery.data.corpus import corpus, windows
@@ -28,11 +28,11 @@ from lottery.training.masks import mask_of, moved
 from lottery.training.trainer import Masks, Schedule, apply, held_out_loss, train
 
 HELD_OUT = 48  # windows
-LOOKS = 10  # points of a learning curve
-OTHER_WEIGHTS = 1_000_000  # added to the seed of another initialisation
+EVALS_PER_RUN = 10  # points of a learning curve
+REINIT_SEED_OFFSET = 1_000_000  # added to the seed of another initialisation
 
 
-class Bench:
+class Architecture:
     """What all runs of one architecture share: where they run, its shape, its tokens."""
 
     def __init__(self, profile: Profile, name: str):
@@ -95,9 +95,9 @@ class Bench:
 
 
 @lru_cache(maxsize=8)
-def bench(profile: str, name: str) -> Bench:
+def bench(profile: str, name: str) -> Architecture:
     """**Arguments**: the profile as JSON, so that it can be remembered by; the name of the architecture."""
-    return Bench(Profile.model_validate_json(profile, strict=False), name)
+    return Architecture(Profile.model_validate_json(profile, strict=False), name)
 
 
 def check(profile: Profile) -> dict[str, int]:
@@ -108,7 +108,7 @@ def check(profile: Profile) -> dict[str, int]:
     """
     asked, found = profile.tickets, {}
     for name in asked.models:
-        made = Bench(profile, name)
+        made = Architecture(profile, name)
         found[name] = made.parameters
         smallest, weights = min(made.layers.items(), key=lambda item: item[1])
         for level in range(1, asked.levels + 1):
@@ -167,10 +167,10 @@ def needs(folder: Path, request: TicketRequest) -> list[Path]:
     return [weights / f"{name}.safetensors" for name in names]
 
 
-def _train(made: Bench, request: TicketRequest, folder: Path) -> TicketResult:
+def _train(made: Architecture, request: TicketRequest, folder: Path) -> TicketResult:
     arm = ARMS[request.arm]
     schedule = Schedule(request.steps, request.batch_size, request.learning_rate)
-    model = made.new_model(request.seed + (OTHER_WEIGHTS if arm.start == "another initialisation" else 0))
+    model = made.new_model(request.seed + (REINIT_SEED_OFFSET if arm.start == "another initialisation" else 0))
     try:
         masks = _masks(model, request, folder)
     except LotteryError as error:  # pruned once, a layer may be left with nothing where level by level it was not
@@ -185,7 +185,7 @@ def _train(made: Bench, request: TicketRequest, folder: Path) -> TicketResult:
     def observe(done: int) -> bool:
         if request.arm == "dense" and done == request.rewind:
             _keep_weights(model, folder / "rewind.safetensors")
-        if done % max(1, request.steps // LOOKS) == 0 or done == request.steps:
+        if done % max(1, request.steps // EVALS_PER_RUN) == 0 or done == request.steps:
             curve.append(Point(done, held_out_loss(model, made.held_out)))
         return bool(curve) and not math.isfinite(curve[-1].loss)
 
@@ -218,7 +218,7 @@ def _masks(model: nn.Module, request: TicketRequest, folder: Path) -> Masks:
     return arm.change(masks, request.seed)
 
 
-def _result(made: Bench, model: nn.Module | None, curve: list[Point], masks: Masks, problem: str) -> TicketResult:
+def _result(made: Architecture, model: nn.Module | None, curve: list[Point], masks: Masks, problem: str) -> TicketResult:
     return TicketResult(
         loss=curve[-1].loss if curve and not problem else math.inf,
         curve=curve,
@@ -250,7 +250,7 @@ def _keep_weights(model: nn.Module, path: Path) -> None:
 
 
 def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    write_whole(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+    atomic_write(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
 
 
 @torch.no_grad()

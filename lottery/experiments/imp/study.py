@@ -16,7 +16,7 @@ from lottery.config.profile import WINNING_TICKET, Profile
 from lottery.experiments.imp import run
 from lottery.experiments.imp.arms import ARMS
 from lottery.experiments.imp.records import TicketRecord, TicketRequest, folder_of, parent, read_ticket, requests
-from lottery.experiments.lifecycle import check_stop, failures_recorded, finish, held
+from lottery.experiments.lifecycle import finish, held, raise_if_stop_requested, record_failure
 from lottery.experiments.records import write_state
 from lottery.models import memory
 
@@ -34,7 +34,7 @@ class TicketStudy:
                 " params/ticket.yaml is an example"
             )
         self.profile, self.folder = profile, folder_of(profile)
-        with failures_recorded(self.folder):
+        with record_failure(self.folder):
             self.parameters = run.check(profile)
             requests(profile)  # a text that is not there is found out now
 
@@ -50,11 +50,11 @@ class TicketStudy:
 
     def train(self) -> None:
         """Makes every run whose record is not there, as soon as what it starts from is."""
-        with failures_recorded(self.folder):
+        with record_failure(self.folder):
             todo = self._todo()
         if not todo:
             return self.say("all trials are recorded")
-        with held(self.folder), failures_recorded(self.folder):
+        with held(self.folder), record_failure(self.folder):
             write_state(self.folder, "running")
             workers = self._workers
             # Not forked: a process that has used torch's threads or a GPU cannot be.
@@ -83,7 +83,7 @@ class TicketStudy:
         made = {request.key for request in requests} - {request.key for request in todo}
         waiting = list(todo)
         while waiting or under_way:
-            check_stop(self.folder, len(requests) - len(waiting) - len(under_way), len(requests))
+            raise_if_stop_requested(self.folder, len(requests) - len(waiting) - len(under_way), len(requests))
             ready = [r for r in waiting if (before := parent(r)) is None or before.key in made]
             for request in ready[: workers - len(under_way)]:
                 waiting.remove(request)

@@ -7,10 +7,10 @@ from torch import nn
 
 from lottery.models.blocks import blocks, by_block
 from lottery.models.calls import moved
-from lottery.pruning.allocations.shares import shares_at, weighted_mean
+from lottery.pruning.allocations.blockwise import layer_sparsities, weighted_mean
 from lottery.pruning.registry import allocation
 
-RANGE = 0.2  # ε: half the range of the blocks' shares before they are scaled to the target, the authors' choice for Wanda
+RANGE = 0.2  # ε: half the range of the blocks' sparsities before they are scaled to the target, the authors' choice for Wanda
 
 
 @allocation("alphapruning", "keeps more weights in blocks whose spectrum has a heavier tail", "Lu et al. 2024, arXiv 2410.10912")
@@ -20,16 +20,16 @@ def alphapruning(model: nn.Module, sparsity: float, samples: None = None, device
     A block's exponent is the mean of its layers' ``tail_exponent``. The blocks' sparsities are the exponents, mapped linearly to
     [1 - ε, 1 + ε] with ε = 0.2 and scaled so that the mean sparsity is the target.
 
-    **Returns** each layer's share to prune. **Raises** ``LotteryError`` where a block's share would leave [0, 1).
+    **Returns** each layer's sparsity. **Raises** ``LotteryError`` where a block's sparsity would leave [0, 1).
     """
     exponents = []
     for block, layers in zip(blocks(model), by_block(model), strict=True):
         with moved([block], device):
             exponents.append(statistics.fmean(tail_exponent(layer.weight) for layer in layers.values()))
     low, high = min(exponents), max(exponents)
-    shares = [1 - RANGE + 2 * RANGE * (e - low) / (high - low) if high > low else 1.0 for e in exponents]
-    scale = sparsity / weighted_mean(shares, model)
-    return shares_at(model, [scale * share for share in shares], "alphapruning", sparsity)
+    sparsities = [1 - RANGE + 2 * RANGE * (e - low) / (high - low) if high > low else 1.0 for e in exponents]
+    scale = sparsity / weighted_mean(sparsities, model)
+    return layer_sparsities(model, [scale * one for one in sparsities], "alphapruning", sparsity)
 
 
 @torch.no_grad()

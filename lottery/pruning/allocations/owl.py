@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from lottery.pruning.allocations.shares import shares_at, weighted_mean
+from lottery.pruning.allocations.blockwise import layer_sparsities, weighted_mean
 from lottery.pruning.methods.wanda import wanda_scores
 from lottery.pruning.registry import allocation
-from lottery.pruning.selection import Parts, scored_parts
+from lottery.pruning.selection import Chunks, score_chunks
 from lottery.pruning.walk import Layer, walk
 
 OUTLIER, RANGE = 5.0, 0.08  # M and λ of the paper
@@ -21,14 +21,14 @@ def owl(model: nn.Module, sparsity: float, samples: torch.Tensor, **walking) -> 
 
     **Arguments**: the dense model, the target, calibration samples [samples, length], and what ``walk`` takes.
 
-    **Returns** each layer's share to prune. **Raises** ``LotteryError`` where a block's share would leave [0, 1).
+    **Returns** each layer's sparsity. **Raises** ``LotteryError`` where a block's sparsity would leave [0, 1).
     """
     outliers: list[float] = []
     walk(model, samples, lambda _, layers: outliers.append(outlier_share(layers)), **walking)
     low, high = min(outliers), max(outliers)
     kept = [2 * RANGE * (share - low) / (high - low) if high > low else 0.0 for share in outliers]
     mean = weighted_mean(kept, model)
-    return shares_at(model, [sparsity - (k - mean) for k in kept], "owl", sparsity)
+    return layer_sparsities(model, [sparsity - (k - mean) for k in kept], "owl", sparsity)
 
 
 def outlier_share(layers: list[Layer]) -> float:
@@ -40,6 +40,6 @@ def outlier_share(layers: list[Layer]) -> float:
     return 100 * above / count
 
 
-def _wanda(layer: Layer) -> Parts:
+def _wanda(layer: Layer) -> Chunks:
     norms = layer.inputs.norms()
-    return scored_parts(layer.linear.weight, lambda rows, which: wanda_scores(rows, norms))
+    return score_chunks(layer.linear.weight, lambda rows, which: wanda_scores(rows, norms))

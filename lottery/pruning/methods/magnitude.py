@@ -2,27 +2,27 @@
 
 import torch
 
-from lottery.pruning.layer_spec import Cut, zero_by_score_
+from lottery.pruning.layer_spec import LayerSpec, prune_lowest_
 from lottery.pruning.registry import method
-from lottery.pruning.selection import own_parts, zero_lowest_
+from lottery.pruning.selection import magnitude_chunks, zero_lowest_
 
 HAN = "Han et al. 2015, arXiv 1506.02626"
 
 
 @method("magnitude", "prunes the smallest weights of each layer", HAN)
-def magnitude_(weight: torch.Tensor, cut: Cut, inputs: None = None) -> None:
+def magnitude_(weight: torch.Tensor, spec: LayerSpec, inputs: None = None) -> None:
     """The smallest of the layer go, or with N:M the smallest of every group."""
-    zero_by_score_(weight, None, cut, compared_in="layer")
+    prune_lowest_(weight, None, spec, comparison_group="layer")
 
 
 @method("magnitude-global", "prunes the smallest weights of all layers together", HAN, whole_model=True)
-def magnitude_global_(weights: dict[str, torch.Tensor], share: float) -> None:
-    """The smallest of all layers together go: exactly round(share · n) zeros in the model, however they fall to its layers.
+def magnitude_global_(weights: dict[str, torch.Tensor], sparsity: float) -> None:
+    """The smallest of all layers together go: exactly round(sparsity · n) zeros in the model, however they fall to its layers.
 
     The tensors are read where they lie, a part at a time; nothing of the size of a layer is allocated.
     """
     total = sum(weight.numel() for weight in weights.values())
-    zero_lowest_(own_parts(*weights.values()), round(share * total), "the model")
+    zero_lowest_(magnitude_chunks(*weights.values()), round(sparsity * total), "the model")
 
 
 def zero_smallest_(weight: torch.Tensor, count: int, name: str = "weight") -> None:
@@ -40,4 +40,4 @@ def zero_smallest_(weight: torch.Tensor, count: int, name: str = "weight") -> No
     if not weight.is_contiguous():
         raise ValueError(f"{name}: the tensor is not contiguous; call .contiguous() and prune that")
     if weight.numel():
-        zero_lowest_(own_parts(weight), count, name)
+        zero_lowest_(magnitude_chunks(weight), count, name)

@@ -4,16 +4,16 @@ import hashlib
 
 import torch
 
-from lottery.pruning.layer_spec import Cut, zero_by_score_
+from lottery.pruning.layer_spec import LayerSpec, prune_lowest_
 from lottery.pruning.registry import method
 
 
 @method("random", "prunes weights at random, as a control", "seeded draw")
-def random_(weight: torch.Tensor, cut: Cut, inputs: None = None) -> None:
+def random_(weight: torch.Tensor, spec: LayerSpec, inputs: None = None) -> None:
     """Weights drawn at random go. The draw depends on the seed and the layer's name only: the same on every device.
 
     Drawn on the CPU, 4 bytes a weight of one layer at a time.
     """
-    seed = int.from_bytes(hashlib.sha256(f"{cut.seed}:{cut.name}".encode()).digest()[:8]) >> 1
+    seed = int.from_bytes(hashlib.sha256(f"{spec.seed}:{spec.name}".encode()).digest()[:8]) >> 1
     draws = torch.rand(weight.shape, generator=torch.Generator().manual_seed(seed))
-    zero_by_score_(weight, lambda rows, which: draws[which].to(rows.device), cut, compared_in="layer")
+    prune_lowest_(weight, lambda rows, which: draws[which].to(rows.device), spec, comparison_group="layer")

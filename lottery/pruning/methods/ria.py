@@ -2,10 +2,10 @@
 
 import torch
 
-from lottery.pruning.activations import Inputs
-from lottery.pruning.layer_spec import Cut, zero_by_score_
+from lottery.pruning.activations import ActivationStats
+from lottery.pruning.layer_spec import LayerSpec, prune_lowest_
 from lottery.pruning.registry import method
-from lottery.pruning.selection import scored_parts
+from lottery.pruning.selection import score_chunks
 
 
 @method(
@@ -14,7 +14,7 @@ from lottery.pruning.selection import scored_parts
     "Zhang et al., ICLR 2024",
     needs="norms",
 )
-def ria_(weight: torch.Tensor, cut: Cut, inputs: Inputs) -> None:
+def ria_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats) -> None:
     """The lowest scores of the layer go, or of every group with N:M.
 
     Score: (|W_ij| / Σ_i|W_ij| + |W_ij| / Σ_j|W_ij|) · ‖X_j‖₂^½, in float32. A weight counts as its share of its output and of its
@@ -22,7 +22,7 @@ def ria_(weight: torch.Tensor, cut: Cut, inputs: Inputs) -> None:
     are sought in the whole layer, the default of the authors' code.
     """
     columns, totals = weight.new_zeros(weight.shape[1], dtype=torch.float32), []
-    for _, magnitudes in scored_parts(weight, lambda rows, which: rows.abs().float())():
+    for _, magnitudes in score_chunks(weight, lambda rows, which: rows.abs().float())():
         columns += magnitudes.sum(0)
         totals.append(magnitudes.sum(1))
     totals = torch.cat(totals)
@@ -34,4 +34,4 @@ def ria_(weight: torch.Tensor, cut: Cut, inputs: Inputs) -> None:
     def score(rows: torch.Tensor, which: slice) -> torch.Tensor:
         return rows.abs().float() * (by_column + roots / totals[which, None])
 
-    zero_by_score_(weight, score, cut, compared_in="layer")
+    prune_lowest_(weight, score, spec, comparison_group="layer")

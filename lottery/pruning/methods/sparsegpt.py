@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from lottery.pruning.activations import Inputs
-from lottery.pruning.layer_spec import Cut
+from lottery.pruning.activations import ActivationStats
+from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.registry import method
 from lottery.pruning.selection import lowest, not_finite
 
@@ -19,50 +19,50 @@ _STRIP = 16  # columns within a block that are worked off one by one: small enou
     "Frantar and Alistarh 2023, arXiv 2301.00774",
     needs="hessian",
 )
-def sparsegpt_(weight: torch.Tensor, cut: Cut, inputs: Inputs, dtype: torch.dtype = torch.float32) -> None:
+def sparsegpt_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype: torch.dtype = torch.float32) -> None:
     """Prunes a layer and updates what stays, so that its outputs on the calibration inputs change least.
 
-    H = 2XXᵀ/n with damping; in blocks of 128 columns the weights of lowest w²/U_jj² go, exactly round(share · n) of each block
+    H = 2XXᵀ/n with damping; in blocks of 128 columns the weights of lowest w²/U_jj² go, exactly round(sparsity · n) of each block
     (with N:M: of each group when its turn comes), U the upper Cholesky factor of H⁻¹; the error of each column is spread over those
-    to its right. Inputs that are always 0 lose their weights. All in ``dtype``, and back to the weight's own at the end.
+    to its right. ActivationStats that are always 0 lose their weights. All in ``dtype``, and back to the weight's own at the end.
 
     The block's columns are worked off in strips: the error of a column is spread at once within its strip only, over the rest of
     the block by one product a strip, over the rest of the layer by one product a block. The result is the paper's, the memory is
     read a tenth as often.
 
-    **Raises** ``LotteryError`` as ``Cut.check``, and where a weight is not finite or the Hessian cannot be factorized.
+    **Raises** ``LotteryError`` as ``LayerSpec.check``, and where a weight is not finite or the Hessian cannot be factorized.
     """
-    cut.check(weight)
-    width, pattern = weight.shape[1], cut.pattern
+    spec.check(weight)
+    width, pattern = weight.shape[1], spec.pattern
     if not torch.isfinite(weight).all():
-        raise not_finite(cut.name)
-    upper, dead = inputs.factor(cut.name, dtype)
+        raise not_finite(spec.name)
+    upper, dead = inputs.factor(spec.name, dtype)
     columns = weight.T.to(dtype, memory_format=torch.contiguous_format, copy=True)  # [in, out]: a column is one stretch of memory
     columns[dead] = 0
     strip = math.ceil(_STRIP / pattern.group) * pattern.group if pattern else _STRIP
     block = max(BLOCK // strip, 1) * strip
     for start in range(0, width, block):
         stop = min(start + block, width)
-        errors = _block(columns[start:stop], upper[start:stop, start:stop], strip, cut)
+        errors = _block(columns[start:stop], upper[start:stop, start:stop], strip, spec)
         columns[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
     weight.copy_(columns.T)
 
 
-def _block(columns: torch.Tensor, upper: torch.Tensor, strip: int, cut: Cut) -> torch.Tensor:
+def _block(columns: torch.Tensor, upper: torch.Tensor, strip: int, spec: LayerSpec) -> torch.Tensor:
     """Prunes the columns of one block, in place; returns their errors [columns, out] for those behind."""
     diagonal = upper.diagonal()[:, None]
-    if cut.pattern is None:
+    if spec.pattern is None:
         score = (columns / diagonal).view(1, -1)
-        gone = lowest(score, round(cut.share * columns.numel())).view_as(columns)
+        gone = lowest(score, round(spec.sparsity * columns.numel())).view_as(columns)
     else:
         gone = torch.zeros_like(columns, dtype=torch.bool)
     errors = torch.zeros_like(columns)
     for start in range(0, len(columns), strip):
         stop = min(start + strip, len(columns))
         for j in range(start, stop):
-            if cut.pattern and (j - start) % cut.pattern.group == 0:
-                group = slice(j, j + cut.pattern.group)
-                gone[group] = lowest((columns[group] / diagonal[group]).T, cut.pattern.zeros).T
+            if spec.pattern and (j - start) % spec.pattern.group == 0:
+                group = slice(j, j + spec.pattern.group)
+                gone[group] = lowest((columns[group] / diagonal[group]).T, spec.pattern.zeros).T
             torch.mul(columns[j], gone[j], out=errors[j])
             errors[j] /= upper[j, j]
             columns[j].masked_fill_(gone[j], 0)

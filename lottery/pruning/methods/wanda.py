@@ -2,8 +2,8 @@
 
 import torch
 
-from lottery.pruning.activations import Inputs
-from lottery.pruning.layer_spec import Cut, zero_by_score_
+from lottery.pruning.activations import ActivationStats
+from lottery.pruning.layer_spec import LayerSpec, prune_lowest_
 from lottery.pruning.registry import method
 
 
@@ -15,7 +15,7 @@ def wanda_scores(rows: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
 @method(
     "wanda", "prunes the lowest products of weight and input norm in each output row", "Sun et al. 2023, arXiv 2306.11695", needs="norms"
 )
-def wanda_(weight: torch.Tensor, cut: Cut, inputs: Inputs) -> None:
+def wanda_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats) -> None:
     """The lowest scores of every row go: a weight is compared with those that feed the same output."""
     norms = inputs.norms()
-    zero_by_score_(weight, lambda rows, which: wanda_scores(rows, norms), cut, compared_in="row")
+    prune_lowest_(weight, lambda rows, which: wanda_scores(rows, norms), spec, comparison_group="row")
