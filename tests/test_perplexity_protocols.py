@@ -20,7 +20,7 @@ from lottery.config.profile import load_profile, validated
 from lottery.data.corpus import Corpus, corpus
 from lottery.experiments.protocol_runs import Scored, _score, cut, detokenized, measure, pieces, stretch
 from lottery.experiments.protocols import LLAMA_CPP, STANDARD, WHOLE, Protocol, protocols
-from lottery.experiments.status import collect
+from lottery.experiments.status import run_status
 from lottery.experiments.study import Study
 from lottery.models import loading
 from lottery.models.checkpoints import Checkpoint
@@ -230,18 +230,18 @@ def test_a_profile_asks_for_them_and_the_notebook_shows_them(profile, project):
     plain_.sweep()
     page = ModelPage(plain_)
     assert page.protocols() is page.protocols_figure() is None
-    assert collect(bare, NAME).problem == ""
+    assert run_status(bare, NAME).problem == ""
     wanted = bare.model_copy(update={"protocols": True})
-    assert collect(wanted, NAME).problem == "0 of 14 protocols are recorded; it goes on when it is run again."
+    assert run_status(wanted, NAME).problem == "0 of 14 protocols are recorded; it goes on when it is run again."
     (asked.folder / "stop").touch()
     with pytest.raises(StoppedError, match="stopped between trials, 0 of 14 are recorded; run again to go on"):
         asked.measure_protocols()
     page = ModelPage(asked)
     assert "llama.cpp: windows of 16, their second half, the file as it is" in page.protocols().data
     assert page.protocols_figure().alt.startswith("Dot plot")
-    assert collect(wanted, NAME).problem == ""
+    assert run_status(wanted, NAME).problem == ""
     (asked.folder / "protocols" / "float16.json").unlink()
-    assert collect(wanted, NAME).problem == "13 of 14 protocols are recorded; it goes on when it is run again."
+    assert run_status(wanted, NAME).problem == "13 of 14 protocols are recorded; it goes on when it is run again."
 
 
 def test_what_does_not_fit_into_memory_is_skipped_with_its_reason(profile, monkeypatch):
@@ -302,9 +302,9 @@ def test_no_model_reads_more_tokens_than_it_was_made_for(project, tmp_path, monk
 def test_figures_of_another_stretch_or_text_are_not_those_of_a_profile(profile):
     first = measure(profile)
     bare = profile.model_copy(update={"model": None})
-    assert len(collect(bare, NAME).protocols) == 14
+    assert len(run_status(bare, NAME).protocols) == 14
     for change_ in ({"max_windows": 4}, {"seq_len": 32}, {"text": "training-stories"}):
-        assert collect(bare.model_copy(update=change_), NAME).protocols == [], change_
+        assert run_status(bare.model_copy(update=change_), NAME).protocols == [], change_
     shorter = measure(profile.model_copy(update={"max_windows": 4}))
     assert len(shorter[0].result.windows) == 4
     assert len(first[0].result.windows) == 6

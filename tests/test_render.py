@@ -7,7 +7,7 @@ import pytest
 from lottery.config.profile import validated
 from lottery.jobs.pipeline import render
 from lottery.report.builder import Report
-from lottery.report.markdown import Picture, prose, table, verbatim, visible
+from lottery.report.markdown import Picture, escape_unprintable, markdown, table, verbatim
 from lottery.report.render.pdf import legible
 from lottery.report.tables import samples
 from tests.conftest import TOY, need_program
@@ -124,8 +124,8 @@ def test_nbconvert_knows_both_exporters(notebook):
 
 
 def test_visible_escapes_what_has_no_shape_and_nothing_else():
-    assert visible("a\x00\x1b\u202e\u200b\ue000\n") == "a\\u{0}\\u{1b}\\u{202e}\\u{200b}\\u{e000}\n"
-    assert visible("Ünïcode – «ok» 你好 🎟") == "Ünïcode – «ok» 你好 🎟"
+    assert escape_unprintable("a\x00\x1b\u202e\u200b\ue000\n") == "a\\u{0}\\u{1b}\\u{202e}\\u{200b}\\u{e000}\n"
+    assert escape_unprintable("Ünïcode – «ok» 你好 🎟") == "Ünïcode – «ok» 你好 🎟"
 
 
 def test_a_fence_is_longer_than_any_run_of_backticks():
@@ -145,7 +145,7 @@ def test_characters_without_a_glyph_are_escaped_in_pdf():
 def test_a_table_cell_cannot_break_its_row():
     assert "a\\|b" in table([{"x": "a|b"}])
     assert table([]) == "*Nothing to show.*"
-    assert prose("a", "", "b").data == "a\n\nb"
+    assert markdown("a", "", "b").data == "a\n\nb"
 
 
 def test_the_same_picture_is_the_same_file(project):

@@ -18,12 +18,12 @@ from lottery.config.profile import WINNING_TICKET, validated
 from lottery.experiments.imp.records import MEASUREMENT, TicketRecord, folder_of, recorded_requests, requests, write_ticket
 from lottery.experiments.imp.study import TicketStudy
 from lottery.experiments.records import read_state, write_state
-from lottery.experiments.status import collect
+from lottery.experiments.status import run_status
 from lottery.models.memory import Room
 from lottery.report.builder import Report
 from lottery.report.imp_page import TicketPage
 from lottery.report.imp_summary import summarize
-from lottery.report.sections.imp import Outcome
+from lottery.report.sections.imp import ImpResults
 from tests.conftest import TOY
 from tests.factory import ticket_of
 from tests.test_ticket_run import NAME, SMALL
@@ -51,7 +51,7 @@ def test_all_runs_are_made_once_and_only_what_is_missing_again(profile, capfd):
     assert len(first) == 14
     assert {record.provenance.threads for record in records} == {1}
     assert read_state(folder_of(profile)).state == "finished"
-    assert collect(profile, WINNING_TICKET).problem == ""
+    assert run_status(profile, WINNING_TICKET).problem == ""
     assert "winning-ticket: finished: 14 trials are recorded" in capfd.readouterr().out
     study.train()
     assert "all trials are recorded" in capfd.readouterr().out
@@ -61,7 +61,7 @@ def test_all_runs_are_made_once_and_only_what_is_missing_again(profile, capfd):
     lost = next(record for record in records if record.request.arm == "random mask" and record.request.seed == 1)
     (folder_of(profile) / "records" / lost.request.file_name).unlink()
     shutil.rmtree(folder_of(profile) / "weights")
-    assert "13 of 14 trials are recorded" in collect(profile, WINNING_TICKET).problem
+    assert "13 of 14 trials are recorded" in run_status(profile, WINNING_TICKET).problem
     again = TicketStudy(profile)
     again.train()
     changed = {name for name, at in written(profile).items() if first.get(name) != at}
@@ -79,9 +79,9 @@ def test_of_several_learning_rates_each_architecture_takes_its_best(project):
     study.finish()
     assert len(study.records) == 2 + 14
     assert sorted({(r.request.seed, r.request.learning_rate) for r in study.records}) == [(0, 1e-9), (0, 0.01), (0, 1e9), (1, 0.01)]
-    part = collect(profile, WINNING_TICKET)
+    part = run_status(profile, WINNING_TICKET)
     assert (len(part.records), part.wanted, part.problem) == (16, 16, "")
-    outcome = Outcome(part.records)
+    outcome = ImpResults(part.records)
     assert len(outcome.records) == 14, "what was only tried is no run of the procedure"
     said = outcome.protocol("")
     assert f"The peak learning rate is 0.01 for {NAME}: of 1e-09, 0.01, 1e+09 the one with which the dense model" in said
@@ -101,7 +101,7 @@ def test_a_stop_ends_it_between_runs(profile):
     with pytest.raises(StoppedError, match=r"^stopped between trials, 0 of 14 are recorded; run again to go on$"):
         study.train()
     assert read_state(folder_of(profile)).state == "stopped"
-    assert "it was stopped between trials" in collect(profile, WINNING_TICKET).problem
+    assert "it was stopped between trials" in run_status(profile, WINNING_TICKET).problem
 
 
 def test_killed_without_a_word_its_workers_end_and_the_next_run_goes_on(profile, tmp_path):
@@ -140,7 +140,7 @@ def test_a_profile_without_it_is_told_where_an_example_is(project):
 def test_a_failure_leaves_its_reason(profile):
     with pytest.raises(LotteryError, match="made for at most 512"):
         TicketStudy(profile.model_copy(update={"tickets": profile.tickets.model_copy(update={"seq_len": 4096})}))
-    assert "failed: `LotteryError: tickets['seq_len']: given 4096 tokens" in collect(profile, WINNING_TICKET).problem
+    assert "failed: LotteryError: tickets['seq_len']: given 4096 tokens" in run_status(profile, WINNING_TICKET).problem
 
 
 def test_other_settings_are_other_runs(profile):
@@ -221,7 +221,7 @@ def test_a_report_is_made_where_the_text_is_gone(profile, monkeypatch):
     assert {request.key for request in recorded_requests(profile)} == {
         TicketRecord.model_validate_json(path.read_text()).request.key for path in (folder_of(profile) / "records").iterdir()
     }
-    assert collect(profile, WINNING_TICKET).problem == ""
+    assert run_status(profile, WINNING_TICKET).problem == ""
 
 
 def test_records_of_an_older_version_are_not_mixed_in_where_the_text_is_gone(profile, monkeypatch):
@@ -256,7 +256,7 @@ def test_a_changed_profile_is_not_taken_for_an_older_version(profile):
     write_state(folder_of(profile), "finished")
     longer = profile.model_copy(update={"tickets": profile.tickets.model_copy(update={"steps": 9})})
     assert (
-        collect(longer, WINNING_TICKET).problem
+        run_status(longer, WINNING_TICKET).problem
         == "0 of 14 trials are recorded under the present profile; the profile changed since it ran."
     )
 

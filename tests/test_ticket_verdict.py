@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lottery.analysis.imp_verdict import Compared, Mean, compared, holm, mean, of_level, of_model, why_not
-from lottery.report.sections.imp import Outcome
+from lottery.analysis.imp_verdict import Compared, MeanCI, compared, holm, mean, of_level, of_model, why_not
+from lottery.report.sections.imp import ImpResults
 from tests.factory import procedure_of
 
 CASES = ["better", "equivalent", "worse", "undecided", "diverged", "missing"]
@@ -69,14 +69,14 @@ def test_a_mean_has_students_interval_and_keeps_its_sign():
     assert found.value == 2.0
     assert found.high - found.value == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)
     assert mean([1.0, 2.0, 3.0], 0.025).high - 2 == pytest.approx(6.2053 / math.sqrt(3), rel=1e-4)
-    assert (str(mean([2.0])), mean([1.0, 1.0])) == ("2.00", Mean(1.0, 1.0, 1.0))
+    assert (str(mean([2.0])), mean([1.0, 1.0])) == ("2.00", MeanCI(1.0, 1.0, 1.0))
     assert (mean([1.0, math.inf]).value, mean([1.0, -math.inf]).value) == (math.inf, -math.inf)
     assert math.isnan(mean([math.inf, -math.inf]).value)
     assert math.isnan(mean([]).value)
 
 
 def verdict(losses: dict, noise=NOISE) -> tuple[str, str]:
-    return Outcome(procedure_of("m", losses, noise)).verdict["m"]
+    return ImpResults(procedure_of("m", losses, noise)).verdict["m"]
 
 
 ONE = {"dense": [2.0], "pruned": [2.5], "ticket": [2.0], "one-shot": [2.0]}
@@ -94,7 +94,7 @@ def test_controls_that_diverged_are_beaten():
     for record in records:
         if record.request.arm == "random mask":
             record.result.loss, record.result.problem = math.inf, "diverged: x"
-    assert Outcome(records).verdict["m"][0] == "ticket"
+    assert ImpResults(records).verdict["m"][0] == "ticket"
 
 
 def test_a_seed_that_pruning_left_with_nothing_is_not_forgotten():
@@ -102,19 +102,21 @@ def test_a_seed_that_pruning_left_with_nothing_is_not_forgotten():
     for record in records:
         if record.request.arm == "ticket" and record.request.seed == 1:
             record.result.loss, record.result.curve, record.result.problem = math.inf, [], "leaves nothing of q"
-    assert Outcome(records).verdict["m"][0] == "not decided"
+    assert ImpResults(records).verdict["m"][0] == "not decided"
 
 
 def test_a_ticket_is_judged_beside_the_better_dense_model():
     """Trained straight through the dense model is worse than every ticket; restarted as they are it is better than all."""
     made = {**ONE, "dense": [2.4], "new weights": [2.3], "random mask": [2.3], "shuffled mask": [2.3]}
     assert verdict(made)[0] == "ticket"
-    outcome = Outcome(procedure_of("m", {**made, "dense rewound": [1.8]}, NOISE))
+    outcome = ImpResults(procedure_of("m", {**made, "dense rewound": [1.8]}, NOISE))
     assert outcome.baseline("m") == "dense rewound"
     assert outcome.verdict["m"][0] == "no ticket"
     assert outcome.verdict["m"][1].startswith("with 40% left it is worse than the dense model (loss +0.20")
     half = [r for r in procedure_of("m", made, NOISE) if (r.request.arm, r.request.seed) != ("dense rewound", 1)]
-    assert Outcome(half).verdict["m"] == ("not decided", "with 40% left a run is not recorded"), "which dense model is better is not known"
+    assert ImpResults(half).verdict["m"] == ("not decided", "with 40% left a run is not recorded"), (
+        "which dense model is better is not known"
+    )
 
 
 def test_one_seed_decides_nothing_even_where_its_ticket_diverged():
@@ -122,20 +124,22 @@ def test_one_seed_decides_nothing_even_where_its_ticket_diverged():
     for record in records:
         if record.request.arm == "ticket":
             record.result.loss, record.result.problem = math.inf, "diverged: x"
-    assert Outcome(records).verdict["m"] == ("not decided", "an interval needs at least two seeds")
+    assert ImpResults(records).verdict["m"] == ("not decided", "an interval needs at least two seeds")
 
 
 def test_a_missing_run_is_named():
     records = procedure_of("m", {**ONE, "new weights": [2.3], "random mask": [2.3], "shuffled mask": [2.3]}, NOISE)
     gone = [r for r in records if (r.request.arm, r.request.seed) != ("shuffled mask", 2)]
-    assert Outcome(gone).verdict["m"] == ("not decided", "with 40% left a run of shuffled mask is not recorded")
+    assert ImpResults(gone).verdict["m"] == ("not decided", "with 40% left a run of shuffled mask is not recorded")
 
 
 def test_why_not_names_the_first_condition_that_is_not_met():
-    fine, bad = Compared("equivalent", Mean(0.0, -0.01, 0.01)), Compared("undecided", Mean(-0.512, -1.72, 0.696))
+    fine, bad = Compared("equivalent", MeanCI(0.0, -0.01, 0.01)), Compared("undecided", MeanCI(-0.512, -1.72, 0.696))
     assert why_not(bad, {}) == "it is not shown to do as well as the dense model (loss -0.512 (-1.72 to +0.696))"
-    assert why_not(Compared("diverged", Mean(math.nan, math.nan, math.nan)), {}) == "it has a finite loss in no seed"
-    assert why_not(fine, {"a": Compared("worse", Mean(1, 1, 1)), "b": bad}) == "b is not shown to do worse (loss -0.512 (-1.72 to +0.696))"
+    assert why_not(Compared("diverged", MeanCI(math.nan, math.nan, math.nan)), {}) == "it has a finite loss in no seed"
+    assert (
+        why_not(fine, {"a": Compared("worse", MeanCI(1, 1, 1)), "b": bad}) == "b is not shown to do worse (loss -0.512 (-1.72 to +0.696))"
+    )
 
 
 def test_holm_gives_the_first_the_smallest_share_of_the_error_and_the_last_all_of_it():
@@ -152,7 +156,7 @@ def test_holm_gives_the_first_the_smallest_share_of_the_error_and_the_last_all_o
 
 
 def test_a_model_needs_one_level_for_a_ticket_and_all_of_them_for_none():
-    worse, same, open_ = (Compared(case, Mean(0, 0, 0)) for case in ("worse", "equivalent", "undecided"))
+    worse, same, open_ = (Compared(case, MeanCI(0, 0, 0)) for case in ("worse", "equivalent", "undecided"))
 
     def at(cases):
         return lambda level, _: (cases[level], {"c": worse})

@@ -11,7 +11,7 @@ from lottery.analysis.frame import lines
 from lottery.common.format import number, percent
 from lottery.evaluation import perplexity
 from lottery.experiments.records import Record
-from lottery.experiments.threshold import LEVELS, Crossing, crossing, significantly_different, span
+from lottery.experiments.threshold import COST_LEVELS, Crossing, crossing, significantly_different, span
 
 KEEPS = 1.25  # times the dense model's bits per byte: up to there, and with coherent texts, a variant keeps working
 FEWEST_MODELS = 5  # with fewer, no order of models is rarer than 1 in 20, so that nothing can be decided
@@ -42,7 +42,7 @@ def comparable(data: pd.DataFrame) -> pd.DataFrame:
     return data[(data["method"] != "dense") & data["lost_bits"].notna()]
 
 
-Scores = dict[str, dict[str, Crossing]]  # model: level of ``threshold.LEVELS``: where its bits per byte pass it
+Scores = dict[str, dict[str, Crossing]]  # model: level of ``threshold.COST_LEVELS``: where its bits per byte pass it
 
 
 def scores(records: list[Record], method: str) -> Scores:
@@ -51,7 +51,7 @@ def scores(records: list[Record], method: str) -> Scores:
     for model in dict.fromkeys(record.model for record in records):
         points = [r for r in records if r.model == model and r.request.variant.label in ("dense", method)]
         points.sort(key=lambda record: record.request.sparsity)
-        crossings = {name: crossing(points, level) for name, level in LEVELS.items()}
+        crossings = {name: crossing(points, level) for name, level in COST_LEVELS.items()}
         if all(crossings.values()):
             found[model] = crossings
     return found
@@ -68,7 +68,7 @@ def ranking(data: pd.DataFrame, scores: Scores) -> pd.DataFrame:
         pruned = comparable(points)
         if pruned.empty or set(pruned["sparsity"]) != set(levels(data)) or model not in scores:
             continue
-        five, twice = (scores[model][name].at for name in LEVELS)
+        five, twice = (scores[model][name].at for name in COST_LEVELS)
         rows.append({"model": model, "five": five, "twice": twice, "lost_bits": pruned.iloc[-1]["lost_bits"]})
     ranks = pd.DataFrame(rows, columns=["model", "five", "twice", "lost_bits"])
     return ranks.sort_values(["five", "twice", "lost_bits"], ascending=[False, False, True], ignore_index=True)
@@ -100,9 +100,9 @@ def who_has_the_best_ticket(data: pd.DataFrame, scores: Scores) -> str:
 
 def _loses(crossings: dict[str, Crossing]) -> str:
     """What a model's linear layers can lose, in words: what is known of both levels."""
-    five, twice = (crossings[name] for name in LEVELS)
-    if math.isinf(five.before):
-        return f"even at {percent(five.after)} sparsity its text costs less than 5% more bits per byte"
+    five, twice = (crossings[name] for name in COST_LEVELS)
+    if math.isinf(five.above):
+        return f"even at {percent(five.below)} sparsity its text costs less than 5% more bits per byte"
     return f"its text costs 5% more bits per byte {_at(five)} sparsity, twice as many {_at(twice)}"
 
 
@@ -210,10 +210,10 @@ def does_any_degrade_gracefully(data: pd.DataFrame, scores: Scores) -> str:
     models = list(ranking(data, scores)["model"])
     if not models:
         return "No model has been measured both dense and at every sparsity."
-    if gentle := [model for model in models if math.isinf(scores[model]["twice"].before)]:
-        where = ", ".join(f"{model} (up to {percent(scores[model]['twice'].after)})" for model in gentle)
+    if gentle := [model for model in models if math.isinf(scores[model]["twice"].above)]:
+        where = ", ".join(f"{model} (up to {percent(scores[model]['twice'].below)})" for model in gentle)
         return f"Yes: {where}; bits per byte never double within what was measured."
-    steps = {model: _width(*(scores[model][name] for name in LEVELS)) for model in models}
+    steps = {model: _width(*(scores[model][name] for name in COST_LEVELS)) for model in models}
     model, (low, high) = max(steps.items(), key=lambda item: sum(item[1]))
     points = f"{100 * low:.0f}" if round(100 * low) == round(100 * high) else f"{100 * low:.0f} to {100 * high:.0f}"
     return (
@@ -225,7 +225,7 @@ def does_any_degrade_gracefully(data: pd.DataFrame, scores: Scores) -> str:
 
 def _width(five: Crossing, twice: Crossing) -> tuple[float, float]:
     """The least and the most points of sparsity that may lie between two crossings."""
-    return max(0.0, twice.after - five.before), twice.before - five.after
+    return max(0.0, twice.below - five.above), twice.above - five.below
 
 
 def which_method_keeps_most(data: pd.DataFrame, records: list[Record]) -> str:

@@ -32,7 +32,7 @@ MEANING = (
 )
 
 
-class Mean(NamedTuple):
+class MeanCI(NamedTuple):
     """A mean over seeds with its interval (Student's t): not numbers where there are fewer than two seeds."""
 
     value: float
@@ -45,27 +45,27 @@ class Mean(NamedTuple):
         return number(self.value) if math.isnan(self.low) else f"{number(self.value)} ({number(self.low)} to {number(self.high)})"
 
 
-def mean(values, error: float = 0.05) -> Mean:
+def mean(values, error: float = 0.05) -> MeanCI:
     """The mean of a value a seed, those without one left out, and the interval that misses it with probability ``error``. Without an
     interval where any is infinite."""
     values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]
     if not len(values) or not np.isfinite(values).all():
         with np.errstate(invalid="ignore"):
-            return Mean(float(values.mean()) if len(values) else math.nan, math.nan, math.nan)
+            return MeanCI(float(values.mean()) if len(values) else math.nan, math.nan, math.nan)
     centre = float(values.mean())
     if len(values) < 2:
-        return Mean(centre, math.nan, math.nan)
+        return MeanCI(centre, math.nan, math.nan)
     spread = float(stats.sem(values))
     low, high = stats.t.interval(1 - error, len(values) - 1, centre, spread) if spread else (centre, centre)
-    return Mean(centre, float(low), float(high))
+    return MeanCI(centre, float(low), float(high))
 
 
 class Compared(NamedTuple):
     """How one arm's loss stands to another's: a case, and the mean difference over the seeds in which both are finite."""
 
     case: str
-    difference: Mean
+    difference: MeanCI
 
     def __str__(self) -> str:
         value, low, high = ("" if math.isnan(number_) else f"{'+' if number_ > 0 else ''}{number(number_)}" for number_ in self.difference)
@@ -80,7 +80,7 @@ def compared(one: pd.Series, other: pd.Series, margin: float, error: float) -> C
     A run that diverged is worse than any other, so an arm that did so in some seeds is never as good.
     """
     both = pd.concat([one, other], axis=1, keys=["one", "other"])
-    nothing = Mean(math.nan, math.nan, math.nan)
+    nothing = MeanCI(math.nan, math.nan, math.nan)
     if both.empty or both.isna().any(axis=None):
         return Compared("missing", nothing)
     if np.isinf(both["other"]).any():

@@ -19,7 +19,7 @@ from lottery.experiments.threshold import with_bisections
 
 
 @dataclass(frozen=True)
-class Part:
+class RunStatus:
     """One part of a profile, a model or the ticket procedure: its records, how many there should be, and what is wrong, if anything."""
 
     name: str
@@ -29,7 +29,7 @@ class Part:
     protocols: list[ProtocolRecord] = field(default_factory=list)  # of perplexity, where any are recorded
 
 
-def collect(profile: Profile, name: str) -> Part:
+def run_status(profile: Profile, name: str) -> RunStatus:
     """The records of one part of a profile, in the order of its trials."""
     folder = outputs(profile.profile) / name
     if name == WINNING_TICKET:
@@ -37,14 +37,14 @@ def collect(profile: Profile, name: str) -> Part:
     try:
         wanted = _requests(profile.model_copy(update={"model": name}), folder)
     except LotteryError as error:
-        return Part(name, [], 0, str(error))
+        return RunStatus(name, [], 0, str(error))
     records = [record for request in wanted if (record := read_record(folder, request))]
     asked = wanted_protocols(profile, wanted[0].checkpoint, wanted[0].text_sha256)
     scored = recorded(folder, asked)
     problem = _problem(folder, [record.request for record in records], wanted)
     if not problem and profile.protocols and len(scored) < len(asked):
         problem = _protocols_problem(folder, len(scored), len(asked))
-    return Part(name, records, len(wanted), problem, scored)
+    return RunStatus(name, records, len(wanted), problem, scored)
 
 
 def _protocols_problem(folder: Path, scored: int, asked: int) -> str:
@@ -54,14 +54,14 @@ def _protocols_problem(folder: Path, scored: int, asked: int) -> str:
     return f"{scored} of {asked} protocols are recorded; {why}"
 
 
-def _tickets(profile: Profile, folder: Path) -> Part:
+def _tickets(profile: Profile, folder: Path) -> RunStatus:
     """The records of the lottery ticket procedure."""
     try:
         wanted = recorded_requests(profile)
     except LotteryError as error:
-        return Part(WINNING_TICKET, [], 0, str(error))
+        return RunStatus(WINNING_TICKET, [], 0, str(error))
     records = [record for request in wanted if (record := read_ticket(folder, request))]
-    return Part(WINNING_TICKET, records, len(wanted), _problem(folder, [record.request for record in records], wanted))
+    return RunStatus(WINNING_TICKET, records, len(wanted), _problem(folder, [record.request for record in records], wanted))
 
 
 def _requests(profile: Profile, folder: Path) -> list[Request]:

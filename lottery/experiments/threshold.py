@@ -16,21 +16,21 @@ from lottery.common.format import percent
 from lottery.evaluation import perplexity
 from lottery.experiments.records import Record, Request
 
-LEVELS = {"5% more": 1.05, "twice": 2.0}
+COST_LEVELS = {"5% more": 1.05, "twice": 2.0}
 FINE = 0.025  # of sparsity: no further apart may the measured ones lie between which a score is stated as a number
 
 
 class Crossing(NamedTuple):
-    """Where bits per byte pass a level: above ``after``, the last measured sparsity at which they are below it, and at ``before``, the next
-    measured one, at the latest. ``before`` is infinite where they are below it at the last.
+    """Where bits per byte pass a level: above ``below``, the last measured sparsity at which they are below it, and at ``above``, the next
+    measured one, at the latest. ``above`` is infinite where they are below it at the last.
 
     ``at``: a straight line in the logarithm between the two, infinite likewise. ``low`` and ``high``: the 95% range; ``lows`` and
     ``highs``: both ends for each resampled text, empty where there are too few windows.
     """
 
     at: float
-    after: float
-    before: float
+    below: float
+    above: float
     low: float
     high: float
     lows: np.ndarray
@@ -44,7 +44,7 @@ class Crossing(NamedTuple):
     @property
     def is_number(self) -> bool:
         """Whether it was measured closely enough on both sides to be stated as a number."""
-        return self.before - self.after <= FINE + 1e-9
+        return self.above - self.below <= FINE + 1e-9
 
 
 def crossing(points: list[Record], level: float) -> Crossing | None:
@@ -57,16 +57,16 @@ def crossing(points: list[Record], level: float) -> Crossing | None:
         return None
     sparsities = np.array([record.request.sparsity for record in points])
     totals = [perplexity.finite(record.result.window_nll) for record in points]
-    (at,), (after,), (before,) = last_crossing(sparsities, np.array([[total.sum() for total in totals]]), level)
+    (at,), (below,), (above,) = last_crossing(sparsities, np.array([[total.sum() for total in totals]]), level)
     windows = len(totals[0])
     if windows < perplexity.MIN_WINDOWS:
-        return Crossing(float(at), float(after), float(before), math.nan, math.nan, np.array([]), np.array([]), windows)
+        return Crossing(float(at), float(below), float(above), math.nan, math.nan, np.array([]), np.array([]), windows)
     times = perplexity.draws(points[0].model, windows)
     resampled = np.stack([perplexity.resampled(total, times) for total in totals], axis=1)
     _, lows, highs = last_crossing(sparsities, resampled, level)
     low, high = perplexity.interval(lows, windows)[0], perplexity.interval(highs, windows)[1]
     # The text as it is must lie inside, too, however few of the resampled ones pass where it does.
-    return Crossing(float(at), float(after), float(before), min(low, float(after)), max(high, float(before)), lows, highs, windows)
+    return Crossing(float(at), float(below), float(above), min(low, float(below)), max(high, float(above)), lows, highs, windows)
 
 
 def significantly_different(one: Crossing, other: Crossing) -> bool | None:
@@ -109,28 +109,28 @@ def next_sparsity(points: list[Record]) -> float | None:
     so that one or two measurements do for what would take three. Then, where some resampled texts pass in a wide gap beside, so that the
     range reaches across all of it, a measurement ``FINE`` into that gap.
     """
-    found = [c for level in LEVELS.values() if (c := crossing(points, level)) and math.isfinite(c.before)]
+    found = [c for level in COST_LEVELS.values() if (c := crossing(points, level)) and math.isfinite(c.above)]
     wide = [c for c in found if not c.is_number]
     if not wide:
         return next((cut for c in found if (cut := _beside(c, [record.request.sparsity for record in points])) is not None), None)
-    c = max(wide, key=lambda c: c.before - c.after)
-    width = c.before - c.after
-    if width <= 2 * FINE + 1e-9 or width > 8 * FINE or not c.after:
-        return round((c.after + c.before) / 2, 3)
+    c = max(wide, key=lambda c: c.above - c.below)
+    width = c.above - c.below
+    if width <= 2 * FINE + 1e-9 or width > 8 * FINE or not c.below:
+        return round((c.below + c.above) / 2, 3)
     # Half of FINE beyond the line, on the side of the far end: if the line is right, the next cut leaves no more than FINE.
-    nearer_low = c.at - c.after < c.before - c.at
+    nearer_low = c.at - c.below < c.above - c.at
     cut = c.at + FINE / 2 if nearer_low else c.at - FINE / 2
-    return round(min(max(cut, c.after + FINE), c.before - FINE), 3)
+    return round(min(max(cut, c.below + FINE), c.above - FINE), 3)
 
 
 def _beside(score: Crossing, sparsities: list[float]) -> float | None:
     """Where the 95% range of a score reaches across a wide gap beside the one in which the level is passed: ``FINE`` into that gap."""
-    following = min((s for s in sparsities if s > score.before), default=score.before)
-    if score.high > score.before and following - score.before > 2 * FINE + 1e-9:
-        return round(score.before + FINE, 3)
-    preceding = max((s for s in sparsities if s < score.after), default=score.after)
-    if score.low < score.after and score.after - preceding > 2 * FINE + 1e-9:
-        return round(score.after - FINE, 3)
+    following = min((s for s in sparsities if s > score.above), default=score.above)
+    if score.high > score.above and following - score.above > 2 * FINE + 1e-9:
+        return round(score.above + FINE, 3)
+    preceding = max((s for s in sparsities if s < score.below), default=score.below)
+    if score.low < score.below and score.below - preceding > 2 * FINE + 1e-9:
+        return round(score.below - FINE, 3)
     return None
 
 
@@ -156,13 +156,13 @@ def with_bisections(requests: list[Request], read: Callable[[Request], Record | 
 def span(score: Crossing, interval: bool = True) -> str:
     """A ticket score as far as it is known: a number where it was measured closely on both sides, else what it lies between; with its 95%
     range where that says more."""
-    if math.isinf(score.before):
+    if math.isinf(score.above):
         # The text as it is does not pass; where enough of the resampled ones do, the range begins lower.
-        return f"above {percent(score.after)}" + (f" (95%: above {percent(score.low)})" if interval and score.low < score.after else "")
-    known = percent(score.at) if score.is_number else f"between {_end(score.after)} and {percent(score.before)}"
+        return f"above {percent(score.below)}" + (f" (95%: above {percent(score.low)})" if interval and score.low < score.below else "")
+    known = percent(score.at) if score.is_number else f"between {_end(score.below)} and {percent(score.above)}"
     if not score.has_interval:
-        return f"{known} (measured at {_end(score.after)} and {percent(score.before)})" if score.is_number else known
-    if not interval or not (score.is_number or score.low < score.after or score.high > score.before):
+        return f"{known} (measured at {_end(score.below)} and {percent(score.above)})" if score.is_number else known
+    if not interval or not (score.is_number or score.low < score.below or score.high > score.above):
         return known
     high = f"to {percent(score.high)}" if math.isfinite(score.high) else "or more"
     return f"{known} (95%: {_end(score.low)} {high})"

@@ -10,7 +10,7 @@ from lottery.config.profile import Profile
 from lottery.experiments.imp.records import TicketRecord
 from lottery.experiments.provenance import COMMIT, DIRTY
 from lottery.experiments.records import Record
-from lottery.experiments.status import collect
+from lottery.experiments.status import run_status
 
 TOLERANCE = 1e-4  # relative, of bits per byte: on the machine of the record figures are equal, on another they differ by rounding
 
@@ -23,7 +23,7 @@ def verify(profile: Profile, count: int, seed: int) -> int:
 
     **Raises** ``LotteryError`` where nothing is recorded.
     """
-    found = [record for name in profile.parts for record in collect(profile, name).records]
+    found = [record for name in profile.parts for record in run_status(profile, name).records]
     found = [record for record in found if isinstance(record, Record) or record.result.curve]  # without it nothing was trained
     if not found:
         raise LotteryError(f"nothing is recorded under {outputs(profile.profile)}; make report PROFILE={profile.profile} measures")

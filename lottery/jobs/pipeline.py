@@ -16,7 +16,7 @@ from lottery.config.profile import Profile
 from lottery.data.corpus import corpus
 from lottery.experiments.lifecycle import held
 from lottery.experiments.records import read_state, write_state
-from lottery.experiments.status import collect
+from lottery.experiments.status import run_status
 from lottery.jobs.notebooks import execute, notebook_of
 
 
@@ -87,7 +87,7 @@ def say(line: str) -> None:
 def complete(profile: Profile, name: str) -> bool:
     """Whether a model's notebook would have nothing to do: every trial recorded, and executed from just these sources."""
     folder = outputs(profile.profile) / name
-    if collect(profile, name).problem:
+    if run_status(profile, name).problem:
         return False
     stamp = folder / "stamp"
     return (folder / f"{name}.ipynb").exists() and stamp.exists() and stamp.read_text() == _stamp(profile, name)

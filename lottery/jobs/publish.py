@@ -14,7 +14,7 @@ from lottery.common.files import atomic_write
 from lottery.common.paths import outputs
 from lottery.config.profile import Profile
 from lottery.experiments.protocols import FOLDER
-from lottery.experiments.status import collect
+from lottery.experiments.status import run_status
 
 LEFT_OUT = {"zeros-by-layer.csv"}  # large, and the records hold it
 
@@ -27,7 +27,7 @@ def publish(profile: Profile, folder: Path) -> Path:
     made = outputs(profile.profile)
     if not (made / "report.html").exists():
         raise LotteryError(f"profile {profile.profile}: there is no report; run make report PROFILE={profile.profile} first")
-    parts = [collect(profile, name) for name in profile.parts]
+    parts = [run_status(profile, name) for name in profile.parts]
     for part in parts:
         if part.problem:
             raise LotteryError(f"profile {profile.profile}, {part.name}: {part.problem} Run make report PROFILE={profile.profile} first")

@@ -18,7 +18,7 @@ from lottery.common.errors import LotteryError, ParamsError
 from lottery.common.paths import outputs, project_root
 from lottery.config.profile import Profile, read_yaml
 from lottery.experiments.records import read_state, write_state
-from lottery.experiments.status import collect
+from lottery.experiments.status import run_status
 from lottery.jobs.pipeline import complete
 
 ACTIVE = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
@@ -134,7 +134,7 @@ def submit(profile: Profile, where: Site, dry: bool, split: int = 1) -> int:
 
 def _tasks(profile: Profile, name: str, split: int) -> int:
     """How many tasks share what is left of a part; the ticket procedure has workers of its own."""
-    part = collect(profile, name)
+    part = run_status(profile, name)
     return min(split, max(1, part.wanted - len(part.records))) if name in profile.checkpoints else 1
 
 
@@ -226,7 +226,7 @@ def settle(profile: Profile) -> None:
 def status(profile: Profile) -> int:
     """Prints for each model how much is recorded, and whether it is done, running, waiting, failed or missing."""
     queued, folder = _queue_if_slurm_answers(profile), outputs(profile.profile)
-    for model in (collect(profile, name) for name in profile.parts):
+    for model in (run_status(profile, name) for name in profile.parts):
         state, jobs = read_state(folder / model.name), queued.get(model.name)
         if jobs:
             how = "; ".join(f"{job.state.lower()} {job.where}, job {job.id}" for job in jobs)

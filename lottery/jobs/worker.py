@@ -9,7 +9,7 @@ from lottery.config.profile import Profile
 from lottery.experiments.lifecycle import held
 from lottery.experiments.protocols import FOLDER
 from lottery.experiments.records import read_state, write_state
-from lottery.experiments.status import collect
+from lottery.experiments.status import run_status
 from lottery.experiments.study import Study
 from lottery.jobs.pipeline import measure, write_report
 from lottery.jobs.slurm import settle
@@ -89,4 +89,4 @@ def report(profile: Profile) -> int:
 
 def _recorded(profile: Profile, name: str) -> int:
     """What is recorded of a model: trials, and protocols of perplexity."""
-    return len(collect(profile, name).records) + len(list((outputs(profile.profile) / name / FOLDER).glob("*.json")))
+    return len(run_status(profile, name).records) + len(list((outputs(profile.profile) / name / FOLDER).glob("*.json")))

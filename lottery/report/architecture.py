@@ -8,7 +8,7 @@ from IPython.display import Markdown
 from torch import nn
 
 from lottery.models.blocks import blocks, prunable
-from lottery.report.markdown import prose, verbatim
+from lottery.report.markdown import markdown, verbatim
 
 
 def weights_by_kind(model: nn.Module) -> pd.DataFrame:
@@ -74,4 +74,4 @@ def ends(model: nn.Module) -> pd.DataFrame:
 
 def one_block(model: nn.Module) -> Markdown:
     """The first block as torch prints it."""
-    return prose(verbatim(str(blocks(model)[0])))
+    return markdown(verbatim(str(blocks(model)[0])))

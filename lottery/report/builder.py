@@ -13,21 +13,21 @@ from lottery.common.files import atomic_write
 from lottery.common.paths import outputs
 from lottery.config.profile import WINNING_TICKET, Profile
 from lottery.experiments.records import Record
-from lottery.experiments.status import Part, collect
+from lottery.experiments.status import RunStatus, run_status
 from lottery.experiments.threshold import FINE
 from lottery.models.checkpoints import shown
 from lottery.report import figures, tables
-from lottery.report.markdown import Picture, inline, plain, prose, table
+from lottery.report.markdown import Picture, code_span, escape_markdown, markdown, table
 from lottery.report.notebook import profile_of_this_notebook
 from lottery.report.sections import imp_figures, method, one_shot_vs_imp, protocols, published, size, speed, zeros
-from lottery.report.sections.imp import Outcome
+from lottery.report.sections.imp import ImpResults
 
 
 class Report:
     def __init__(self, profile: Profile):
         self.profile = profile
         self.folder = outputs(profile.profile)
-        self.models = [collect(profile, name) for name in profile.checkpoints]
+        self.models = [run_status(profile, name) for name in profile.checkpoints]
 
     @classmethod
     def from_notebook(cls) -> "Report":
@@ -39,9 +39,9 @@ class Report:
         return [record for model in self.models for record in model.records]
 
     @cached_property
-    def procedure(self) -> Part | None:
+    def procedure(self) -> RunStatus | None:
         """The lottery ticket procedure, where it is asked for."""
-        return collect(self.profile, WINNING_TICKET) if self.profile.tickets else None
+        return run_status(self.profile, WINNING_TICKET) if self.profile.tickets else None
 
     @cached_property
     def data(self) -> pd.DataFrame:
@@ -70,7 +70,7 @@ class Report:
     def _several_models(self) -> bool:
         return len({record.model for record in self.records}) > 1
 
-    def _main_records(self, model: Part) -> list[Record]:
+    def _main_records(self, model: RunStatus) -> list[Record]:
         return [record for record in model.records if record.request.variant.label in set(self.main["method"])]
 
     def answer(self) -> Markdown:
@@ -79,11 +79,11 @@ class Report:
         answer = findings.who_has_the_best_ticket(self.main, self.scores)
         if self._several:
             answer = f"Judged by {findings.methods(self.data)[0]}: {answer} {findings.do_methods_agree(self._named, self.records)}"
-        return prose(self._stand_in_notice(), answer, mixed, self._gaps())
+        return markdown(self._stand_in_notice(), answer, mixed, self._gaps())
 
     def figure(self) -> Picture | Markdown:
         if not self.records:
-            return prose("*There is nothing to draw: no trial is recorded under this profile.*")
+            return markdown("*There is nothing to draw: no trial is recorded under this profile.*")
         self._keep_table("trials", self.data)
         return self._keep_figure("bits-over-sparsity", figures.bits_over_sparsity(findings.judged_by(self.data)))
 
@@ -93,7 +93,7 @@ class Report:
             return None
         said = f"{findings.which_method_keeps_most(self._named, self.records)} {findings.do_methods_agree(self._named, self.records)}"
         parts = [tables.by_method(self._named, level) for level in findings.levels(self._named)]
-        return prose(
+        return markdown(
             said,
             *parts,
             "The seconds of pruning are those of a whole model, passes over the calibration data included; the median of the models.",
@@ -110,23 +110,23 @@ class Report:
         if not self._several_models:
             return None
         self._keep_table("bits-over-weights", size.sizes(self.main)[size.COLUMNS])
-        return prose(size.who_is_best_at_a_size(self.main))
+        return markdown(size.who_is_best_at_a_size(self.main))
 
     def zeros(self) -> Markdown:
         """Where the zeros are."""
         if not self.records:
-            return prose("*No trial is recorded.*")
+            return markdown("*No trial is recorded.*")
         self._keep_table("zeros-by-layer", zeros.zeros(self.records))
         judged = [record for record in self.records if record.request.key in set(self.main["key"])]
-        return prose(zeros.share_table(judged), zeros.where_they_are(self.records))
+        return markdown(zeros.share_table(judged), zeros.where_they_are(self.records))
 
     def zeros_figure(self) -> Picture | None:
         return self._keep_figure("zeros-by-layer", zeros.picture(self.records))
 
     @cached_property
-    def tickets(self) -> Outcome:
+    def tickets(self) -> ImpResults:
         """The lottery ticket procedure, as far as it is recorded."""
-        return Outcome(list(self.procedure.records) if self.procedure else [])
+        return ImpResults(list(self.procedure.records) if self.procedure else [])
 
     def winning_tickets(self) -> Markdown | None:
         """The verdict for each architecture, and the losses behind it."""
@@ -135,7 +135,7 @@ class Report:
         self._keep_table("winning-ticket", self.tickets.data)
         notebook = f"[executed notebook]({WINNING_TICKET}/{WINNING_TICKET}.ipynb)"
         where = f" ({notebook}); `tables/winning-ticket.csv` names the record of each"
-        return prose(self.tickets.verdicts(), self.tickets.protocol(where), self.tickets.losses(), self.tickets.problems())
+        return markdown(self.tickets.verdicts(), self.tickets.protocol(where), self.tickets.losses(), self.tickets.problems())
 
     def tickets_figure(self) -> Picture | None:
         return self._keep_figure("loss-over-weights-left", imp_figures.loss_over_weights_left(self.tickets))
@@ -151,14 +151,14 @@ class Report:
         if not self.profile.tickets:
             return None
         said = f"**Does one-shot pruning tell who has the best ticket?** {one_shot_vs_imp.does_one_shot_tell(self.tickets, self.scores)}"
-        return prose(said, one_shot_vs_imp.told(self.tickets, self.scores))
+        return markdown(said, one_shot_vs_imp.told(self.tickets, self.scores))
 
     def published(self) -> Markdown | None:
         """Published figures beside those measured here, where there are any on these models."""
         if (known := published.beside(self.records, self.profile.text)).empty:
             return None
         self._keep_table("published", known)
-        return prose(published.told(self.records, self.profile.text))
+        return markdown(published.told(self.records, self.profile.text))
 
     @cached_property
     def _protocols(self) -> dict[str, pd.DataFrame]:
@@ -175,7 +175,7 @@ class Report:
         usual = self.profile.text == published.WIKITEXT and self.profile.seq_len == 2048  # else it says nothing of figures on those
         sources = {model.name: published.name_of(model.records[0].source) for model in self.models if model.records}
         again = [published.reproduced(sources[name], data) for name, data in self._protocols.items() if name in sources]
-        return prose(*told, *again, published.by_protocol(self._protocols)) if usual else prose(*told)
+        return markdown(*told, *again, published.by_protocol(self._protocols)) if usual else markdown(*told)
 
     def protocols_figure(self) -> Picture | None:
         """The protocols of the first model that has any."""
@@ -204,13 +204,13 @@ class Report:
                 )
                 parts.append(tables.trials(records, f"{model.name}/records", caption).data)
             if model.problem:
-                parts.append(f"**Incomplete:** {plain(model.problem)}")
-        return prose(*parts)
+                parts.append(f"**Incomplete:** {escape_markdown(model.problem)}")
+        return markdown(*parts)
 
     def answers(self) -> Markdown:
         """The four questions, answered from the records."""
         data = self.main
-        return prose(
+        return markdown(
             "**Who has the best ticket?** " + findings.who_has_the_best_ticket(data, self.scores),
             "**Do bigger models prune better?** " + findings.do_bigger_models_prune_better(data),
             "**Where is the cliff?** " + findings.where_is_the_cliff(data, self.scores),
@@ -230,34 +230,34 @@ class Report:
 
     def speed(self) -> Markdown:
         if not self.records:
-            return prose("*No speed is recorded.*")
-        return prose(speed.what_zeros_save(self.data), speed.what_limits_decoding(self.data))
+            return markdown("*No speed is recorded.*")
+        return markdown(speed.what_zeros_save(self.data), speed.what_limits_decoding(self.data))
 
     def samples(self) -> Markdown:
         """The first sample of every variant of every model, a table a model."""
         shown = {model.name: records for model in self.models if (records := self._main_records(model))}
         parts = [tables.side_by_side(records) for records in shown.values()]
-        return prose(*parts) if parts else prose("*No text is recorded.*")
+        return markdown(*parts) if parts else markdown("*No text is recorded.*")
 
     def details(self) -> Markdown:
         """One step behind the five columns: for each model how well its variants predict the text, and what they cost."""
         if not self.records:
-            return prose("*No trial is recorded.*")
+            return markdown("*No trial is recorded.*")
         parts = []
         for model, rows in self.data.groupby("model", sort=False):
             records = [record for record in self.records if record.model == model]
             rows = rows.sort_values("sparsity", kind="stable").sort_values("method", kind="stable", key=_in_order)
             parts += [f"### {model}: all figures", tables.quality(rows), tables.cost(records, f"{model}/records")]
-        return prose(*parts)
+        return markdown(*parts)
 
     def protocol(self) -> Markdown:
         """How it was measured, in the profile's own numbers."""
-        return prose(*method.paragraphs(self.profile, self.records))
+        return markdown(*method.paragraphs(self.profile, self.records))
 
     def machines(self) -> Markdown:
         """Where every number comes from: commit, device, dtype, versions."""
         if not self.records:
-            return prose("*No trial is recorded.*")
+            return markdown("*No trial is recorded.*")
         rows = []
         for model in self.models:
             for where, count in Counter(_where(record) for record in model.records).items():
@@ -268,9 +268,9 @@ class Report:
         reason = "; ".join(dict.fromkeys(f"{r.provenance.dtype}: {r.provenance.dtype_reason}" for r in self.records))
         texts = ", ".join(sorted({r.request.text_sha256[:16] for r in self.records}))
         batches = " or ".join(dict.fromkeys(str(r.provenance.batch_size) for r in self.records))
-        return prose(
+        return markdown(
             table(rows, "Trials", "Where and when the trials ran."),
-            "Checkpoints:\n\n" + "\n".join(dict.fromkeys(f"- {r.model}: {inline(r.request.checkpoint)}" for r in self.records)),
+            "Checkpoints:\n\n" + "\n".join(dict.fromkeys(f"- {r.model}: {code_span(r.request.checkpoint)}" for r in self.records)),
             f"Versions: {versions}. Dtype: {reason}. Windows scored at a time: {batches}. Seed: {self.profile.seed}. SHA-256 of the text"
             f" begins with {texts}.",
             self._memory_plans(),
@@ -284,7 +284,7 @@ class Report:
 
     def limits(self) -> Markdown:
         """What the figures do not say."""
-        return prose("\n".join(f"- {line}" for line in method.limits(self.profile, self.records)))
+        return markdown("\n".join(f"- {line}" for line in method.limits(self.profile, self.records)))
 
     def reproduce(self) -> Markdown:
         commits = sorted({r.provenance.commit for r in self.records})
@@ -292,7 +292,7 @@ class Report:
         checkout = f"git checkout {commit}\n" if commit else ""
         fetch = f"make fetch PROFILE={self.profile.profile}\n" * any(r.kind in ("hub", "wheel") for r in self.records)
         warning = " Some trials were made with changes that are not committed." if any(r.provenance.dirty for r in self.records) else ""
-        return prose(
+        return markdown(
             f"```sh\n{checkout}{fetch}make report PROFILE={self.profile.profile}\n```",
             "Same profile, same seed, same machine: the same perplexities and texts. Another machine may differ in the last digits,"
             f" and in speed and memory altogether.{warning}",
@@ -308,7 +308,7 @@ class Report:
 
     def _gaps(self) -> str:
         parts = [*self.models, *([self.procedure] if self.procedure else [])]
-        named = [f"- {part.name}: {plain(part.problem)}" for part in parts if part.problem]
+        named = [f"- {part.name}: {escape_markdown(part.problem)}" for part in parts if part.problem]
         return "**Incomplete.**\n\n" + "\n".join(named) if named else ""
 
 

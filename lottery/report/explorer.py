@@ -9,9 +9,9 @@ from lottery.common.format import number, percent
 from lottery.common.paths import outputs
 from lottery.config.profile import Profile
 from lottery.experiments.records import Record
-from lottery.experiments.status import collect
+from lottery.experiments.status import run_status
 from lottery.report import figures
-from lottery.report.markdown import Picture, plain, prose, table
+from lottery.report.markdown import Picture, escape_markdown, markdown, table
 from lottery.report.notebook import profile_of_this_notebook
 
 
@@ -24,7 +24,7 @@ class Explorer:
     """
 
     def __init__(self, profile: Profile):
-        found = [record for name in profile.checkpoints for record in collect(profile, name).records]
+        found = [record for name in profile.checkpoints for record in run_status(profile, name).records]
         if not found:
             raise LotteryError(f"nothing is recorded under {outputs(profile.profile)}; make report PROFILE={profile.profile} measures")
         self.records = {f"{record.model}, {record.request.title}": record for record in found}
@@ -47,15 +47,15 @@ class Explorer:
         left, right = self._record(one), self._record(other)
         texts = [
             {
-                "Beginning": plain(sample.prompt),
+                "Beginning": escape_markdown(sample.prompt),
                 "Continued": sample.how,
-                one: plain(sample.text) or "(nothing)",
-                other: plain(_counterpart(right, sample)),
+                one: escape_markdown(sample.text) or "(nothing)",
+                other: escape_markdown(_counterpart(right, sample)),
             }
             for sample in (left.result.texts.samples if left.result.texts else [])
         ]
         figures_of_both = [{"": name, one: left_value, other: _FIGURES[name](right)} for name, left_value in _figures(left).items()]
-        return prose(table(figures_of_both, right=f"{one}|{other}"), table(texts) if texts else "*The first of them was scored only.*")
+        return markdown(table(figures_of_both, right=f"{one}|{other}"), table(texts) if texts else "*The first of them was scored only.*")
 
     def curves(self, one: str, other: str) -> Picture:
         """Perplexity over sparsity of the models of two variants, by every way of pruning that was measured of them."""

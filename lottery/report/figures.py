@@ -9,7 +9,7 @@ import seaborn as sns
 from lottery.analysis.frame import frame, lines
 from lottery.common.format import number, percent
 from lottery.experiments.records import Record
-from lottery.experiments.threshold import LEVELS
+from lottery.experiments.threshold import COST_LEVELS
 from lottery.report import style
 from lottery.report.markdown import Picture
 
@@ -47,7 +47,7 @@ def bits_over_sparsity(data: pd.DataFrame) -> Picture:
         ends.append((y[-1], x[-1], label, colour))
     axes.set_yscale("log")
     axes.set_ylim(low, top * 1.15)
-    for name, level in LEVELS.items():
+    for name, level in COST_LEVELS.items():
         axes.axhline(level, color=".45", linewidth=1, linestyle=":", zorder=1)
         axes.annotate(
             name, (0, level), xycoords=("axes fraction", "data"), textcoords="offset points", xytext=(4, 3), fontsize=8, color=".35"

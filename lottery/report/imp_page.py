@@ -3,10 +3,10 @@
 from lottery.common.format import percent
 from lottery.experiments.imp.records import sparsity_of
 from lottery.experiments.imp.study import TicketStudy
-from lottery.report.markdown import prose
+from lottery.report.markdown import markdown
 from lottery.report.notebook import profile_of_this_notebook
 from lottery.report.sections import imp_figures
-from lottery.report.sections.imp import Outcome, schedule
+from lottery.report.sections.imp import ImpResults, schedule
 
 
 def of_this_notebook() -> tuple[TicketStudy, "TicketPage"]:
@@ -25,7 +25,7 @@ class TicketPage:
         """What is trained, how often, and how much of it is done."""
         asked = self.study.profile.tickets
         left = ", ".join(percent(1 - sparsity_of(level, asked.prune_fraction)) for level in range(1, asked.levels + 1))
-        return prose(
+        return markdown(
             f"{', '.join(f'{name} ({count:,} parameters)' for name, count in self.study.parameters.items())}, each from nothing, on"
             f" {asked.train_text}, with {asked.seeds} seed{'s' if asked.seeds > 1 else ''}. {schedule(asked)}"
             f" After the rounds {left} are left."
@@ -33,11 +33,11 @@ class TicketPage:
         )
 
     def loss(self):
-        return imp_figures.loss_over_weights_left(Outcome(self.study.records))
+        return imp_figures.loss_over_weights_left(ImpResults(self.study.records))
 
     def steps(self):
-        return imp_figures.steps_over_weights_left(Outcome(self.study.records))
+        return imp_figures.steps_over_weights_left(ImpResults(self.study.records))
 
     def verdicts(self):
-        outcome = Outcome(self.study.records)
-        return prose(outcome.verdicts(), outcome.losses(), outcome.problems())
+        outcome = ImpResults(self.study.records)
+        return markdown(outcome.verdicts(), outcome.losses(), outcome.problems())

@@ -16,7 +16,7 @@ from lottery.common.files import atomic_write
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
 
 
-def prose(*paragraphs: str) -> Markdown:
+def markdown(*paragraphs: str) -> Markdown:
     return Markdown("\n\n".join(paragraph for paragraph in paragraphs if paragraph))
 
 
@@ -31,7 +31,7 @@ def table(rows: list[dict], right: str = "", caption: str = "") -> str:
     return f"{drawn}\n\nTable: {caption}" if caption else drawn
 
 
-def visible(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """Text in which every character can be seen: what has no shape is written as ``\\u{…}``; newlines stay.
 
     Text that a model wrote is data, and a broken model writes anything: control characters, bidirectional overrides, nothing.
@@ -44,23 +44,23 @@ def verbatim(text: str) -> str:
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     # A broken model may write newlines and little else: a long run of them is counted, not shown.
-    short = re.sub(r"\n{4,}", lambda run: f"\n[{len(run[0])} newlines]\n", visible(text))
+    short = re.sub(r"\n{4,}", lambda run: f"\n[{len(run[0])} newlines]\n", escape_unprintable(text))
     return f"{fence}text\n{short}\n{fence}"
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text from elsewhere as running text, in a table say: every sign that Markdown or TeX could take for its own is written as its
     number, and a newline as ↵."""
-    line = re.sub(r"\n+", lambda run: f" {'↵' * len(run[0]) if len(run[0]) < 3 else f'↵×{len(run[0])}'} ", visible(text).strip())
+    line = re.sub(r"\n+", lambda run: f" {'↵' * len(run[0]) if len(run[0]) < 3 else f'↵×{len(run[0])}'} ", escape_unprintable(text).strip())
     return "".join(f"&#{ord(c)};" if c in _SIGNS else c for c in line)
 
 
 _SIGNS = set(string.punctuation) - set(",.;?!")
 
 
-def inline(text: str) -> str:
+def code_span(text: str) -> str:
     """A Markdown code span that holds a line from elsewhere, an error message say, as it is."""
-    line = " ".join(visible(text).split())
+    line = " ".join(escape_unprintable(text).split())
     fence = "`" * (max((len(run) for run in re.findall(r"`+", line)), default=0) + 1)
     return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
 

@@ -10,7 +10,7 @@ from lottery.common.format import percent
 from lottery.experiments.study import Study
 from lottery.report import tables
 from lottery.report.figures import curve
-from lottery.report.markdown import Picture, prose
+from lottery.report.markdown import Picture, markdown
 from lottery.report.notebook import profile_of_this_notebook
 from lottery.report.sections import protocols
 
@@ -37,7 +37,7 @@ class ModelPage:
             if study.checkpoint.kind == "stand-in"
             else ""
         )
-        return prose(
+        return markdown(
             f"**{profile.model_name}**: {study.checkpoint.label} ({study.checkpoint.kind}), {type(study.skeleton).__name__},"
             f" {parameters:,} parameters.{stand_in}",
             f"Text: {study.text.name}, {len(windows.tokens):,} windows of {profile.seq_len:,} tokens,"
@@ -58,7 +58,7 @@ class ModelPage:
 
     def protocols(self) -> Markdown | None:
         """The dense model's perplexity by every protocol that people use, where the profile asks for it."""
-        return prose(protocols.told(self.study.profile.model_name, self._by_protocol)) if self.study.profile.protocols else None
+        return markdown(protocols.told(self.study.profile.model_name, self._by_protocol)) if self.study.profile.protocols else None
 
     def protocols_figure(self) -> Picture | None:
         return protocols.picture(self.study.profile.model_name, self._by_protocol) if self.study.profile.protocols else None

@@ -10,7 +10,7 @@ from lottery.common.format import NBSP, number, percent, size
 from lottery.evaluation.perplexity import MIN_WINDOWS
 from lottery.experiments.records import Record, title
 from lottery.experiments.threshold import Crossing, span
-from lottery.report.markdown import plain, prose, table, verbatim
+from lottery.report.markdown import escape_markdown, markdown, table, verbatim
 
 
 def trials(records: list[Record], folder: str = "records", caption: str = "") -> Markdown:
@@ -38,7 +38,7 @@ def trials(records: list[Record], folder: str = "records", caption: str = "") ->
         )
     if scored := sorted({record.request.sparsity for record in records if not record.result.texts}):
         caption += f" Scored only, to find where the bits rise: {', '.join(map(percent, scored))}."
-    return prose(table(rows, "Perplexity|Tokens/sec|Memory", caption), knowledge(records))
+    return markdown(table(rows, "Perplexity|Tokens/sec|Memory", caption), knowledge(records))
 
 
 def knowledge(records: list[Record]) -> str:
@@ -174,7 +174,7 @@ def samples(records: list[Record]) -> Markdown:
                 if sample.prompt == beginning:
                     parts.append(f"#### {record.request.title}, {sample.how}: {record.result.texts.verdict.verdict}")
                     parts.append(verbatim(sample.text.strip("\n") or "(nothing)"))
-    return prose(*parts)
+    return markdown(*parts)
 
 
 def side_by_side(records: list[Record]) -> str:
@@ -187,9 +187,11 @@ def side_by_side(records: list[Record]) -> str:
         {
             "Sparsity": linked(record, f"{record.model}/records"),
             "Verdict": record.result.texts.verdict.verdict,
-            "Continuation": plain(next(s.text for s in record.result.texts.samples if s.prompt == beginning and s.how == "sampled"))
+            "Continuation": escape_markdown(
+                next(s.text for s in record.result.texts.samples if s.prompt == beginning and s.how == "sampled")
+            )
             or "(nothing)",
         }
         for record in written
     ]
-    return table(rows, caption=f"How {records[0].model} and its tickets continue: {plain(beginning)} …")
+    return table(rows, caption=f"How {records[0].model} and its tickets continue: {escape_markdown(beginning)} …")

@@ -11,7 +11,7 @@ from matplotlib.ft2font import FT2Font
 from nbconvert.exporters.exporter import Exporter
 from traitlets import default
 
-from lottery.report.markdown import plain, verbatim
+from lottery.report.markdown import escape_markdown, verbatim
 from lottery.report.render.pandoc import to_typst
 from lottery.report.render.sections import with_content
 
@@ -73,7 +73,7 @@ def _output(output, folder: Path, number: int) -> str:
     if "image/svg+xml" in data:
         path = folder / f"figure-{number}-{len(list(folder.iterdir()))}.svg"
         path.write_text(data["image/svg+xml"], encoding="utf-8")
-        return f"![{plain(output.metadata.get('caption', ''))}]({path.name}){{width=100%}}"
+        return f"![{escape_markdown(output.metadata.get('caption', ''))}]({path.name}){{width=100%}}"
     return verbatim(data.get("text/plain", ""))
 
 

@@ -14,7 +14,7 @@ from lottery.experiments.imp.records import TicketRecord, TicketRequest, best_ra
 from lottery.report.markdown import table
 
 
-class Outcome:
+class ImpResults:
     """The records of a procedure, read as an experiment: arms, levels and seeds of each architecture."""
 
     def __init__(self, records: list[TicketRecord]):

@@ -13,23 +13,23 @@ from lottery.common.format import number, percent
 from lottery.experiments.imp.arms import ARMS, DENSE
 from lottery.report import style
 from lottery.report.markdown import Picture
-from lottery.report.sections.imp import Outcome
+from lottery.report.sections.imp import ImpResults
 from lottery.report.sections.one_shot_vs_imp import both_scores
 
 
-def loss_over_weights_left(outcome: Outcome) -> Picture | None:
+def loss_over_weights_left(outcome: ImpResults) -> Picture | None:
     """The figure of the paper: held-out loss over the share of the weights left, a panel an architecture, a line an arm."""
     caption = "Held-out loss after training over the share of the weights left, a panel an architecture."
     return _panels(outcome, "loss", "held-out loss, nats a token (lower is better)", caption, [arm for arm in ARMS if arm not in DENSE])
 
 
-def steps_over_weights_left(outcome: Outcome) -> Picture | None:
+def steps_over_weights_left(outcome: ImpResults) -> Picture | None:
     """How soon an arm learns: steps to the loss that the dense model has after half its steps."""
     caption = "Training steps until the held-out loss is at that of the dense model after half its steps. ∞: it is never reached."
     return _panels(outcome, "steps", "steps to the loss (fewer is better)", caption, [arm for arm in ARMS if arm not in (*DENSE, "pruned")])
 
 
-def bridge(outcome: Outcome, one_shot: Scores) -> Picture | None:
+def bridge(outcome: ImpResults, one_shot: Scores) -> Picture | None:
     """Tickets beside one-shot pruning: what a ticket loses at the last level over how far the trained model can be pruned in one shot."""
     both = both_scores(outcome, one_shot)
     if len(both) < 3:  # two points rank nothing
@@ -72,11 +72,11 @@ def _colours() -> dict:
     return dict(zip(arms, ten, strict=False)) | {"pruned": ten[7]}
 
 
-def _of_bars(outcome: Outcome, what: str) -> str:
+def _of_bars(outcome: ImpResults, what: str) -> str:
     return " One seed: too few for intervals." if outcome.seeds < 2 else f" {what}: 95% intervals over {outcome.seeds} seeds."
 
 
-def _panels(outcome: Outcome, what: str, label: str, caption: str, arms: list[str]) -> Picture | None:
+def _panels(outcome: ImpResults, what: str, label: str, caption: str, arms: list[str]) -> Picture | None:
     """A panel an architecture: a quantity over the share of the weights left, a line an arm, with 95% intervals over seeds."""
     if not outcome.records or not outcome.levels:
         return None

@@ -8,14 +8,14 @@ import pandas as pd
 from lottery.analysis.findings import Scores, rank_correlation
 from lottery.analysis.imp_verdict import mean
 from lottery.common.format import percent
-from lottery.experiments.threshold import LEVELS, last_crossing, span
+from lottery.experiments.threshold import COST_LEVELS, last_crossing, span
 from lottery.report.markdown import table
-from lottery.report.sections.imp import Outcome, of_intervals
+from lottery.report.sections.imp import ImpResults, of_intervals
 
 LEVEL = "5% more"
 
 
-def at_a_cost(outcome: Outcome, arm: str = "ticket") -> dict[str, float]:
+def at_a_cost(outcome: ImpResults, arm: str = "ticket") -> dict[str, float]:
     """For each model the sparsity at which the mean loss of an arm is up by 5% on the dense one: infinite beyond the last level."""
     found = {}
     for model in outcome.models if outcome.levels else []:
@@ -24,11 +24,11 @@ def at_a_cost(outcome: Outcome, arm: str = "ticket") -> dict[str, float]:
         if not len(rows) or not np.isfinite(rows[:, 0]).all():
             continue
         sparsities = np.array([0.0, *(1 - outcome.left(level) for level in outcome.levels)])
-        found[model] = float(last_crossing(sparsities, rows.sum(0, keepdims=True), LEVELS[LEVEL])[0][0])
+        found[model] = float(last_crossing(sparsities, rows.sum(0, keepdims=True), COST_LEVELS[LEVEL])[0][0])
     return found
 
 
-def both_scores(outcome: Outcome, one_shot: Scores) -> pd.DataFrame:
+def both_scores(outcome: ImpResults, one_shot: Scores) -> pd.DataFrame:
     """A row a model that has both: the sparsity at which one-shot pruning costs 5%, where it is known closely, and what is lost by its
     ticket at the last level, as a multiple of the dense model's loss (a ``Mean``). Not that ticket's own 5%: good tickets cost less than
     that at every level."""
@@ -41,7 +41,7 @@ def both_scores(outcome: Outcome, one_shot: Scores) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "one_shot", "times_dense"])
 
 
-def does_one_shot_tell(outcome: Outcome, one_shot: Scores) -> str:
+def does_one_shot_tell(outcome: ImpResults, one_shot: Scores) -> str:
     """Whether the ranking by one-shot prunability is that by real tickets."""
     both = both_scores(outcome, one_shot)
     if len(both) < 3:
@@ -55,7 +55,7 @@ def does_one_shot_tell(outcome: Outcome, one_shot: Scores) -> str:
     )
 
 
-def told(outcome: Outcome, one_shot: Scores) -> str:
+def told(outcome: ImpResults, one_shot: Scores) -> str:
     """A row a model: the sparsity at a cost of 5%, pruned once after the study's long training, pruned once here, and as a ticket; and
     what the ticket loses at the last level."""
     tickets, pruned = at_a_cost(outcome), at_a_cost(outcome, "pruned")

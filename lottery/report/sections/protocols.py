@@ -8,7 +8,7 @@ import seaborn as sns
 from lottery.common.format import number
 from lottery.experiments.protocols import STANDARD
 from lottery.report import style
-from lottery.report.markdown import Picture, prose, table
+from lottery.report.markdown import Picture, markdown, table
 
 
 def change(share: float) -> str:
@@ -39,7 +39,7 @@ def told(model: str, data: pd.DataFrame) -> str:
     count = data.loc[data["protocol"] == STANDARD, "windows"]
     scored = f" All score the stretch of the standard one's {count.iloc[0]} windows, or the part that they name." if len(count) else ""
     caption = f"{model}: its dense perplexity by protocol.{scored}"
-    return prose(sentence, table(rows, "Perplexity|Against the standard|Per word", caption)).data
+    return markdown(sentence, table(rows, "Perplexity|Against the standard|Per word", caption)).data
 
 
 def picture(model: str, data: pd.DataFrame) -> Picture | None:

@@ -10,7 +10,7 @@ from lottery.common.format import number, percent
 from lottery.experiments import protocols
 from lottery.experiments.protocols import LLAMA_CPP
 from lottery.experiments.records import Record
-from lottery.report.markdown import prose, table
+from lottery.report.markdown import markdown, table
 from lottery.report.sections.protocols import change
 
 WIKITEXT = "wikitext-2-raw"
@@ -68,7 +68,7 @@ def told(records: list[Record], text: str) -> str:
         }
         for row in found.itertuples()
     ]
-    return prose(
+    return markdown(
         table(rows, "Published|Here", "Perplexities on WikiText-2 as published, and as measured here."),
         _of_the_difference(found, records),
         _of_the_first_table(),
@@ -109,7 +109,7 @@ def by_protocol(measured: dict[str, pd.DataFrame]) -> str:
                     f" source does not say of which part. What {least} {near[1]}, {change(near[2])} on {near[0]}."
                 )
     caption = "Published dense perplexities by another protocol than the full test's, and what that protocol changes here."
-    return prose(table(rows, "Against 2048", caption), " ".join(said)).data if rows else ""
+    return markdown(table(rows, "Against 2048", caption), " ".join(said)).data if rows else ""
 
 
 def reproduced(name: str, data: pd.DataFrame) -> str:
