@@ -185,7 +185,7 @@ def test_speeds_are_compared_with_the_dense_model_beside_them():
     # Three repeats, 1% around the median, of both: the slowest over the fastest, the fastest over the slowest.
     assert (found["speed_ratio_low"][1], found["speed_ratio_high"][1]) == pytest.approx((0.97 * 0.99 / 1.01, 0.97 * 1.01 / 0.99))
     said = speed.what_zeros_save(found)
-    assert "as multiples of those of the dense model timed right after each: a 0.970 to 1.02. Ratios on both sides of 1 differ by" in said
+    assert "as multiples of those of the dense model timed right after each: a 0.970 to 1.02. No variant of a is shown to" in said
     assert "memory differs by at most a factor of 1.00 (a)." in said
 
 
@@ -193,9 +193,8 @@ def test_ratios_on_one_side_are_no_chance_once_there_are_many():
     found = data([*timed("a", 0.9, 0.95), *timed("b", *[1.1] * 6), *timed("c", 1.2), *timed("d", 0.9, 1.1)])
     said = speed.what_zeros_save(found)
     assert "a 0.900 to 0.950; b 1.10; c 1.20; d 0.900 to 1.10." in said
-    assert "by chance: d. All 2 ratios of a lie below 1; by chance that is so in 50% of cases." in said
-    assert "All 6 ratios of b lie above 1; by chance that is so in 3.1% of cases." in said
-    assert "of c lie" not in said, "one ratio has one side"
+    assert "All 6 ratios of b lie above 1, which chance alone does in 3.1% of cases." in said
+    assert "No variant of a, c, d is shown to be faster or slower." in said
 
 
 def test_what_was_not_timed_is_not_told():

@@ -49,7 +49,7 @@ def test_what_is_left_learns_and_nothing_else_moves(dtype):
 
 
 def test_a_retraining_that_diverges_is_one_line():
-    with pytest.raises(LotteryError, match=r"^recover: the retraining diverged at a peak rate of 1e\+30; take a lower rate$"):
+    with pytest.raises(LotteryError, match=r"^recover: the retraining diverged at a learning rate of 1e\+30; lower recover.learning_rate$"):
         recover(pruned(), torch.randint(1, 800, (12, 16)), 4, 1e30)
 
 

@@ -141,7 +141,7 @@ SITES = {
     "trials.generation.bits": r"while it writes; take fewer new_tokens or a device with more memory",
     "trials.generation.bits_per_byte": r"while it writes; take fewer new_tokens or a device with more memory",
     "trials.generation.speed": r"while it writes; take fewer new_tokens or a device with more memory",
-    "trials.recover": r"while retraining; take a smaller batch in recover or a device with more memory",
+    "trials.recover": r"while retraining; take a smaller recover.batch_size or a device with more memory",
 }
 
 

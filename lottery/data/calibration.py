@@ -40,6 +40,6 @@ def calibration(tokenizer, text: Corpus, samples: int, length: int, seed: int) -
     if len(tokens) < length:
         raise LotteryError(
             f"calibration_text: {text.name} has {len(tokens)} tokens, fewer than one sample of {length};"
-            " give a longer text or fewer calibration_seq_len"
+            " give a longer text or a smaller calibration_seq_len"
         )
     return Calibration(torch.tensor([crop(tokens) for _ in range(samples)]), within_rows=False)

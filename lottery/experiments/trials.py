@@ -61,7 +61,7 @@ class Trials:
         seconds, recovered, began = time.monotonic() - began, 0.0, time.monotonic()
         retrained_on = study.recovery if request.recover_steps and request.method != "dense" else None
         if retrained_on:
-            with memory_for("while retraining", "a smaller batch in recover or a device with more memory"):
+            with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory"):
                 recover(
                     model,
                     retrained_on.tokens,

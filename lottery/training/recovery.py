@@ -44,4 +44,4 @@ def recover(model: nn.Module, samples: torch.Tensor, batch: int, rate: float, pr
             parameter.requires_grad_(wanted)
             parameter.grad = None
     if not all(torch.isfinite(layer.weight).all() for layer in layers.values()):
-        raise LotteryError(f"recover: the retraining diverged at a peak rate of {rate:g}; take a lower rate")
+        raise LotteryError(f"recover: the retraining diverged at a learning rate of {rate:g}; lower recover.learning_rate")

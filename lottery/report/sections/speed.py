@@ -8,21 +8,22 @@ from lottery.common.format import number, percent
 def what_zeros_save(data: pd.DataFrame) -> str:
     """Speed and memory over sparsity: flat, because zeros in a dense tensor are stored and multiplied like any other number.
 
-    A variant's speed is told as a multiple of that of the dense model timed right after it. Ratios on both sides of 1 differ by chance;
-    where all lie on one side, a sign test says how rare that is.
+    A variant's speed is told as a multiple of that of the dense model timed right after it. Only where all
+    ratios of a model lie on one side of 1, and a sign test finds that rarer than one case in twenty, do zeros seem to matter.
     """
     said = ["Zeros in dense tensors save neither time nor memory, so both figures should be flat over sparsity."]
     if ratios := {str(model): found for model, rows in data.groupby("model", sort=False) if len(found := rows["speed_ratio"].dropna())}:
         each = "; ".join(f"{model} {_from_to(found)}" for model, found in ratios.items())
         said.append(f"Tokens per second of the variants, as multiples of those of the dense model timed right after each: {each}.")
-        if by_chance := [model for model, found in ratios.items() if len(found) > 1 and found.min() <= 1 <= found.max()]:
-            said.append(f"Ratios on both sides of 1 differ by chance: {', '.join(by_chance)}.")
+        alike = []
         for model, found in ratios.items():
-            if len(found) > 1 and model not in by_chance:
-                side = "below" if found.max() < 1 else "above"
-                said.append(
-                    f"All {len(found)} ratios of {model} lie {side} 1; by chance that is so in {percent(2 * 0.5 ** len(found))} of cases."
-                )
+            side, chance = "below" if found.max() < 1 else "above", 2 * 0.5 ** len(found)
+            if chance < 0.05 and (found.max() < 1 or found.min() > 1):
+                said.append(f"All {len(found)} ratios of {model} lie {side} 1, which chance alone does in {percent(chance)} of cases.")
+            else:
+                alike.append(model)
+        if alike:
+            said.append(f"No variant of {', '.join(alike)} is shown to be faster or slower.")
     memory = {str(model): rows["memory"].max() / rows["memory"].min() for model, rows in data.groupby("model", sort=False) if len(rows) > 1}
     if memory:
         most = max(memory, key=memory.get)
