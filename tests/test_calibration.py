@@ -35,7 +35,7 @@ def test_where_rows_are_too_short_or_too_few_crops_come_from_all_of_them_joined(
 
 def test_a_text_shorter_than_one_sample_is_refused():
     with pytest.raises(
-        LotteryError, match=r"^calibration_text: t has 5 tokens, fewer than one sample of 6; give a longer text or fewer cal"
+        LotteryError, match=r"^calibration_text: t has 5 tokens, fewer than one sample of 6; give a longer text or a smaller cal"
     ):
         calibration(Letters(), Corpus("t", ("abcd",)), 1, 6, seed=0)
 
