@@ -42,7 +42,7 @@ def test_the_whole_way_a_gap_and_its_mending(toy_project, capsys):
     assert "[2/3] phi-2: failed: AttributeError: 'Study' object has no attribute 'no_such_thing'" in first.stdout
     assert "done in" in first.stdout
     assert first.stdout.rstrip().endswith("failed: phi-2")
-    assert "1 of 3 trials are recorded; it failed: <code>AttributeError" in (folder / "report.html").read_text()
+    assert "1 of 3 trials are recorded; it failed: AttributeError" in (folder / "report.html").read_text()
     publish = [sys.executable, "-m", "lottery", "publish", "toy", "docs/toy"]
     refused = subprocess.run(publish, capture_output=True, **options)
     assert (refused.returncode, refused.stdout) == (1, "")

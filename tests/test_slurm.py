@@ -155,7 +155,7 @@ def test_killed_out_of_memory_cancelled_and_a_node_down_then_only_the_rest_runs(
     status = make(toy_project, "status", cluster.environment).stdout
     assert f"{killed:24}   1 of 3   running dgx01, job {job}_0" in status
 
-    victim = next(p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-3:] == ["lottery.jobs.worker", "toy", killed])
+    victim = next(p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-3:] == ["worker", "toy", killed])
     for process in [*victim.children(recursive=True), victim]:
         process.kill()
     cluster.run("scancel", f"{job}_2")
@@ -173,9 +173,9 @@ def test_killed_out_of_memory_cancelled_and_a_node_down_then_only_the_rest_runs(
     assert "phi-2: dense: recorded already" in log
 
     html = (toy_project / "outputs" / "toy" / "report.html").read_text()
-    assert f"1 of 3 trials are recorded; it failed: <code>job {job}_0: FAILED, killed by signal 9, as happens when memory runs out" in html
-    assert re.search(rf"it failed: <code>job {job}_1: (FAILED|OUT_OF_MEMORY), killed by signal 9, as happens when memory runs out", html)
-    assert f"it failed: <code>job {job}_2: CANCELLED, " in html
+    assert f"1 of 3 trials are recorded; it failed: job {job}_0: FAILED, killed by signal 9, as happens when memory runs out" in html
+    assert re.search(rf"it failed: job {job}_1: (FAILED|OUT_OF_MEMORY), killed by signal 9, as happens when memory runs out", html)
+    assert f"it failed: job {job}_2: CANCELLED, " in html
     status = make(toy_project, "status", cluster.environment).stdout
     assert re.search(rf"^{greedy} +1 of 3 +failed: job {job}_1: ", status, re.MULTILINE)
     assert re.search(rf"^{orphaned} +3 of 3 +done$", status, re.MULTILINE)
@@ -197,7 +197,7 @@ def test_three_tasks_share_the_trials_of_one_model_and_outlive_a_fourth(toy_proj
 
     def tasks_at_work():
         lines = ((process, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
-        return [process for process, line in lines if line[-4:] == ["lottery.jobs.worker", "toy", "phi-2", "--shared"]]
+        return [process for process, line in lines if line[-4:] == ["worker", "toy", "phi-2", "--shared"]]
 
     cluster.wait(lambda: len(tasks_at_work()) == 4 and len(list(folder.glob("records/[!.]*.json"))) >= 3, 240)
     status = make(toy_project, "status", cluster.environment).stdout

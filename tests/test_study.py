@@ -147,7 +147,7 @@ def test_two_at_once_one_works_and_the_other_is_told_who(toy, capsys, monkeypatc
     assert (read_state(study.folder).state, read_state(study.folder).reason) == ("running", "the other's")
     assert not list(study.folder.glob("*.ipynb"))
     with pytest.raises(HeldError):
-        Study(validated({**toy, "protocols": True})).protocols()
+        Study(validated({**toy, "protocols": True})).measure_protocols()
     # It may begin between the look before the kernel starts and the kernel's own.
     monkeypatch.setattr("lottery.jobs.pipeline.held", lambda folder: nullcontext())
     monkeypatch.setattr("lottery.jobs.pipeline.execute", lambda *_: "HeldError: qwen2.5-0.5b: another run is at work on it")
