@@ -17,7 +17,7 @@ test-tasks: .venv/tasks
 	@$(BIN)/python -m pytest -m tasks
 
 lint: .venv/ready
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache >/dev/null && $(BIN)/python -m pytest -q tests/test_notebooks.py -k "outputs or function or shared"
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && { said=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$said"; exit 1; }; } && $(BIN)/python -m pytest -q tests/test_notebooks.py -k "outputs or function or shared"
 
 bench: .venv/ready
 	@for benchmark in selection whole_model scored sparsegpt walk real_model perplexity streaming training recovery full_shapes; do $(BIN)/python -m benchmarks.$$benchmark || exit 1; done
