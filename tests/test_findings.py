@@ -10,7 +10,7 @@ from lottery.experiments.threshold import span
 from lottery.report.figures import methods_compared
 from lottery.report.render.pdf import legible
 from lottery.report.sections import speed
-from lottery.report.tables import by_method, cost, quality, samples, side_by_side, tickets, trials
+from lottery.report.tables import by_method, cost, quality, samples, side_by_side, trials
 from tests.factory import record_of, sweep_of
 
 
@@ -242,19 +242,25 @@ def test_models_with_a_missing_sparsity_are_named_and_not_ranked():
     assert "Not compared, because a measurement is missing or the dense model's is not finite: gap, half." in said
 
 
-def test_ticket_scores_are_tabled_as_far_as_they_are_known():
+def summarized(*records) -> str:
+    return summary(data(*records), findings.scores([r for model in records for r in model], "magnitude"), findings.keeps_working)
+
+
+def test_the_summary_has_a_row_a_model_and_its_scores_as_far_as_they_are_known():
     tough = curve("tough", 1, 1, 1, 1, 1, 1, 1)
-    rows = tickets(findings.scores([*GOOD, *COARSE, *tough], "magnitude")).splitlines()
+    rows = summarized(GOOD, COARSE, tough).splitlines()
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    assert cells[0] == ["Model", "Bits 5% more", "Bits twice"]
+    assert cells[0] == ["Model", "Parameters", "Dense perplexity", "Bits 5% more at", "Bits twice at", "Keeps working at"]
     assert cells[2:5] == [
-        ["good", "51.3% (95%: 50% to 52%)", "71% (95%: 70% to 72%)"],
-        ["coarse", "between dense and 50%", "between 50% and 70%"],
-        ["tough", "above 72%", "above 72%"],
+        ["tough", "1.00\u00a0K", "10.0", "above 72%", "above 72%", "all up to 72%"],
+        ["good", "1.00\u00a0K", "10.0", "51.3% (95%: 50% to 52%)", "71% (95%: 70% to 72%)", "all up to 52%"],
+        ["coarse", "1.00\u00a0K", "10.0", "between dense and 50%", "between 50% and 70%", "none"],
     ]
-    few = tickets(findings.scores(curve("a", 1, 1.01, 1.02, 1.03, 1.06, 1.9, 2.1, windows=19), "magnitude"))
+    few = summarized(curve("a", 1, 1.01, 1.02, 1.03, 1.06, 1.9, 2.1, windows=19))
     assert "51.3% (measured at 50% and 52%)" in few
-    assert "19 windows are too few for a 95% range" in few
+    assert "19 windows are too few for 95% ranges" in few
+    broken = curve("b", 1, 1.01, 2.02, 1.03, 1.06, 1.9, 2.1)
+    assert summarized(broken).splitlines()[2].split("|")[-2].strip() == "30%, 48%, 50%", "not all up to 50%: one below it fails"
 
 
 def test_a_range_says_where_it_has_no_end():
@@ -287,7 +293,7 @@ def test_what_was_scored_only_has_no_row_among_texts_and_costs_and_is_named():
 
 def test_no_table_holds_a_character_that_paper_cannot_show():
     infinite = sweep_of("over", [5.25, 1e9, math.inf, math.inf], bits=[1, 3, math.inf, math.inf], windows=20)
-    scores = tickets(findings.scores([*GOOD, *BAD], "magnitude"))
+    scores = summarized(GOOD, BAD)
     for text in (quality(data(GOOD, BAD)), quality(data(infinite)), cost(GOOD, "m"), scores, trials(infinite).data):
         assert legible(text) == text
 

@@ -23,3 +23,9 @@ def percent(share: float) -> str:
 def size(count: float) -> str:
     """Bytes in GiB, or in MiB below a tenth of one."""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.0f} MiB"
+
+
+def count(parameters: float) -> str:
+    """A number of parameters with three figures, in thousands, millions or billions: '664 K', '135 M', '7.25 B'."""
+    unit, size = next(((unit, size) for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)) if parameters >= size), ("", 1))
+    return f"{number(parameters / size)}{NBSP}{unit}".rstrip(NBSP)

@@ -192,20 +192,17 @@ class Report:
         atomic_write(self.folder / "tables" / f"{name}.csv", data.to_csv(index=False))
 
     def tables(self) -> Markdown:
-        """For each model its five columns, or why there are none."""
-        parts = []
-        for model in self.models:
-            parts.append(f"### {model.name}")
-            if records := self._main_records(model):
-                first = records[0]
-                caption = (
-                    f"{_source(first)}, {first.architecture}, {first.result.parameters:,} parameters{_rounded(first)}"
-                    f" ([executed notebook]({model.name}/{model.name}.ipynb))."
-                )
-                parts.append(tables.trials(records, f"{model.name}/records", caption).data)
-            if model.problem:
-                parts.append(f"**Incomplete:** {escape_markdown(model.problem)}")
-        return markdown(*parts)
+        """The five columns of all models; below them what each model is, and why any has no rows."""
+        shown = {model.name: records for model in self.models if (records := self._main_records(model))}
+        about = []
+        for name, records in shown.items():
+            first, notebook = records[0], f"[executed notebook]({name}/{name}.ipynb)"
+            what = f"{_source(first)}, {first.architecture}, {first.result.parameters:,} parameters{_rounded(first)}"
+            about.append(f"- **{name}**: {what} ({notebook}). {tables.about(records)}")
+            if known := tables.knowledge(records):
+                about.append(f"\n{known}\n")
+        gaps = [f"**Incomplete:** {model.name}: {escape_markdown(model.problem)}" for model in self.models if model.problem]
+        return markdown(tables.all_models(shown) if shown else "", *gaps, "\n".join(about))
 
     def answers(self) -> Markdown:
         """The four questions, answered from the records."""
@@ -215,18 +212,17 @@ class Report:
             "**Do bigger models prune better?** " + findings.do_bigger_models_prune_better(data),
             "**Where is the cliff?** " + findings.where_is_the_cliff(data, self.scores),
             "**Does any architecture degrade gracefully?** " + findings.does_any_degrade_gracefully(data, self.scores),
-            *self._ticket_scores(),
         )
 
-    def _ticket_scores(self) -> list[str]:
+    def summary(self) -> Markdown | None:
+        """The ticket scores of all models, and how far each keeps working."""
         if not self.scores:
-            return []
-        return [
-            "The ticket score is the last sparsity from which on bits per byte stay 5% above the dense model's, and twice as high. It is a"
-            f" number only where sparsities no more than {100 * FINE:g} points apart were measured on both sides. The 95% range covers what"
-            " lies between them and the sample of text.",
-            tables.tickets(self.scores),
-        ]
+            return None
+        return markdown(
+            tables.summary(self.main, self.scores, findings.keeps_working),
+            f"A score is a number only where sparsities no more than {100 * FINE:g} points apart were measured on both sides. Its 95% range"
+            " covers what lies between them and the sample of text.",
+        )
 
     def speed(self) -> Markdown:
         if not self.records:

@@ -1,24 +1,38 @@
 """Records as the tables that people read: Markdown, the same in JupyterLab, in HTML and in PDF."""
 
 import math
+from collections.abc import Callable
 
 import pandas as pd
 from IPython.display import Markdown
 
 from lottery.analysis.frame import median, speed_ratio, spread
-from lottery.common.format import NBSP, number, percent, size
+from lottery.common.format import NBSP, count, number, percent, size
 from lottery.evaluation.perplexity import MIN_WINDOWS
 from lottery.experiments.records import Record, title
 from lottery.experiments.threshold import Crossing, span
 from lottery.report.markdown import escape_markdown, markdown, table, verbatim
 
 
-def trials(records: list[Record], folder: str = "records", caption: str = "") -> Markdown:
-    """The five columns: Sparsity, which leads to the record in ``folder``, Perplexity, Tokens/sec, Memory, Coherent? Below them what the
-    variants know, where that was asked. ``caption``: what the caption says before it says what memory is. Sparsities that a bisection
-    added are scored only; they have no row, and the caption names them."""
-    whole = [record for record in records if record.result.texts]
-    rows = [
+def trials(records: list[Record]) -> Markdown:
+    """The five columns of one model: Sparsity, which links to the record, Perplexity, Tokens/sec, Memory, Coherent? Below them the scores
+    of tasks, where any were asked for. Sparsities that a bisection added are only scored; the caption names them."""
+    caption = " ".join([_of_memory(records), *map(_of_texts, records[:1]), _scored_only(records)]).strip()
+    return markdown(table(_rows(records, "records"), "Perplexity|Tokens/sec|Memory", caption), knowledge(records))
+
+
+def all_models(models: dict[str, list[Record]]) -> str:
+    """The five columns of every model in one table; the name of a model stands at its first row."""
+    rows = []
+    for name, records in models.items():
+        for index, row in enumerate(_rows(records, f"{name}/records")):
+            rows.append({"Model": "" if index else f"**{name}**", **row})
+    caption = f"All models. {_of_memory([record for records in models.values() for record in records])}"
+    return table(rows, "Perplexity|Tokens/sec|Memory", caption)
+
+
+def _rows(records: list[Record], folder: str) -> list[dict]:
+    return [
         {
             "Sparsity": linked(record, folder),
             "Perplexity": number(record.result.perplexity),
@@ -26,19 +40,34 @@ def trials(records: list[Record], folder: str = "records", caption: str = "") ->
             "Memory": size(record.result.memory.generation_peak),
             "Coherent?": f"{_SAID[record.result.texts.verdict.verdict]}; {record.result.texts.verdict.reason}",
         }
-        for record in whole
+        for record in records
+        if record.result.texts
     ]
-    kinds = " and ".join(dict.fromkeys(record.result.memory.kind for record in whole))
-    caption = f"{caption} Memory: peak {kinds} during generation.".strip() if kinds else caption
-    if whole:
-        texts = whole[0].result.texts
-        caption += (
-            f" Coherent: by the bits that the dense model needs for each new byte; {texts.dense_bits:.2f} for its own texts,"
-            f" {texts.shuffled:.2f} for shuffled words."
-        )
-    if scored := sorted({record.request.sparsity for record in records if not record.result.texts}):
-        caption += f" Scored only, to find where the bits rise: {', '.join(map(percent, scored))}."
-    return markdown(table(rows, "Perplexity|Tokens/sec|Memory", caption), knowledge(records))
+
+
+def _of_memory(records: list[Record]) -> str:
+    kinds = " and ".join(dict.fromkeys(record.result.memory.kind for record in records if record.result.texts))
+    return f"Memory: peak {kinds} during generation." if kinds else ""
+
+
+def _of_texts(record: Record) -> str:
+    texts = record.result.texts
+    if texts is None:
+        return ""
+    return (
+        f"Coherent: by the bits that the dense model needs for each new byte; {texts.dense_bits:.2f} for its own texts,"
+        f" {texts.shuffled:.2f} for shuffled words."
+    )
+
+
+def _scored_only(records: list[Record]) -> str:
+    scored = sorted({record.request.sparsity for record in records if not record.result.texts})
+    return f"Scored only, to find where the bits rise: {', '.join(map(percent, scored))}." if scored else ""
+
+
+def about(records: list[Record]) -> str:
+    """What is not in a row of the table of all models: what texts of one model are judged by, and which sparsities were only scored."""
+    return " ".join(filter(None, [*map(_of_texts, records[:1]), _scored_only(records)]))
 
 
 def knowledge(records: list[Record]) -> str:
@@ -125,14 +154,30 @@ def within(row: pd.Series, name: str) -> str:
     return together if len(together) <= 22 else f"{value} ({low} to {high})"
 
 
-def tickets(found: dict[str, dict[str, Crossing]]) -> str:
-    """The ticket scores of all models: at which sparsity bits per byte pass each level, and between which measured ones that lies."""
-    rows = [{"Model": model, **{f"Bits {name}": span(c) for name, c in crossings.items()}} for model, crossings in found.items()]
-    windows = min((c.windows for crossings in found.values() for c in crossings.values()), default=0)
-    caption = "Ticket scores: the sparsity at which bits per byte pass each level, and its 95% range."
-    if windows < MIN_WINDOWS:
-        caption = f"Ticket scores: the sparsity at which bits per byte pass each level. {windows} windows are too few for a 95% range."
-    return table(rows, caption=caption)
+def summary(data: pd.DataFrame, scores: dict[str, dict[str, Crossing]], survives: Callable[[pd.DataFrame], pd.Series]) -> str:
+    """A row a model, the best ticket first: its size, its dense perplexity, its ticket scores, and how far it keeps working.
+
+    **Arguments**: what models are compared by; their ticket scores; ``survives``, given rows of it, which of them keep working.
+    """
+    rows, models = [], [model for model in scores if model in set(data["model"])]
+    for model in sorted(models, key=lambda model: -scores[model]["5% more"].at):
+        of_model = data[data["model"] == model].sort_values("sparsity")
+        dense, pruned = of_model[of_model["method"] == "dense"].iloc[0], of_model[of_model["method"] != "dense"]
+        alive = list(pruned["sparsity"][survives(pruned)])
+        if len(alive) > 1 and alive == list(pruned["sparsity"])[: len(alive)]:
+            alive = [f"all up to {percent(alive[-1])}"]
+        rows.append(
+            {
+                "Model": model,
+                "Parameters": count(dense["parameters"]),
+                "Dense perplexity": number(dense["perplexity"]),
+                **{f"Bits {name} at": span(crossing) for name, crossing in scores[model].items()},
+                "Keeps working at": ", ".join(one if isinstance(one, str) else percent(one) for one in alive) or "none",
+            }
+        )
+    windows = min((c.windows for crossings in scores.values() for c in crossings.values()), default=0)
+    few = f" {windows} windows are too few for 95% ranges." if windows < MIN_WINDOWS else ""
+    return table(rows, "Parameters|Dense perplexity", f"Ticket scores: the sparsity at which bits per byte pass each level.{few}")
 
 
 WIDE = 6  # columns of models; with more, models are rows
