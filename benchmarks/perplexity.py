@@ -16,7 +16,7 @@ import torch
 from benchmarks.alternate import alternate, arguments, publish
 from lottery.data.corpus import Corpus, corpus, windows
 from lottery.evaluation.evaluate import evaluate
-from lottery.evaluation.perplexity import score
+from lottery.evaluation.metrics import scores, window_sums
 from lottery.models import loading
 from lottery.models.checkpoints import Checkpoint
 from lottery.pruning.prune import prune
@@ -54,7 +54,7 @@ def ours(model, tokens: torch.Tensor) -> float:
 def from_text(model, text: Corpus) -> float:
     cut = windows(loading.tokenizer(MODEL), text, WINDOW)
     scored, _ = evaluate(model, cut.tokens, BATCH)
-    return score(*scored, cut.scored_bytes, cut.scored_words, WINDOW - 1).bits_per_byte
+    return scores(window_sums(*scored, cut.scored_bytes, cut.scored_words, WINDOW - 1))["bits_per_byte"]
 
 
 def harness(model, text: Corpus, batch: int = 1) -> float:

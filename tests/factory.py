@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from lottery.evaluation.generation import Speed
+from lottery.evaluation.metrics import METRICS
 from lottery.experiments.imp.arms import DENSE
 from lottery.experiments.imp.records import TicketRecord, TicketRequest, TicketResult
 from lottery.experiments.records import Memory, Provenance, Record, Request, Result, Sample, Texts
@@ -37,7 +38,8 @@ def record_of(
             prompts=1, prompt_words=3, new_tokens=4, temperature=0.7, repeats=3, tasks=[], seed=0, dtype="auto", device="auto",
         ),
         result=Result(
-            perplexity=perplexity, first_window_perplexity=perplexity, word_perplexity=perplexity**1.3, bits_per_byte=bits_per_byte, kl=0.5, agreement=0.75,
+            metrics={"perplexity": perplexity, "first_window": perplexity, "word_perplexity": perplexity**1.3, "bits_per_byte": bits_per_byte, "kl": 0.5, "agreement": 0.75},
+            metric_versions={name: metric.version for name, metric in METRICS.items()},
             window_nll=window_nll or [bits_per_byte] * windows, window_kl=[3.5] * windows, window_agreed=[5.0] * windows, window_bytes=[20] * windows,
             window_words=[4] * windows, scored_tokens=7 * windows, parameters=parameters, prunable_parameters=parameters // 2,
             sparsity_prunable=sparsity, sparsity_model=sparsity / 2, sparsity_layers=layers or dict.fromkeys(_LAYERS, sparsity), layer_weights=dict.fromkeys(_LAYERS, parameters // 8), pruning_seconds=0.1,

@@ -10,7 +10,7 @@ from lottery.experiments.threshold import span
 from lottery.report.figures import methods_compared
 from lottery.report.render.pdf import legible
 from lottery.report.sections import speed
-from lottery.report.tables import by_method, cost, quality, samples, side_by_side, trials
+from lottery.report.tables import about, all_models, by_method, cost, quality, samples, side_by_side, summary, trials
 from tests.factory import record_of, sweep_of
 
 
@@ -260,7 +260,7 @@ def test_the_summary_has_a_row_a_model_and_its_scores_as_far_as_they_are_known()
     assert "51.3% (measured at 50% and 52%)" in few
     assert "19 windows are too few for 95% ranges" in few
     broken = curve("b", 1, 1.01, 2.02, 1.03, 1.06, 1.9, 2.1)
-    assert summarized(broken).splitlines()[2].split("|")[-2].strip() == "30%, 48%, 50%", "not all up to 50%: one below it fails"
+    assert summarized(broken).splitlines()[2].split("|")[-2].strip() == "30%, 50%, 52%", "not all up to 50%: one below it fails"
 
 
 def test_a_range_says_where_it_has_no_end():
@@ -313,15 +313,25 @@ def test_shares_and_sizes():
 
 def test_the_table_has_the_five_columns():
     records = sweep_of("a", [5.25, math.inf, 7, 8])
-    head, _, dense, half, *_, caption = trials(records, caption="A model.").data.splitlines()
+    head, _, dense, half, *_, caption = trials(records).data.splitlines()
     assert [cell.strip() for cell in head.strip("|").split("|")] == ["Sparsity", "Perplexity", "Tokens/sec", "Memory", "Coherent?"]
     assert [cell.strip() for cell in dense.strip("|").split("|")] == [
         f"[dense](records/{records[0].request.file_name})", "5.25", "100", "1.00 GiB", "yes; 1.00 bits per new byte"
     ]  # fmt: skip
     assert "∞" in half
     assert caption == (
-        "Table: A model. Memory: peak main memory during generation. Coherent: by the bits that the dense model needs for each new byte;"
+        "Table: Memory: peak main memory during generation. Coherent: by the bits that the dense model needs for each new byte;"
         " 1.00 for its own texts, 8.00 for shuffled words."
+    )
+
+
+def test_all_models_share_one_table_and_each_is_named_once():
+    rows = all_models({"a": sweep_of("a", [5.25, 6, 7, 8]), "b": sweep_of("b", [5, 6, 7, 8])}).splitlines()
+    models = [row.strip("|").split("|")[0].strip() for row in rows[2:10]]
+    assert models == ["**a**", "", "", "", "**b**", "", "", ""]
+    assert "](b/records/" in rows[6]
+    assert about(sweep_of("a", [1, 2, 3, 4])) == (
+        "Coherent: by the bits that the dense model needs for each new byte; 1.00 for its own texts, 8.00 for shuffled words."
     )
 
 

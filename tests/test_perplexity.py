@@ -1,16 +1,20 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from lottery.analysis.frame import frame
 from lottery.evaluation import perplexity
-from lottery.evaluation.perplexity import draws, interval, resampled, score
+from lottery.evaluation.metrics import METRICS, scores, window_sums
+from lottery.evaluation.perplexity import draws, interval, resampled
+from tests.factory import record_of
 
 
 def test_all_scores_are_views_of_one_sum():
-    found = score([10.0, 30.0], [1.0, 3.0], [5.0, 10.0], [50, 70], [12, 13], predicted=10)
+    found = SimpleNamespace(**scores(window_sums([10.0, 30.0], [1.0, 3.0], [5.0, 10.0], [50, 70], [12, 13], 10)))
     assert found.perplexity == pytest.approx(math.exp(40 / 20))
-    assert found.first_window_perplexity == pytest.approx(math.exp(1))
+    assert found.first_window == pytest.approx(math.exp(1))
     assert found.word_perplexity == pytest.approx(math.exp(40 / 25))
     assert found.bits_per_byte == pytest.approx(40 / math.log(2) / 120)
     assert (found.kl, found.agreement) == (4 / 20, 15 / 20)
@@ -18,7 +22,7 @@ def test_all_scores_are_views_of_one_sum():
 
 @pytest.mark.parametrize("bad", [math.inf, math.nan, 1e6])
 def test_what_no_number_can_hold_is_infinite_and_no_crash(bad):
-    found = score([bad, 1.0], [bad, 0.0], [0.0, 2.0], [5, 5], [1, 1], predicted=2)
+    found = SimpleNamespace(**scores(window_sums([bad, 1.0], [bad, 0.0], [0.0, 2.0], [5, 5], [1, 1], 2)))
     assert found.perplexity == found.word_perplexity == math.inf
     assert found.agreement == 0.5
 
@@ -48,3 +52,15 @@ def test_an_infinite_window_is_infinite_only_where_it_is_drawn():
     times = np.array([[2, 0], [1, 1]])
     assert resampled([1.0, math.nan], times).tolist() == [2.0, math.inf]
     assert interval(np.array([1.0] * 90 + [math.inf] * 10), 40) == (1.0, math.inf)
+
+
+def test_each_metric_has_its_interval_and_a_metric_of_one_window_has_none():
+    nll = list(np.random.default_rng(0).normal(21.0, 1.0, 40))
+    record = record_of("m", "dense", 0.0, windows=40)
+    result = record.result.model_copy(update={"window_nll": nll, "metric_versions": {}})
+    row = frame([record.model_copy(update={"result": type(result).model_validate(result.model_dump())})]).iloc[0]
+    for name in set(METRICS) - {"first_window"}:
+        assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"], name
+    assert row["word_perplexity_low"] < row["word_perplexity_high"]
+    assert math.isnan(row["first_window_low"])
+    assert row["first_window"] == pytest.approx(math.exp(nll[0] / 7))

@@ -27,8 +27,8 @@ def test_smollm2_from_its_wheel_is_measured_as_others_measured_it_and_judged_as_
     dense, half = (record.result for record in report.records)
     # Both without this project: transformers' own loss on the first window, and torch's pruning of every linear layer of the blocks.
     assert dense.parameters == 134_515_008
-    assert dense.first_window_perplexity == pytest.approx(15.146, rel=1e-3)
-    assert half.first_window_perplexity == pytest.approx(297.2, rel=0.02), "rounded weights tie, and each chooses among them in its own way"
+    assert dense.metrics["first_window"] == pytest.approx(15.146, rel=1e-3)
+    assert half.metrics["first_window"] == pytest.approx(297.2, rel=0.02), "rounded weights tie, and each chooses among them in its own way"
     assert (dense.texts.verdict.verdict, half.texts.verdict.verdict) == ("coherent", "broken")
     said = report.answer().data
     assert "its text costs 5% more bits per byte between dense and 50% sparsity, twice as many " in said

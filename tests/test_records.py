@@ -9,6 +9,8 @@ from lottery.common.files import atomic_write
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Recovery, validated
 from lottery.data.corpus import corpus
+from lottery.evaluation import metrics
+from lottery.evaluation.metrics import METRICS
 from lottery.experiments import records
 from lottery.experiments.records import read_record, read_state, requests, write_record, write_state
 from tests.conftest import TOY
@@ -126,3 +128,22 @@ def test_a_state_is_one_line_and_one_that_cannot_be_read_is_none(tmp_path):
     assert (read_state(tmp_path).state, read_state(tmp_path).reason) == ("failed", "two lines")
     (tmp_path / "state.json").write_text("{")
     assert read_state(tmp_path) is None
+
+
+def test_a_new_metric_is_computed_from_records_that_exist_and_one_of_a_new_version_again(tmp_path, monkeypatch):
+    record = record_of("m", "magnitude", 0.5, windows=3)
+    write_record(tmp_path, record)
+    monkeypatch.setattr(metrics, "METRICS", dict(METRICS))  # what the decorator adds to
+    monkeypatch.setattr(records, "METRICS", metrics.METRICS)
+
+    @metrics.metric("Words per token", "of the text")
+    def words_per_token(sums):
+        return metrics.Ratio(sums.words, sums.tokens)
+
+    found = read_record(tmp_path, record.request).result
+    assert found.metrics["words_per_token"] == pytest.approx(4 / 7)
+    assert found.perplexity == record.result.perplexity, "the others are as they were recorded"
+    monkeypatch.setitem(metrics.METRICS, "perplexity", METRICS["perplexity"]._replace(version=2))
+    found = read_record(tmp_path, record.request).result
+    assert found.perplexity == pytest.approx(math.exp(1 / 7))
+    assert found.metric_versions["perplexity"] == 2

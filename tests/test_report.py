@@ -111,7 +111,7 @@ def test_records_of_an_older_version_are_named_and_measured_again(profile):
     path = outputs("toy") / "phi-2" / "records" / asked[3].file_name
     older = json.loads(path.read_text())
     older["request"]["measurement"] -= 1
-    del older["result"]["kl"]
+    del older["result"]["window_kl"]
     path.write_text(json.dumps(older))
     path.rename(path.with_name("magnitude-0.9-0123456789ab.json"))
     write_state(outputs("toy") / "phi-2", "finished")

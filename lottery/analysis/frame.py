@@ -6,6 +6,7 @@ import statistics
 import pandas as pd
 
 from lottery.evaluation import perplexity
+from lottery.evaluation.metrics import METRICS
 from lottery.experiments.records import Record, Result
 
 
@@ -26,12 +27,8 @@ def frame(records: list[Record]) -> pd.DataFrame:
                 "sparsity": request.sparsity,
                 "sparsity_model": result.sparsity_model,
                 "parameters": result.parameters,
-                "perplexity": result.perplexity,
-                "first_window": result.first_window_perplexity,
-                "word_perplexity": result.word_perplexity,
-                "bits_per_byte": result.bits_per_byte,
-                "kl": result.kl,
-                "agreement": result.agreement,
+                **result.metrics,
+                **intervals(record),
                 **beside(record, dense.get(record.model)),
                 **_timed(result),
                 **speed_ratio(result),
@@ -87,9 +84,21 @@ def speed_ratio(result: Result) -> dict[str, float]:
     return {name: a / b for name, a, b in zip(names, own, reversed(dense), strict=True)}
 
 
+def intervals(record: Record) -> dict[str, float]:
+    """The 95% interval of each metric of a record; not a number where there are too few windows, and of what is not of all windows."""
+    result, windows, found = record.result, len(record.result.window_nll), {}
+    for name, metric in METRICS.items():
+        ratio, low, high = metric.function(result.window_sums), math.nan, math.nan
+        if windows >= perplexity.MIN_WINDOWS and ratio.denominators.all():
+            ends = perplexity.interval(ratio.resampled(perplexity.draws(record.model, windows)), windows)
+            low, high = (ratio.of(end) for end in ends)
+        found |= {f"{name}_low": low, f"{name}_high": high}
+    return found
+
+
 def beside(record: Record, dense: Record | None) -> dict[str, float]:
-    """A record's perplexity, its ratio to the dense one's, the bits per byte that it lost, and those as a multiple of the dense ones, each
-    with its 95% interval.
+    """The ratio of a record's perplexity to the dense one's, the bits per byte that it lost, and its bits per byte as a multiple of the
+    dense ones, each with its 95% interval.
 
     Ratios and difference are paired: the same windows are drawn for both. Not a number where the dense record is missing or has
     other windows; no interval where there are too few of them.
@@ -98,10 +107,9 @@ def beside(record: Record, dense: Record | None) -> dict[str, float]:
     tokens, windows = result.scored_tokens, len(result.window_nll)
     times = perplexity.draws(record.model, windows) if windows >= perplexity.MIN_WINDOWS else None
     found = {"factor": math.nan, "bits_factor": math.nan, "lost_bits": math.nan}
-    absolute, factor, times_dense, lost = none, none, none, none
+    factor, times_dense, lost = none, none, none
     if times is not None:
         own, size = perplexity.resampled(result.window_nll, times), perplexity.resampled(result.window_bytes, times)
-        absolute = tuple(map(perplexity.exp, perplexity.interval(own / tokens, windows)))
     if dense is not None and dense.result.window_bytes == result.window_bytes:
         found["factor"] = result.perplexity / dense.result.perplexity
         found["bits_factor"] = result.bits_per_byte / dense.result.bits_per_byte
@@ -111,7 +119,7 @@ def beside(record: Record, dense: Record | None) -> dict[str, float]:
             more, times_dense = own - of_dense, perplexity.interval(own / of_dense, windows)
             factor = tuple(map(perplexity.exp, perplexity.interval(more / tokens, windows)))
             lost = perplexity.interval(perplexity.bits_per_byte(more, size), windows)
-    ranges = {"perplexity": absolute, "factor": factor, "bits_factor": times_dense, "lost_bits": lost}
+    ranges = {"factor": factor, "bits_factor": times_dense, "lost_bits": lost}
     for name, (low, high) in ranges.items():
         found |= {f"{name}_low": low, f"{name}_high": high}
     return found

@@ -1,4 +1,4 @@
-"""Perplexity and its kin, from sums of log-likelihoods over windows, with intervals. Numbers only: no model, no torch.
+"""Intervals of sums over windows of a text. Numbers only: no model, no torch.
 
 Intervals are those of a circular block bootstrap (Politis and Romano 1992): runs of neighbouring windows, which are alike because they may
 be of one document, are drawn again with replacement, the same ones for a variant and for its dense model, so that what is hard in the text
@@ -10,7 +10,6 @@ import math
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr, stdtrit
@@ -18,38 +17,6 @@ from scipy.special import ndtr, stdtrit
 N_RESAMPLES = 2000
 BLOCK = 4  # neighbouring windows that are drawn together
 MIN_WINDOWS = 5 * BLOCK  # windows: an interval from fewer would claim more than it knows
-
-
-class Score(NamedTuple):
-    """What the windows of a text give together. Per token does not compare across tokenizers; per word and per byte do."""
-
-    perplexity: float
-    first_window_perplexity: float
-    word_perplexity: float
-    bits_per_byte: float
-    kl: float
-    agreement: float
-
-
-def score(nll, kl, agreed, scored_bytes, scored_words, predicted: int) -> Score:
-    """Scores a text.
-
-    **Arguments**, each [windows]: negative log-likelihoods in nats, divergences from the dense model in nats, tokens on which both agree,
-    bytes and words of exactly the scored text; ``predicted``, tokens scored in a window.
-
-    **Returns** perplexity per token, of the first window alone, and per word; bits per byte; mean divergence per token in nats; share of
-    tokens on which variant and dense model agree. What float64 cannot hold, or a loss that is not finite, is infinity.
-    """
-    nll, kl = finite(nll), finite(kl)
-    total, tokens = float(nll.sum()), predicted * len(nll)
-    return Score(
-        perplexity=exp(total / tokens),
-        first_window_perplexity=exp(float(nll[0]) / predicted),
-        word_perplexity=exp(total / max(1, int(np.sum(scored_words)))),
-        bits_per_byte=bits_per_byte(total, int(np.sum(scored_bytes))),
-        kl=float(kl.sum()) / tokens,
-        agreement=float(np.asarray(agreed).sum()) / tokens,
-    )
 
 
 def bits_per_byte(nats, scored_bytes):

@@ -9,17 +9,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lottery.common.files import atomic_write
 from lottery.common.format import NBSP, percent
 from lottery.config.profile import Profile
 from lottery.evaluation import coherence, lm_eval_tasks
 from lottery.evaluation.generation import Speed
+from lottery.evaluation.metrics import METRICS, WindowSums, window_sums
 from lottery.pruning.variants import Variant
 
-# Raised whenever the meaning of a measured number changes, or one is added: older records are then measured again.
-MEASUREMENT = 5
+# Raised whenever the meaning of a measured number changes, or one is added: older records are then measured again. Metrics, which are
+# computed from sums that a record keeps, have versions of their own.
+MEASUREMENT = 6
 
 
 class Request(BaseModel):
@@ -133,12 +135,8 @@ class Result(BaseModel):
     # JSON has no infinity; "Infinity" as a string survives every reader.
     model_config = ConfigDict(ser_json_inf_nan="strings")
 
-    perplexity: float
-    first_window_perplexity: float
-    word_perplexity: float
-    bits_per_byte: float
-    kl: float  # mean divergence from the dense model, nats per token
-    agreement: float  # share of tokens on which the likeliest is the dense model's
+    metrics: dict[str, float]  # of ``evaluation.metrics``, from the sums below
+    metric_versions: dict[str, int]
     window_nll: list[float]  # of each window: summed nats,
     window_kl: list[float]  # summed divergences in nats,
     window_agreed: list[float]  # tokens on which both agree,
@@ -162,6 +160,27 @@ class Result(BaseModel):
     memory: Memory
     tasks: dict[str, dict[str, float]]  # of each task its scores, as the harness names them
     texts: Texts | None  # None where no text was asked for
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Result":
+        """Metrics that came later than the record, or mean something else since, are computed from its sums; nothing is measured."""
+        for name, metric in METRICS.items():
+            if self.metric_versions.get(name) != metric.version:
+                self.metrics[name], self.metric_versions[name] = metric.function(self.window_sums).value, metric.version
+        return self
+
+    @property
+    def window_sums(self) -> WindowSums:
+        tokens = self.scored_tokens / len(self.window_nll)
+        return window_sums(self.window_nll, self.window_kl, self.window_agreed, self.window_bytes, self.window_words, tokens)
+
+    @property
+    def perplexity(self) -> float:
+        return self.metrics["perplexity"]
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.metrics["bits_per_byte"]
 
 
 class Provenance(BaseModel):

@@ -91,7 +91,6 @@ class Trials:
         del model
         dense_speed = self._dense_timed() if speed and request.method != "dense" else None
         windows = study.windows
-        score = perplexity.score(*scored, windows.scored_bytes, windows.scored_words, windows.tokens.shape[1] - 1)
         return Record(
             model=self.profile.model_name,
             kind=study.checkpoint.kind,
@@ -100,7 +99,8 @@ class Trials:
             architecture=type(study.skeleton).__name__,
             request=request,
             result=Result(
-                **score._asdict(),
+                metrics={},
+                metric_versions={},
                 window_nll=perplexity.finite(scored.nll).tolist(),
                 window_kl=perplexity.finite(scored.kl).tolist(),
                 window_agreed=scored.agreed.tolist(),

@@ -239,7 +239,7 @@ class Report:
         """One step behind the five columns: for each model how well its variants predict the text, and what they cost."""
         if not self.records:
             return markdown("*No trial is recorded.*")
-        parts = []
+        parts = [tables.legend()]
         for model, rows in self.data.groupby("model", sort=False):
             records = [record for record in self.records if record.model == model]
             rows = rows.sort_values("sparsity", kind="stable").sort_values("method", kind="stable", key=_in_order)

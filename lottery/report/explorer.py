@@ -5,9 +5,10 @@ from IPython.display import Markdown, display
 
 from lottery.analysis.frame import frame
 from lottery.common.errors import LotteryError
-from lottery.common.format import number, percent
+from lottery.common.format import percent
 from lottery.common.paths import outputs
 from lottery.config.profile import Profile
+from lottery.evaluation.metrics import METRICS
 from lottery.experiments.records import Record
 from lottery.experiments.status import run_status
 from lottery.report import figures
@@ -54,7 +55,7 @@ class Explorer:
             }
             for sample in (left.result.texts.samples if left.result.texts else [])
         ]
-        figures_of_both = [{"": name, one: left_value, other: _FIGURES[name](right)} for name, left_value in _figures(left).items()]
+        figures_of_both = [{"": name, one: value, other: _figures(right)[name]} for name, value in _figures(left).items()]
         return markdown(table(figures_of_both, right=f"{one}|{other}"), table(texts) if texts else "*The first of them was scored only.*")
 
     def curves(self, one: str, other: str) -> Picture:
@@ -83,18 +84,12 @@ class Explorer:
         display(self.compare(one, other), self.curves(one, other))
 
 
-_FIGURES = {
-    "Perplexity": lambda record: number(record.result.perplexity),
-    "Bits per byte": lambda record: number(record.result.bits_per_byte),
-    "Divergence from the dense model, nats per token": lambda record: number(record.result.kl),
-    "Same likeliest token as the dense model": lambda record: percent(record.result.agreement),
-    "Zeros in the whole model": lambda record: percent(record.result.sparsity_model),
-    "Verdict on the texts": lambda record: record.result.texts.verdict.verdict if record.result.texts else "",
-}
-
-
 def _figures(record: Record) -> dict[str, str]:
-    return {name: told(record) for name, told in _FIGURES.items()}
+    result = record.result
+    found = {metric.title: metric.shown(result.metrics[name]) for name, metric in METRICS.items()}
+    found["Zeros in the whole model"] = percent(result.sparsity_model)
+    found["Verdict on the texts"] = result.texts.verdict.verdict if result.texts else ""
+    return found
 
 
 def _counterpart(record: Record, sample) -> str:

@@ -8,6 +8,7 @@ from IPython.display import Markdown
 
 from lottery.analysis.frame import median, speed_ratio, spread
 from lottery.common.format import NBSP, count, number, percent, size
+from lottery.evaluation.metrics import METRICS, Metric
 from lottery.evaluation.perplexity import MIN_WINDOWS
 from lottery.experiments.records import Record, title
 from lottery.experiments.threshold import Crossing, span
@@ -99,17 +100,25 @@ def quality(data: pd.DataFrame) -> str:
         {
             "Variant": f"[{label(row)}]({row['record']})",
             "Perplexity": within(row, "perplexity"),
-            "Per word": number(row["word_perplexity"]),
-            "Window 1": number(row["first_window"]),
-            "Bits per byte": number(row["bits_per_byte"]),
             "Times dense": "" if row["method"] == "dense" else within(row, "bits_factor"),
-            "KL": "" if row["method"] == "dense" else number(row["kl"]),
-            "Top-1": "" if row["method"] == "dense" else percent(row["agreement"]),
+            **{metric.title: _shown(metric, row, name) for name, metric in METRICS.items() if name != "perplexity"},
         }
         for _, row in data.iterrows()
     ]
     columns = "|".join(list(rows[0])[1:]) if rows else ""
     return table(rows, columns, "How well the text is predicted, with 95% intervals.")
+
+
+def _shown(metric: Metric, row: pd.Series, name: str) -> str:
+    if metric.beside_dense and row["method"] == "dense":
+        return ""
+    return metric.shown(row[name])
+
+
+def legend() -> str:
+    """What the columns of metrics hold, in words."""
+    said = [f"*{one.title}*: {one.summary}{f', in {one.unit}' if one.unit.startswith('nats') else ''}" for one in METRICS.values()]
+    return "; ".join(said) + "."
 
 
 def cost(records: list[Record], folder: str) -> str:
