@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 import weakref
@@ -35,11 +36,30 @@ from tests.test_likelihood import loaded
 NAME = "phi-2"
 GIVEN = {**TOY, "model": NAME, "checkpoints": {NAME: f"stand-in:{NAME}"}, "seq_len": 64, "max_windows": 6, "repeats": 1, "prompts": 1}
 
+pytestmark = pytest.mark.xdist_group("protocols")  # one worker measures them for all
+
 
 @pytest.fixture
 def profile(project):
     (project / "params" / "toy.yaml").write_text(yaml.safe_dump({k: v for k, v in GIVEN.items() if k != "model"}))
     return validated(GIVEN)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept") / "protocols"
+
+
+@pytest.fixture
+def measured(profile, kept):
+    """The profile with all protocols recorded; they are measured for the first test that asks, and copied for the others."""
+    folder = outputs("toy") / NAME / "protocols"
+    if kept.exists():
+        shutil.copytree(kept, folder)
+    else:
+        measure(profile)
+        shutil.copytree(folder, kept)
+    return profile
 
 
 def nats(model, ids: list[int], scored: int) -> float:
@@ -68,8 +88,8 @@ def plain(model, tokenizer, text: str, window: int, step: int) -> float:
     return math.exp(total / count)
 
 
-def test_every_protocol_gives_what_a_plain_loop_gives(profile):
-    records = {record.request.protocol.name: record.result for record in measure(profile)}
+def test_every_protocol_gives_what_a_plain_loop_gives(measured):
+    records = {record.request.protocol.name: record.result for record in measure(measured)}
     model, tokenizer = loaded(NAME)
     text = stretch(tokenizer, corpus("stories"), 64, 6).text
     assert len(tokenizer(text).input_ids) >= 6 * 64
@@ -88,19 +108,19 @@ def test_every_protocol_gives_what_a_plain_loop_gives(profile):
     for dtype in ("bfloat16", "float16"):
         assert records[dtype].perplexity != standard
         assert records[dtype].perplexity == pytest.approx(standard, rel=0.05), dtype
-    study = Study(profile)
+    study = Study(measured)
     study.measure_dense()
     assert records[STANDARD].perplexity == pytest.approx(study.records[0].result.perplexity, rel=1e-5), "it is the study's own"
 
 
-def test_what_is_recorded_is_not_measured_again(profile, monkeypatch):
-    first = measure(profile)
+def test_what_is_recorded_is_not_measured_again(measured, monkeypatch):
+    first = measure(measured)
     monkeypatch.setattr("lottery.experiments.protocol_runs._score", lambda *_: pytest.fail("measured again"))
-    assert measure(profile) == first
+    assert measure(measured) == first
     path = outputs("toy") / NAME / "protocols" / "the-standard-protocol.json"
     path.write_text(path.read_text()[:50])
     with pytest.raises(pytest.fail.Exception, match="measured again"):
-        measure(profile)
+        measure(measured)
 
 
 def test_windows_by_hand():
@@ -195,11 +215,11 @@ def test_what_a_model_cannot_do_is_skipped_with_its_reason(profile):
     assert skipped[f"windows of {2 * longest:,}"] == f"the model was made for at most {longest:,} tokens"
 
 
-def test_the_report_shows_them_where_there_are_any(profile):
-    bare = profile.model_copy(update={"model": None})
+def test_the_report_shows_them_where_there_are_any(measured):
+    bare = measured.model_copy(update={"model": None})
     assert Report(bare).protocols() is None
     assert Report(bare).protocols_figure() is None
-    measure(profile)
+    measure(measured)
     report = Report(bare)
     said = report.protocols().data
     assert "**phi-2**, dense: the same model on the same text has a perplexity of " in said
@@ -211,8 +231,8 @@ def test_the_report_shows_them_where_there_are_any(profile):
     assert (outputs("toy") / "tables" / "protocols-phi-2.csv").exists()
 
 
-def test_parts_and_means_come_from_the_standard_windows(profile):
-    found = measure(profile)
+def test_parts_and_means_come_from_the_standard_windows(measured):
+    found = measure(measured)
     data = frame(found).set_index("protocol")
     standard = next(r.result for r in found if r.request.protocol.name == STANDARD)
     singles = [math.exp(nats_ / tokens) for nats_, tokens in standard.windows]
@@ -299,13 +319,13 @@ def test_no_model_reads_more_tokens_than_it_was_made_for(project, tmp_path, monk
     assert math.isfinite(found["page by page, detokenized"].perplexity)
 
 
-def test_figures_of_another_stretch_or_text_are_not_those_of_a_profile(profile):
-    first = measure(profile)
-    bare = profile.model_copy(update={"model": None})
+def test_figures_of_another_stretch_or_text_are_not_those_of_a_profile(measured):
+    first = measure(measured)
+    bare = measured.model_copy(update={"model": None})
     assert len(run_status(bare, NAME).protocols) == 14
     for change_ in ({"max_windows": 4}, {"seq_len": 32}, {"text": "training-stories"}):
         assert run_status(bare.model_copy(update=change_), NAME).protocols == [], change_
-    shorter = measure(profile.model_copy(update={"max_windows": 4}))
+    shorter = measure(measured.model_copy(update={"max_windows": 4}))
     assert len(shorter[0].result.windows) == 4
     assert len(first[0].result.windows) == 6
 
@@ -359,8 +379,8 @@ def test_which_protocol_reproduces_a_published_figure(monkeypatch):
     assert published.reproduced("Other", data) == "No dense perplexity of Other is listed in `lottery/report/sections/published.csv`."
 
 
-def test_what_a_protocol_should_give_on_the_whole_text(profile):
-    data = frame(measure(profile)).set_index("protocol")
+def test_what_a_protocol_should_give_on_the_whole_text(measured):
+    data = frame(measure(measured)).set_index("protocol")
     whole = next(name for name in data.index if name.startswith(WHOLE))
     assert data.loc[STANDARD, "expected"] == pytest.approx(data.loc[whole, "perplexity"])
     assert data.loc["windows of 16", "expected"] == pytest.approx(data.loc[whole, "perplexity"] * (1 + data.loc["windows of 16", "change"]))
