@@ -20,7 +20,9 @@ from lottery.evaluation.evaluate import evaluate
 from lottery.evaluation.metrics import scores, window_sums
 from lottery.experiments.records import requests
 from lottery.experiments.study import Study
+from lottery.experiments.trials import Trials
 from lottery.models import loading
+from lottery.models.blocks import count_zeros
 from lottery.models.checkpoints import Checkpoint
 from lottery.report import tables
 from tests.conftest import TOY, need_data
@@ -71,6 +73,30 @@ def test_a_file_is_known_by_what_it_says(project):
 def test_other_tasks_are_another_request(project):
     keys = {requests(validated({**TOY, "tasks": tasks}), "c", "t")[0].key for tasks in ([], ["arc_easy"], ["arc_easy", "hellaswag"])}
     assert len(keys) == 3
+
+
+def test_a_task_more_runs_that_task_only(toy, monkeypatch):
+    """The same zeros as before, and nothing else is measured again."""
+    asked, measured, real = [], [], Trials._run
+
+    def scores(model, tokenizer, tasks, batch_size):
+        asked.append((tuple(tasks), round(count_zeros(model).prunable, 3)))
+        return {task: {"acc": 0.5} for task in tasks}
+
+    monkeypatch.setattr(lm_eval_tasks, "check", lambda tasks: None)
+    monkeypatch.setattr(lm_eval_tasks, "scores", scores)
+    monkeypatch.setattr(Trials, "_run", lambda self, *given: (measured.append(given[0].sparsity), real(self, *given))[1])
+    first = Study(validated({**toy, "tasks": ["one"]}))
+    first.sweep()
+    assert asked == [(("one",), 0.0), (("one",), 0.5), (("one",), 0.9)]
+    more = Study(validated({**toy, "tasks": ["one", "two"]}))
+    more.sweep()
+    assert asked[3:] == [(("two",), 0.0), (("two",), 0.5), (("two",), 0.9)]
+    assert measured == [0.0, 0.5, 0.9]
+    for before, after in zip(first.records, more.records, strict=True):
+        assert after.result.tasks == {"one": {"acc": 0.5}, "two": {"acc": 0.5}}
+        assert after.result.model_copy(update={"tasks": before.result.tasks}) == before.result
+        assert (after.provenance, len(after.added)) == (before.provenance, 1)
 
 
 def test_without_the_harness_one_line_says_how_to_get_it(toy, monkeypatch):

@@ -31,8 +31,8 @@ def counted(monkeypatch) -> list:
     """The trials that were really measured, as they happen."""
     done, real = [], Trials.run
 
-    def trial(self, request, label):
-        record = real(self, request, label)
+    def trial(self, request, label, earlier=None):
+        record = real(self, request, label, earlier)
         done.append((request.method, request.sparsity))
         return record
 

@@ -211,6 +211,7 @@ class Record(BaseModel):
     request: Request
     result: Result
     provenance: Provenance
+    added: list[Provenance] = []  # of what was measured later: tasks that an earlier record did not have
 
 
 class State(BaseModel):
@@ -257,6 +258,18 @@ def read_record(folder: Path, request: Request) -> Record | None:
     """The record of a request, or ``None`` where there is none that can be read and is of just this request."""
     record = read_json(Record, folder / "records" / request.file_name)
     return record if record and record.request == request else None
+
+
+def with_fewer_tasks(folder: Path, request: Request) -> Record | None:
+    """The record of the same trial with the most of the tasks that ``request`` asks for, and no other; ``None`` where there is none."""
+    found = []
+    for path in (folder / "records").glob("*.json"):
+        record = read_json(Record, path)
+        if record is None or not set(record.request.tasks) < set(request.tasks):
+            continue
+        if record.request.model_copy(update={"tasks": request.tasks}) == request:
+            found.append(record)
+    return max(found, key=lambda record: len(record.request.tasks), default=None)
 
 
 def slurm_job() -> str | None:

@@ -21,7 +21,7 @@ from lottery.evaluation import lm_eval_tasks
 from lottery.experiments import protocol_runs
 from lottery.experiments.lifecycle import finish, held, raise_if_stop_requested, record_failure, stopped
 from lottery.experiments.protocols import ProtocolRecord
-from lottery.experiments.records import Record, Request, read_record, requests, write_record, write_state
+from lottery.experiments.records import Record, Request, read_record, requests, with_fewer_tasks, write_record, write_state
 from lottery.experiments.threshold import with_bisections
 from lottery.experiments.trials import Trials
 from lottery.models import loading
@@ -148,7 +148,7 @@ class Study:
         if read_record(self.folder, request) is not None:
             return
         label = f"trial {self.requests.index(request) + 1} of {len(self.requests)}, {request.title}"
-        record = self.trials.run(request, label)
+        record = self.trials.run(request, label, with_fewer_tasks(self.folder, request) if request.tasks else None)
         write_record(self.folder, record)
         speed = record.result.speed
         timed = f", {number(statistics.median(speed.tokens_per_second))} tokens/s" if speed else ""

@@ -34,13 +34,16 @@ class Trials:
         self._model: torch.nn.Module | None = None  # dense
         self._dense_states: torch.Tensor | None = None
 
-    def run(self, request: Request, label: str) -> Record:
-        """The record of a trial. Where memory or dtype do not do, it is tried again with less of the one or more of the other, and the
-        record says so."""
+    def run(self, request: Request, label: str, earlier: Record | None = None) -> Record:
+        """The record of a trial. On out-of-memory or overflow, retries with less memory or a wider dtype, and the record says so.
+
+        **Arguments**: what is asked; what messages call it; ``earlier``, a record of the same trial with fewer tasks of
+        lm-evaluation-harness: then only the others are run, and the record is that one with their scores.
+        """
         while True:
             try:
                 with memory_for("at work", "a device with more memory"):
-                    return self._run(request, label)
+                    return self._with_tasks(earlier, request, label) if earlier else self._run(request, label)
             except NotFiniteError as error:
                 self._raise_dtype(error)
                 self.forget()
@@ -55,21 +58,8 @@ class Trials:
         others, bandwidth = memory.others(plan.device), self._bandwidth  # the first time before anything is loaded
         scored, peak = self._score_dense(label) if self._dense_states is None else (None, 0)
         judged_by = self._judged_by if request.prompts else None
-        model, self._model = self._dense(), None  # from here on it is no longer dense
-        began = time.monotonic()
-        self._prune(model, request, label)
-        seconds, recovered, began = time.monotonic() - began, 0.0, time.monotonic()
-        retrained_on = study.recovery if request.recover_steps and request.method != "dense" else None
-        if retrained_on:
-            with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory"):
-                recover(
-                    model,
-                    retrained_on.tokens,
-                    request.recover_batch_size,
-                    request.recover_learning_rate,
-                    self._progress(f"{label}: recovery, step"),
-                )
-            recovered = time.monotonic() - began
+        model, seconds, recovered = self._pruned(request, label)
+        retrained_on = study.recovery if _is_retrained(request) else None
         sparsity = count_zeros(model)
         if request.method != "dense" or scored is None:
             with memory.watched(plan.device, self._weights) as held:
@@ -80,7 +70,8 @@ class Trials:
             plan = replace(plan, dtype_reason=f"{plan.dtype_reason}; {how}")
         with self._memory_to_speak:
             model = self._speaking(model)
-        tasks = self._know(model, label) if request.tasks else {}  # before the timing, so that the dense model's follows at once
+        # Before the timing, so that the dense model's follows at once.
+        tasks = self._scores_of_tasks(model, label, self.profile.tasks) if request.tasks else {}
         with self._memory_to_speak:
             with memory.watched(plan.speaker, self._weights) as held:
                 written = self._written(model, request) if request.prompts else []
@@ -133,6 +124,32 @@ class Trials:
             ),
             provenance=provenance(plan, started, self.batch_size),
         )
+
+    def _pruned(self, request: Request, label: str) -> tuple[torch.nn.Module, float, float]:
+        """A model that is pruned, and retrained where that is asked for; and the seconds of both. The dense model is given up for it."""
+        model, self._model = self._dense(), None
+        began = time.monotonic()
+        self._prune(model, request, label)
+        seconds, recovered, began = time.monotonic() - began, 0.0, time.monotonic()
+        if _is_retrained(request):
+            size, rate = request.recover_batch_size, request.recover_learning_rate
+            with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory"):
+                recover(model, self.study.recovery.tokens, size, rate, self._progress(f"{label}: recovery, step"))
+            recovered = time.monotonic() - began
+        return model, seconds, recovered
+
+    def _with_tasks(self, earlier: Record, request: Request, label: str) -> Record:
+        """An earlier record with the scores of the tasks that it lacks: the same pruning once more, and nothing else is measured."""
+        started = datetime.now().astimezone()
+        lacking = [task for task, identity in zip(self.profile.tasks, request.tasks, strict=True) if identity not in earlier.request.tasks]
+        model, _, _ = self._pruned(request, label)
+        with self._memory_to_speak:
+            model = self._speaking(model)
+        tasks = earlier.result.tasks | self._scores_of_tasks(model, label, lacking)
+        self._model = model if request.method == "dense" else None
+        result = earlier.result.model_copy(update={"tasks": tasks})
+        added = [*earlier.added, provenance(self.study.plan, started, self.batch_size)]
+        return earlier.model_copy(update={"request": request, "result": result, "added": added})
 
     def _score_dense(self, label: str) -> tuple[Likelihoods, int]:
         """Scores the dense model, and keeps its hidden states for the comparison with the variants. **Returns** its likelihoods and the
@@ -225,10 +242,10 @@ class Trials:
             bits = [generation.bits(dense, c.beginning, c.tokens) for _, _, c in written]
         return [Sample(prompt=start, how=how, text=c.text, bits=b) for (start, how, c), b in zip(written, bits, strict=True)]
 
-    def _know(self, model, label: str) -> dict[str, dict[str, float]]:
-        self.study.say(f"{label}: {', '.join(self.profile.tasks)}")
+    def _scores_of_tasks(self, model, label: str, tasks: list[str]) -> dict[str, dict[str, float]]:
+        self.study.say(f"{label}: {', '.join(tasks)}")
         with memory_for("at the tasks", "fewer tasks or a device with more memory", in_batches=True, speaking=True):
-            return lm_eval_tasks.scores(model, loading.tokenizer(self.study.checkpoint), self.profile.tasks, self.batch_size)
+            return lm_eval_tasks.scores(model, loading.tokenizer(self.study.checkpoint), tasks, self.batch_size)
 
     def _dense_timed(self) -> Speed:
         """The dense model's speed now: minutes apart the same machine has another pace."""
@@ -293,6 +310,10 @@ class Trials:
                 self.study.say(f"{label} {done} of {total}, {(now - began) / done * (total - done):.0f} s left")
 
         return tick
+
+
+def _is_retrained(request: Request) -> bool:
+    return bool(request.recover_steps) and request.method != "dense"
 
 
 @torch.no_grad()
