@@ -12,7 +12,7 @@ from lottery.models.blocks import count_zeros, prunable
 from lottery.models.standins.architectures import ARCHITECTURES
 from lottery.pruning.activations import ActivationStats
 from lottery.pruning.catalogue import METHODS
-from lottery.pruning.layer_spec import LayerSpec
+from lottery.pruning.layer_spec import LayerSpec, prune_lowest_
 from lottery.pruning.methods.magnitude import magnitude_, magnitude_global_
 from lottery.pruning.methods.random import random_
 from lottery.pruning.methods.ria import ria_
@@ -166,6 +166,13 @@ def test_inputs_that_are_not_finite_or_not_there_name_the_layer():
         inputs.check("layer 3")
     with pytest.raises(LotteryError, match=r"^layer 3: no calibration token reached this layer"):
         ActivationStats(4, torch.device("cpu")).check("layer 3")
+
+
+@pytest.mark.parametrize("pattern", [None, Pattern(2, 4)])
+@pytest.mark.parametrize("group", ["layer", "row"])
+def test_a_score_below_nought_is_refused_because_its_sign_would_not_be_seen(group, pattern):
+    with pytest.raises(ValueError, match=r"^l: its scores go down to -1; allowed: 0 and above, and the lowest are pruned$"):
+        prune_lowest_(torch.ones(4, 8), lambda rows, which: -rows, LayerSpec("l", 0.5, pattern), comparison_group=group)
 
 
 def test_a_row_of_which_nothing_would_stay_is_refused():

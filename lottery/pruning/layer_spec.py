@@ -33,27 +33,35 @@ def prune_lowest_(
 ) -> None:
     """Zeros what scores lowest, in place; what stays is untouched to the bit.
 
-    **Arguments**: ``weight`` [out, in], contiguous; ``score``, given rows of it and which rows they are, returns their scores
-    (``None``: each weight is its own); ``comparison_group``, 'layer' or 'row': among which weights the lowest are sought. With a pattern
+    **Arguments**: ``weight`` [out, in], contiguous; ``score``, given rows of it and which rows they are, returns their scores,
+    none below 0 (``None``: each weight's magnitude); ``comparison_group``, 'layer' or 'row': among which weights the lowest are sought. With a pattern
     that is always the group of M.
 
     Exactly round(sparsity · n) of the n weights of each layer or row go, or N of each group. **Raises** ``LotteryError`` as
-    ``LayerSpec.check``, and where a score is not finite or nothing of a row would stay.
+    ``LayerSpec.check``, and where a score is not finite or nothing of a row would stay;
+    ``ValueError`` for a negative score, whose sign the selection would not see.
     """
     if not weight.is_contiguous():
         raise ValueError(f"{spec.name}: the tensor is not contiguous; call .contiguous() and prune that")
     spec.check(weight)
+
+    def checked(rows: torch.Tensor, which: slice) -> torch.Tensor:
+        found = score(rows, which)
+        if found.amin() < 0:
+            raise ValueError(f"{spec.name}: its scores go down to {found.amin():.3g}; allowed: 0 and above, and the lowest are pruned")
+        return found
+
     if spec.pattern:
-        zero_lowest_along_(score_chunks(weight, score or _itself), spec.pattern.zeros, spec.pattern.group, spec.name)
+        zero_lowest_along_(score_chunks(weight, checked if score else _itself), spec.pattern.zeros, spec.pattern.group, spec.name)
     elif comparison_group == "row":
         count = round(spec.sparsity * weight.shape[1])
         if count == weight.shape[1]:
             raise LotteryError(
                 f"{spec.name}: {100 * spec.sparsity:g}% of a row of {count} weights rounds to all of them; lower the sparsity"
             )
-        zero_lowest_along_(score_chunks(weight, score or _itself), count, None, spec.name)
+        zero_lowest_along_(score_chunks(weight, checked if score else _itself), count, None, spec.name)
     else:
-        parts = score_chunks(weight, score) if score else magnitude_chunks(weight)
+        parts = score_chunks(weight, checked) if score else magnitude_chunks(weight)
         zero_lowest_(parts, round(spec.sparsity * weight.numel()), spec.name)
 
 

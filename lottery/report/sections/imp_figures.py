@@ -26,7 +26,13 @@ def loss_over_weights_left(outcome: ImpResults) -> Picture | None:
 def steps_over_weights_left(outcome: ImpResults) -> Picture | None:
     """How soon an arm learns: steps to the loss that the dense model has after half its steps."""
     caption = "Training steps until the held-out loss is at that of the dense model after half its steps. ∞: it is never reached."
-    return _panels(outcome, "steps", "steps to the loss (fewer is better)", caption, [arm for arm in ARMS if arm not in (*DENSE, "pruned")])
+    return _panels(
+        outcome,
+        "steps",
+        "steps to the loss (fewer is better)",
+        caption,
+        [name for name, arm in ARMS.items() if name not in DENSE and arm.trained],
+    )
 
 
 def bridge(outcome: ImpResults, one_shot: Scores) -> Picture | None:
@@ -68,8 +74,9 @@ def bridge(outcome: ImpResults, one_shot: Scores) -> Picture | None:
 def _colours() -> dict:
     """A colour an arm, the same in all figures; grey is what was not trained again."""
     ten = style.colours(10)
-    arms = ["ticket", "one-shot", "new weights", "random mask", "shuffled mask"]
-    return dict(zip(arms, ten, strict=False)) | {"pruned": ten[7]}
+    grey = ten.pop(7)
+    colours = itertools.cycle(ten)
+    return {name: next(colours) if arm.trained else grey for name, arm in ARMS.items() if name not in DENSE}
 
 
 def _of_bars(outcome: ImpResults, what: str) -> str:
@@ -85,7 +92,7 @@ def _panels(outcome: ImpResults, what: str, label: str, caption: str, arms: list
     rows = math.ceil(len(models) / columns)
     figure = style.new_figure(8 if columns > 1 else 6, 2.7 * rows + 1)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    colours, markers = _colours(), dict(zip([arm for arm in ARMS if arm not in DENSE], style.MARKERS, strict=False))
+    colours, markers = _colours(), dict(zip([arm for arm in ARMS if arm not in DENSE], itertools.cycle(style.MARKERS), strict=False))
     lefts = {level: outcome.left(level) for level in outcome.levels}
     handles, said, cut = {}, [], False
     for panel, model in zip(panels, models, strict=False):
@@ -116,7 +123,7 @@ def _panels(outcome: ImpResults, what: str, label: str, caption: str, arms: list
             said.append(f"{model}, {arm}: " + ", ".join(f"{percent(left)} left {number(value.value)}" for left, value in points) + ".")
         for left in endless:  # one sign for all arms that end there
             panel.annotate("∞", (left, top), textcoords="offset points", xytext=(0, 5), ha="center", color=".2", fontsize=12)
-        for arm, line in zip(DENSE, (":", "-."), strict=True):
+        for arm, line in zip(DENSE, itertools.cycle((":", "-.")), strict=False):
             if math.isfinite(value := mean(outcome.by_seed(model, arm, 0, what)).value):
                 panel.axhline(value, color=".3", linewidth=1.2, linestyle=line, zorder=1)
                 said.append(f"{model}, {arm}: {number(value)}.")
