@@ -33,9 +33,9 @@ def prune_lowest_(
 ) -> None:
     """Zeros what scores lowest, in place; what stays is untouched to the bit.
 
-    **Arguments**: ``weight`` [out, in], contiguous; ``score``, given rows of it and which rows they are, returns their scores,
-    none below 0 (``None``: each weight's magnitude); ``comparison_group``, 'layer' or 'row': among which weights the lowest are sought. With a pattern
-    that is always the group of M.
+    **Arguments**: ``weight`` [out, in], contiguous; ``score``, given rows of it and which rows they are, returns their scores, none
+    below 0 (``None``: each weight's magnitude); ``comparison_group``, 'layer' or 'row': among which weights the lowest are sought. With
+    a pattern that is always the group of M.
 
     Exactly round(sparsity · n) of the n weights of each layer or row go, or N of each group. **Raises** ``LotteryError`` as
     ``LayerSpec.check``, and where a score is not finite or nothing of a row would stay;
