@@ -1,13 +1,19 @@
 """What README and docs promise is there: files, headings, targets, profiles, modules and keys; and generated tables are current."""
 
+import math
 import re
 import tomllib
 from importlib.util import find_spec
 
 import pytest
+import torch
 
 from lottery.config.profile import Profile, Recovery, Tickets, known_profiles
+from lottery.evaluation import metrics
 from lottery.jobs.profile_page import BEGIN, END, with_tables
+from lottery.pruning import registry
+from lottery.pruning.activations import ActivationStats
+from lottery.pruning.layer_spec import LayerSpec
 from tests.conftest import ROOT
 
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
@@ -99,3 +105,20 @@ def test_every_profile_that_ships_has_a_row():
 
 def test_the_page_for_newcomers_is_short():
     assert len(PAGES["README.md"].splitlines()) <= 90
+
+
+def test_the_examples_of_extending_work(monkeypatch):
+    method, metric = re.findall(r"^```python\n(.*?)^```", PAGES["docs/extending.md"], re.MULTILINE | re.DOTALL)
+    monkeypatch.setattr(registry, "METHODS", {})
+    names = {}
+    exec(method, names)
+    assert list(registry.METHODS) == ["quiet-inputs"]
+    inputs, weight = ActivationStats(4, torch.device("cpu")), torch.ones(3, 4)
+    inputs.add(torch.tensor([[4.0, 1.0, 3.0, 2.0]]))
+    names["quiet_inputs_"](weight, LayerSpec("layer", 0.5), inputs)
+    assert weight.tolist() == [[1, 0, 1, 0]] * 3
+    monkeypatch.setattr(metrics, "METRICS", {})
+    names = dict(vars(metrics))
+    exec(metric, names)
+    found = metrics.METRICS["bits_per_word"].function(metrics.window_sums([math.log(2)] * 4, 0, 0, 1, 2, 1))
+    assert found.value == pytest.approx(0.5)
