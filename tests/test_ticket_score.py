@@ -22,7 +22,7 @@ def points(bits, windows=40, noise=0.0, model="m", sparsities=(0.0, 0.5, 0.7, 0.
 def test_the_crossing_lies_between_two_measured_sparsities_and_is_a_number_only_where_they_are_near():
     found = crossing(points([1, 1, 4, 9]), 2.0)
     assert found.at == pytest.approx(0.6)  # half way from 0.5 to 0.7: log 2 is half of log 4
-    assert (found.after, found.before) == (0.5, 0.7)
+    assert (found.below, found.above) == (0.5, 0.7)
     assert (found.low, found.high) == (0.5, 0.7), "the range is at least what lies between"
     assert not found.is_number
     assert crossing(points([1, 1, 4, 9], sparsities=[0, 0.5, 0.525, 0.9]), 2.0).is_number
@@ -35,24 +35,24 @@ def test_on_the_first_real_curve_the_score_is_where_it_was_measured_not_where_a_
     coarse = crossing(points([1, bits[-1]], sparsities=[0, 0.5], noise=0.1), 1.05)
     assert (coarse.low, coarse.high, coarse.is_number) == (0, 0.5, False)
     whole = crossing(points(bits, sparsities=sparsities, noise=0.1), 1.05)
-    assert (whole.after, whole.before) == (0.2, 0.3)
+    assert (whole.below, whole.above) == (0.2, 0.3)
 
 
 def test_the_last_crossing_counts_since_bits_may_fall_before_they_rise():
-    assert crossing(points([1, 3, 1, 9]), 2.0).after == 0.7
-    assert crossing(points([1, 0.99, 1.2, 9]), 1.05).after == 0.5
+    assert crossing(points([1, 3, 1, 9]), 2.0).below == 0.7
+    assert crossing(points([1, 0.99, 1.2, 9]), 1.05).below == 0.5
 
 
 def test_what_never_passes_is_beyond_what_was_measured():
     found = crossing(points([1, 1.01, 1.02, 1.03]), 1.05)
     assert math.isinf(found.at)
-    assert (found.after, found.before, found.high) == (0.9, math.inf, math.inf)
+    assert (found.below, found.above, found.high) == (0.9, math.inf, math.inf)
     assert not found.is_number
 
 
 def test_a_line_to_infinity_passes_every_level_where_it_begins():
     found = crossing(points([1, 1.01, math.inf, math.inf]), 2.0)
-    assert (found.at, found.after, found.before) == (0.5, 0.5, 0.7), "the bisection looks between these"
+    assert (found.at, found.below, found.above) == (0.5, 0.5, 0.7), "the bisection looks between these"
 
 
 def test_of_an_infinite_dense_model_nothing_is_a_multiple():
@@ -151,7 +151,7 @@ def test_a_range_that_reaches_across_a_wide_gap_is_narrowed():
 
     found = [record(0.0, 1, 0), record(0.45, 1.02, 0), record(0.475, 1.9, 0), record(0.5, 1.85, 0.2), record(0.7, 4, 0)]
     wide = crossing(found, 2.0)
-    assert (wide.after, wide.before, wide.high) == (0.475, 0.5, 0.7)
+    assert (wide.below, wide.above, wide.high) == (0.475, 0.5, 0.7)
     assert next_sparsity(found) == 0.525
     found.insert(4, record(0.525, 2.3, 0))
     assert crossing(found, 2.0).high == 0.525
@@ -161,7 +161,7 @@ def test_a_range_that_reaches_across_a_wide_gap_is_narrowed():
     found[2] = record(0.5, 1.91, 0.08)
     found.insert(2, record(0.225, 1.06, 0))
     low = crossing(found, 2.0)
-    assert (low.low, low.after, low.before) == (0.225, 0.5, 0.525)
+    assert (low.low, low.below, low.above) == (0.225, 0.5, 0.525)
     assert next_sparsity(found) == 0.475
 
 
@@ -192,7 +192,7 @@ def test_bisections_are_asked_for_one_by_one_scored_only_and_go_on_from_what_is_
     records = sorted((read_record(project, request) for request in wanted()), key=lambda record: record.request.sparsity)
     for level in (1.05, 2.0):
         found = crossing(records, level)
-        assert found.before - found.after <= FINE + 1e-9
+        assert found.above - found.below <= FINE + 1e-9
         assert bits(found.at) == pytest.approx(level, rel=0.02)
 
 

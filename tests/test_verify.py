@@ -71,8 +71,8 @@ def test_runs_of_the_ticket_procedure_are_made_again_too(project, capsys):
     assert verify.verify(profile, 99, 0) == 1
     assert "DIFFERENT: qwen2.5-0.5b, seed 0, ticket at 40% left: loss " in capsys.readouterr().out
     next(folder.glob("weights/*/rewind.safetensors")).unlink()
-    assert verify.verify(profile, 99, 0) == 6, "the dense model starts from nothing"
-    assert "DIFFERENT: qwen2.5-0.5b, seed 0, pruned at 40% left: cannot be made again: rewind.safetensors, which" in capsys.readouterr().out
+    assert verify.verify(profile, 99, 0) == 4, "dense, pruned and new weights start from something else"
+    assert "DIFFERENT: qwen2.5-0.5b, seed 0, random mask at 40% left: cannot be made again: rewind.safetensors, which" in capsys.readouterr().out
 
 
 def test_the_draw_is_of_its_seed(study, capsys):
