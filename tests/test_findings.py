@@ -250,17 +250,17 @@ def test_the_summary_has_a_row_a_model_and_its_scores_as_far_as_they_are_known()
     tough = curve("tough", 1, 1, 1, 1, 1, 1, 1)
     rows = summarized(GOOD, COARSE, tough).splitlines()
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    assert cells[0] == ["Model", "Parameters", "Dense perplexity", "Bits 5% more at", "Bits twice at", "Keeps working at"]
+    assert cells[0] == ["Model", "Bits 5% more at", "Bits twice at", "Keeps working at", "Dense perplexity", "Parameters"]
     assert cells[2:5] == [
-        ["tough", "1.00\u00a0K", "10.0", "above 72%", "above 72%", "all up to 72%"],
-        ["good", "1.00\u00a0K", "10.0", "51.3% (95%: 50% to 52%)", "71% (95%: 70% to 72%)", "all up to 52%"],
-        ["coarse", "1.00\u00a0K", "10.0", "between dense and 50%", "between 50% and 70%", "none"],
+        ["tough", "above 72%", "above 72%", "all up to 72%", "10.0", "1.00\u00a0K"],
+        ["good", "51.3% (95%: 50% to 52%)", "71% (95%: 70% to 72%)", "all up to 52%", "10.0", "1.00\u00a0K"],
+        ["coarse", "between dense and 50%", "between 50% and 70%", "none", "10.0", "1.00\u00a0K"],
     ]
     few = summarized(curve("a", 1, 1.01, 1.02, 1.03, 1.06, 1.9, 2.1, windows=19))
     assert "51.3% (measured at 50% and 52%)" in few
     assert "19 windows are too few for 95% ranges" in few
     broken = curve("b", 1, 1.01, 2.02, 1.03, 1.06, 1.9, 2.1)
-    assert summarized(broken).splitlines()[2].split("|")[-2].strip() == "30%, 50%, 52%", "not all up to 50%: one below it fails"
+    assert summarized(broken).splitlines()[2].split("|")[4].strip() == "30%, 50%, 52%", "not all up to 50%: one below it fails"
 
 
 def test_a_range_says_where_it_has_no_end():
@@ -330,9 +330,12 @@ def test_all_models_share_one_table_and_each_is_named_once():
     models = [row.strip("|").split("|")[0].strip() for row in rows[2:10]]
     assert models == ["**a**", "", "", "", "**b**", "", "", ""]
     assert "](b/records/" in rows[6]
-    assert about(sweep_of("a", [1, 2, 3, 4])) == (
-        "Coherent: by the bits that the dense model needs for each new byte; 1.00 for its own texts, 8.00 for shuffled words."
-    )
+    assert [row.strip("|").split("|")[1].strip()[:5] for row in rows[2:6]] == ["[dens", "[50%]", "[70%]", "[90%]"]
+    assert rows[-1].startswith("Table: All models, pruned by magnitude. Memory: peak main memory during generation. Coherent: by the bits")
+    several = all_models({"a": [*sweep_of("a", [1, 2, 3, 4]), record_of("a", "wanda", 0.5)]})
+    assert "[wanda\u00a050%]" in several
+    assert "pruned by" not in several
+    assert about(sweep_of("a", [1, 2, 3, 4])) == "Bits per new byte: 1.00 of its own texts, 8.00 of shuffled words."
 
 
 def test_samples_stand_beside_their_verdict():

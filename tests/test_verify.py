@@ -46,7 +46,7 @@ def test_recorded_trials_come_out_the_same_and_a_changed_one_does_not(study, cap
 
     path = study.folder / "records" / study.requests[1].file_name
     record = json.loads(path.read_text())
-    record["result"]["bits_per_byte"] *= 1.001
+    record["result"]["metrics"]["bits_per_byte"] *= 1.001
     path.write_text(json.dumps(record))
     assert verify.verify(profile, 99, 0) == 1
     assert "DIFFERENT: qwen2.5-0.5b, magnitude\u00a050%: perplexity " in capsys.readouterr().out
@@ -72,7 +72,10 @@ def test_runs_of_the_ticket_procedure_are_made_again_too(project, capsys):
     assert "DIFFERENT: qwen2.5-0.5b, seed 0, ticket at 40% left: loss " in capsys.readouterr().out
     next(folder.glob("weights/*/rewind.safetensors")).unlink()
     assert verify.verify(profile, 99, 0) == 4, "dense, pruned and new weights start from something else"
-    assert "DIFFERENT: qwen2.5-0.5b, seed 0, random mask at 40% left: cannot be made again: rewind.safetensors, which" in capsys.readouterr().out
+    assert (
+        "DIFFERENT: qwen2.5-0.5b, seed 0, random mask at 40% left: cannot be made again: rewind.safetensors, which"
+        in capsys.readouterr().out
+    )
 
 
 def test_the_draw_is_of_its_seed(study, capsys):

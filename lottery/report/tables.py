@@ -19,23 +19,31 @@ def trials(records: list[Record]) -> Markdown:
     """The five columns of one model: Sparsity, which links to the record, Perplexity, Tokens/sec, Memory, Coherent? Below them the scores
     of tasks, where any were asked for. Sparsities that a bisection added are only scored; the caption names them."""
     caption = " ".join([_of_memory(records), *map(_of_texts, records[:1]), _scored_only(records)]).strip()
-    return markdown(table(_rows(records, "records"), "Perplexity|Tokens/sec|Memory", caption), knowledge(records))
+    return markdown(table(_rows(records, "records", _is_named(records)), "Perplexity|Tokens/sec|Memory", caption), knowledge(records))
 
 
 def all_models(models: dict[str, list[Record]]) -> str:
     """The five columns of every model in one table; the name of a model stands at its first row."""
-    rows = []
+    rows, named = [], _is_named([record for records in models.values() for record in records])
     for name, records in models.items():
-        for index, row in enumerate(_rows(records, f"{name}/records")):
+        for index, row in enumerate(_rows(records, f"{name}/records", named)):
             rows.append({"Model": "" if index else f"**{name}**", **row})
-    caption = f"All models. {_of_memory([record for records in models.values() for record in records])}"
+    everything = [record for records in models.values() for record in records]
+    by = "" if _is_named(everything) else f", pruned by {everything[-1].request.variant.label}"
+    caption = f"All models{by}. {_of_memory(everything)} Coherent: by the bits that the dense model needs for each new byte."
     return table(rows, "Perplexity|Tokens/sec|Memory", caption)
 
 
-def _rows(records: list[Record], folder: str) -> list[dict]:
+def _is_named(records: list[Record]) -> bool:
+    """Whether the way of pruning has to stand in each row: there are several, or a pattern and not a sparsity says how far."""
+    pruned = {record.request.variant for record in records if record.request.method != "dense"}
+    return len({variant.label for variant in pruned}) != 1 or any(variant.pattern != "unstructured" for variant in pruned)
+
+
+def _rows(records: list[Record], folder: str, named: bool) -> list[dict]:
     return [
         {
-            "Sparsity": linked(record, folder),
+            "Sparsity": linked(record, folder, named),
             "Perplexity": number(record.result.perplexity),
             "Tokens/sec": number(median(record.result.speed.tokens_per_second)) if record.result.speed else "",
             "Memory": size(record.result.memory.generation_peak),
@@ -68,7 +76,9 @@ def _scored_only(records: list[Record]) -> str:
 
 def about(records: list[Record]) -> str:
     """What is not in a row of the table of all models: what texts of one model are judged by, and which sparsities were only scored."""
-    return " ".join(filter(None, [*map(_of_texts, records[:1]), _scored_only(records)]))
+    texts = records[0].result.texts
+    bits = f"Bits per new byte: {texts.dense_bits:.2f} of its own texts, {texts.shuffled:.2f} of shuffled words." if texts else ""
+    return " ".join(filter(None, [bits, _scored_only(records)]))
 
 
 def knowledge(records: list[Record]) -> str:
@@ -89,9 +99,11 @@ def knowledge(records: list[Record]) -> str:
 _SAID = {"coherent": "yes", "degraded": "degraded", "broken": "no"}
 
 
-def linked(record: Record, folder: str) -> str:
-    """What a record's variant is called, as a link to the record in ``folder``."""
-    return f"[{record.request.title}]({folder}/{record.request.file_name})"
+def linked(record: Record, folder: str, named: bool = True) -> str:
+    """What a record's variant is called, or only its sparsity, as a link to the record in ``folder``."""
+    request = record.request
+    text = request.title if named or request.method == "dense" else percent(request.sparsity)
+    return f"[{text}]({folder}/{request.file_name})"
 
 
 def quality(data: pd.DataFrame) -> str:
@@ -178,15 +190,15 @@ def summary(data: pd.DataFrame, scores: dict[str, dict[str, Crossing]], survives
         rows.append(
             {
                 "Model": model,
-                "Parameters": count(dense["parameters"]),
-                "Dense perplexity": number(dense["perplexity"]),
                 **{f"Bits {name} at": span(crossing) for name, crossing in scores[model].items()},
                 "Keeps working at": ", ".join(one if isinstance(one, str) else percent(one) for one in alive) or "none",
+                "Dense perplexity": number(dense["perplexity"]),
+                "Parameters": count(dense["parameters"]),
             }
         )
     windows = min((c.windows for crossings in scores.values() for c in crossings.values()), default=0)
     few = f" {windows} windows are too few for 95% ranges." if windows < MIN_WINDOWS else ""
-    return table(rows, "Parameters|Dense perplexity", f"Ticket scores: the sparsity at which bits per byte pass each level.{few}")
+    return table(rows, "Dense perplexity|Parameters", f"Ticket scores: the sparsity at which bits per byte pass each level.{few}")
 
 
 WIDE = 6  # columns of models; with more, models are rows
