@@ -9,9 +9,16 @@ from lottery.common.errors import LotteryError
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all: a temporary file beside it, flushed to disk, then renamed over it.
+    """Write a file whole or not at all.
 
-    **Raises** ``LotteryError`` where the disk is full.
+    The content goes to a temporary file beside it, is flushed to disk, and the temporary file is renamed over the target.
+
+    Args:
+        path: The file to write; missing parent folders are created.
+        content: Text, written as UTF-8, or bytes.
+
+    Raises:
+        LotteryError: The disk is full.
     """
     try:
         _write_and_rename(path, content.encode() if isinstance(content, str) else content)

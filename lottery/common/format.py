@@ -7,7 +7,7 @@ SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float) -> str:
-    """A measured number with three figures, thousands apart; infinity as its sign."""
+    """Format a measured number to three significant figures, with thousands separators; infinity becomes its sign."""
     if not math.isfinite(value):
         return "∞" if value == math.inf else "not a number"
     if abs(value) >= 1e5:
@@ -21,11 +21,11 @@ def percent(share: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes in GiB, or in MiB below a tenth of one."""
+    """Format a number of bytes in GiB, or in MiB below a tenth of a GiB."""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.0f} MiB"
 
 
 def count(parameters: float) -> str:
-    """A number of parameters with three figures, in thousands, millions or billions: '664 K', '135 M', '7.25 B'."""
+    """Format a number of parameters to three significant figures, in thousands, millions or billions: '664 K', '135 M', '7.25 B'."""
     unit, size = next(((unit, size) for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)) if parameters >= size), ("", 1))
     return f"{number(parameters / size)}{NBSP}{unit}".rstrip(NBSP)

@@ -15,7 +15,10 @@ LARGE = 64 << 20  # bytes; from there on what was found is also kept on disk
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of all of a file; of a large one known from before as long as its path, size and time of change are the same."""
+    """Return the SHA-256 of a whole file.
+
+    The hash of a large file is known from before as long as its path, size and modification time are the same.
+    """
     status = path.stat()
     return _sha256(path.resolve(), status.st_size, status.st_mtime_ns)
 

@@ -6,12 +6,14 @@ from lottery.common.errors import LotteryError
 
 
 def project_root() -> Path:
-    """The project's folder: the nearest one above the working directory with ``params`` and ``notebooks``, else the package's.
+    """Return the project's folder.
 
-    So a copy of the project that one works in goes before the place that ``lottery`` was installed from, and a notebook that
-    is run from anywhere else still finds its profile.
+    That is the nearest folder with ``params`` and ``notebooks`` at or above the working directory, else the package's own. So the copy of
+    the project you work in wins over the place that ``lottery`` was installed from, and a notebook run from anywhere else still finds its
+    profile.
 
-    **Raises** ``LotteryError`` where the package was installed without its project and the working directory is elsewhere.
+    Raises:
+        LotteryError: The package was installed without its project, and the working directory is elsewhere.
     """
     here = Path.cwd()
     for folder in [here, *here.parents, Path(__file__).resolve().parents[2]]:
@@ -25,5 +27,5 @@ def outputs(profile: str) -> Path:
 
 
 def resolve(path: str) -> Path:
-    """A path from a profile: absolute, or relative to the project's folder."""
+    """Resolve a path from a profile: absolute, or relative to the project's folder."""
     return (project_root() / Path(path).expanduser()).resolve()
