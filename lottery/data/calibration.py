@@ -1,4 +1,4 @@
-"""Calibration samples: random stretches of a text, as SparseGPT and Wanda take them from C4."""
+"""Calibration samples: random crops of a text, as SparseGPT and Wanda take them from C4."""
 
 from typing import NamedTuple
 
@@ -9,19 +9,35 @@ from lottery.data.corpus import Corpus
 
 
 class Calibration(NamedTuple):
-    """Crops of a text, int64 [samples, length], and whether each lies within one row of it, as in the papers."""
+    """Calibration samples.
+
+    Attributes:
+        tokens: Crops of a text, int64 [samples, length].
+        within_rows: Whether each crop lies within one row of the text, as in the papers.
+    """
 
     tokens: torch.Tensor
     within_rows: bool
 
 
 def calibration(tokenizer, text: Corpus, samples: int, length: int, seed: int) -> Calibration:
-    """Random crops of a text; the same for the same seed.
+    """Draw random crops of a text; the same seed gives the same crops.
 
-    As in the papers a crop lies within one row of the text: rows are taken in random order, those that are too short are passed
-    over, and one crop is taken of each. Where too few rows are long enough, crops come from all rows joined by blank lines.
+    As in the papers, a crop lies within one row of the text: rows are visited in random order, those that are too short are skipped, and
+    each of the others gives one crop. If too few rows are long enough, crops come from all rows joined by blank lines.
 
-    **Raises** ``LotteryError`` where even those have fewer than ``length`` tokens.
+    Args:
+        tokenizer: The tokenizer of the model to calibrate.
+        text: The text to crop.
+        samples: Number of crops.
+        length: Tokens per crop.
+        seed: Seed of the draw.
+
+    Returns:
+        The crops, and whether each lies within one row.
+
+    Raises:
+        LotteryError: Even all rows joined have fewer than ``length`` tokens.
     """
     generator = torch.Generator().manual_seed(seed)
 

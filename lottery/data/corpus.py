@@ -61,12 +61,20 @@ class Corpus:
 
 @lru_cache(maxsize=4)
 def corpus(text: str, key: str = "text") -> Corpus:
-    """The text that a profile names: 'stories', 'training-stories', 'wikitext-2-raw', 'c4', or a file.
+    """Return the text that a profile names.
 
-    A ``.jsonl`` file has a row a line in its field ``text``; a ``.raw`` file is WikiText's own layout; any other file is one row.
+    A ``.jsonl`` file has one row per line, in its field ``text``; a ``.raw`` file has WikiText's own layout; any other file is one row.
 
-    **Raises** ``ParamsError`` for a file that is missing, empty or not UTF-8, naming the profile's ``key``; ``NotFetchedError`` where
-    a text of the hub is not cached.
+    Args:
+        text: 'stories', 'training-stories', 'wikitext-2-raw', 'c4', or a file.
+        key: The profile's key, for error messages.
+
+    Returns:
+        The text with its rows.
+
+    Raises:
+        ParamsError: A file is missing, empty or not UTF-8; the message names ``key``.
+        NotFetchedError: A text from the hub is not cached.
     """
     if text == "stories":
         return Corpus(text, tuple(islice(stories(STORY_SEED, test=True), STORY_COUNT)))
@@ -92,7 +100,7 @@ def corpus(text: str, key: str = "text") -> Corpus:
 
 
 def _raw_rows(content: str) -> tuple[str, ...]:
-    """Rows as the hub's dataset has them: every line keeps its newline, but a blank line is the empty string."""
+    """Split a text into rows as the hub's dataset has them: each line keeps its newline, but a blank line becomes the empty string."""
     return tuple(line if line.strip() else "" for line in io.StringIO(content, newline="\n"))
 
 
@@ -106,7 +114,7 @@ def _json_rows(path: Path, content: str, key: str) -> tuple[str, ...]:
 
 
 def corpus_identity(text: str, key: str = "text") -> str:
-    """What makes a text this one and no other, without loading it from the hub: its pinned files, or the SHA-256 of its text."""
+    """Return what identifies a text, without loading it from the hub: its pinned files, or the SHA-256 of its text."""
     return "@".join(HUB_TEXTS[text]) if text in HUB_TEXTS else corpus(text, key).sha256
 
 
@@ -114,8 +122,11 @@ LOCAL = {"wikitext-2-raw": ("wikitext-2-raw/wiki.test.raw", "173c87a53759e0201f3
 
 
 def local_file(text: str) -> Path | None:
-    """The original file of a text of the hub, where it lies in the folder that ``LOTTERY_DATA`` names (``../shared/data``
-    unless it is set) and is it to the byte; so a machine without the hub scores the same text."""
+    """Return the original file of a hub text, if it is on this machine and identical to the byte.
+
+    It is looked for in the folder that ``LOTTERY_DATA`` names (default ``../shared/data``), so a machine without the hub scores the same
+    text.
+    """
     if text not in LOCAL:
         return None
     name, sha256 = LOCAL[text]
@@ -124,7 +135,7 @@ def local_file(text: str) -> Path | None:
 
 
 def hub_folder(text: str) -> Path:
-    """The folder that holds the files which are needed of a text on the hub, from the cache; never downloads."""
+    """Return the cached folder that holds the needed files of a text on the hub; never download."""
     repository, revision, pattern = HUB_TEXTS[text]
     try:
         folder = Path(snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=pattern, local_files_only=True))
@@ -151,7 +162,13 @@ def _hub_rows(text: str) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Windows:
-    """``tokens``: int64 [windows, window]; of the text that each window predicts, UTF-8 bytes and words that begin in it, [windows]."""
+    """The windows of a text.
+
+    Attributes:
+        tokens: Tokens of each window, int64 [windows, window].
+        scored_bytes: UTF-8 bytes of the text that each window predicts, [windows].
+        scored_words: Words that begin in the text that each window predicts, [windows].
+    """
 
     tokens: np.ndarray
     scored_bytes: np.ndarray
@@ -159,11 +176,21 @@ class Windows:
 
 
 def windows(tokenizer, text: Corpus, window: int, max_windows: int | None = None) -> Windows:
-    """Disjoint windows of ``window`` tokens: the whole text tokenized once, the remainder dropped (2306.11695, 2301.00774).
+    """Cut a text into disjoint windows: tokenize the whole text once and drop the remainder (2306.11695, 2301.00774).
 
-    The first token of a window is context only, so the bytes and words counted are those from its second token on.
+    The first token of a window is context only, so bytes and words are counted from its second token on.
 
-    **Raises** ``LotteryError`` where the text is shorter than one window, or the tokenizer has no tokens for part of it.
+    Args:
+        tokenizer: A fast tokenizer, which maps tokens to characters.
+        text: The text to cut.
+        window: Tokens per window.
+        max_windows: Keep at most this many windows; ``None`` keeps all.
+
+    Returns:
+        The windows, with the bytes and words that each one predicts.
+
+    Raises:
+        LotteryError: The text is shorter than one window, or the tokenizer has no tokens for part of it.
     """
     encoded = tokenizer(text.text, return_offsets_mapping=True, verbose=False)
     tokens = np.asarray(encoded["input_ids"], dtype=np.int64)
@@ -189,7 +216,7 @@ def windows(tokenizer, text: Corpus, window: int, max_windows: int | None = None
 
 
 def _unread(tokenizer, text: Corpus, tokens: np.ndarray, offsets: np.ndarray) -> float:
-    """The share of a text's characters, spaces aside, that became the unknown token or none: nobody can predict those."""
+    """Return the share of a text's characters, spaces aside, that became the unknown token or no token: nobody can predict those."""
     # Many tokenizers name their end of text as the unknown token too; where it is written in the text, it was read.
     unknown = [i for i in np.flatnonzero(tokens == tokenizer.unk_token_id) if text.text[slice(*offsets[i])] != tokenizer.unk_token]
     read = np.delete(offsets, unknown, axis=0)
@@ -202,11 +229,10 @@ def _unread(tokenizer, text: Corpus, tokens: np.ndarray, offsets: np.ndarray) ->
 
 
 def prompts(text: Corpus, count: int, words: int) -> list[str]:
-    """Beginnings to be continued: the first ``words`` words of ``count`` rows spread evenly over those that are long enough.
+    """Return beginnings to continue: the first ``words`` words of ``count`` rows spread evenly over those that are long enough.
 
-    A text with fewer such rows is begun at ``count`` places spread evenly over its words.
-
-    LayerSpec at words, not at tokens, so that every model continues the same text.
+    If a text has too few such rows, beginnings are taken at ``count`` places spread evenly over its words. Beginnings are cut at words, not
+    at tokens, so that every model continues the same text.
     """
     start = re.compile(rf"\s*(?:\S+\s+){{{words - 1}}}\S+")
     found = [match[0].strip() for row in text.rows if len(row.split()) >= 2 * words and (match := start.match(row))]

@@ -4,9 +4,9 @@ import random
 
 
 class Draw:
-    """Seeded choices. ``pick`` prefers the front of a list, as words in real text are not equally frequent.
+    """Seeded choices. ``pick`` prefers the front of a list, since words in real text are not equally frequent.
 
-    Only ``random.Random.random`` is used, the one method of that class whose sequence Python guarantees across versions.
+    It uses only ``random.Random.random``, the one method of that class whose sequence Python guarantees across versions.
     """
 
     def __init__(self, seed: int):
@@ -26,7 +26,7 @@ class Draw:
 
 
 class Person:
-    """Who somebody is, where, and with what."""
+    """Who a person is, where, and with what."""
 
     def __init__(self, name: str, girl: bool):
         self.name = name
@@ -40,7 +40,7 @@ def a(noun: str) -> str:
 
 
 def upper(sentence: str) -> str:
-    """The first letter in upper case, also behind an opening quotation mark."""
+    """Capitalize the first letter, also behind an opening quotation mark."""
     first = 1 if sentence[0] == '"' else 0
     return sentence[:first] + sentence[first].upper() + sentence[first + 1 :]
 

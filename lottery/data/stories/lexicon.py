@@ -1,4 +1,4 @@
-"""The words of the story world, by the part that they play. Plain strings, split on white space."""
+"""The words of the story world, grouped by the part they play. Plain strings, split on white space."""
 
 GIRLS = """
 Mia Anna Lily Rosa Clara Nora Ella Ruth Ada Ivy Hazel Maya Lena Zoe Eva Tara Nina Sofia Elsa Greta Wilma Agnes Edith Flora

@@ -1,7 +1,7 @@
 """A small story world: text from a seed, the same on every machine and every Python.
 
-Each story follows two or three people through a few episodes. The world keeps account of who is where, who has what and how
-many, so that later sentences must agree with earlier ones: a model has to carry facts, not only grammar.
+Each story follows two or three people through a few episodes. The world tracks who is where, and who has what and how many, so later
+sentences must agree with earlier ones: a model has to carry facts, not only grammar.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class Story:
         self.lines.append(upper(self.draw.choose(choices)))
 
     def fresh(self, items):
-        """An item that this story has not named yet, so that every thing and name in it is unique."""
+        """Pick an item that this story has not named yet, so that every thing and name in it is unique."""
         while (item := self.draw.pick(items)) in self.used:
             pass
         self.used.add(item)
@@ -104,7 +104,7 @@ class Story:
             self.say(*lex.WEATHER, f"the {place} was {d.pick(lex.PLACE_LOOKS)}.", f"it was {d.pick(lex.PLACE_LOOKS)} at the {place}.")
 
     def _owner(self) -> tuple[Person, Person, str]:
-        """Somebody with a thing (found now if nobody has one), somebody else, and the thing."""
+        """Return a person with a thing (found now if nobody has one), another person, and the thing."""
         first, second = self.two()
         if not first.things:
             thing = self.new_thing()
@@ -288,12 +288,12 @@ class Story:
 
 
 def is_test(text: str) -> bool:
-    """Whether a story is for testing. Its own words decide, so no story can be in training and in test, whatever the seeds."""
+    """Return whether a story is for testing. Its own words decide, so no seed can put a story into both training and test."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) < TEST_SHARE * 2**64
 
 
 def stories(seed: int, *, test: bool) -> Iterator[str]:
-    """The endless sequence of training (or test) stories of a seed."""
+    """Yield the endless sequence of training (or test) stories of a seed."""
     for number in count():
         text = Story(seed * 1_000_000_007 + number).text
         if is_test(text) == test:
