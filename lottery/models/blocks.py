@@ -1,4 +1,4 @@
-"""What is pruned: the linear layers inside the blocks, all of them, in all blocks; never the embedding or the head."""
+"""What is pruned: all linear layers inside all blocks; never the embedding or the head."""
 
 from typing import NamedTuple
 
@@ -11,8 +11,16 @@ MOST_ELSEWHERE = 0.05  # of the weights of the blocks: convolutions and gates th
 
 
 class Sparsity(NamedTuple):
-    """Shares of zeros over the pruned layers, over the whole model, and of each layer, and the weights of each layer; a parameter
-    counts once however often it is shared."""
+    """The sparsity of a model; a parameter counts once however often it is shared.
+
+    Attributes:
+        parameters: Parameters of the whole model.
+        prunable_parameters: Weights of the pruned layers.
+        prunable: Share of zeros over the pruned layers.
+        model: Share of zeros over the whole model.
+        layers: Share of zeros of each layer.
+        layer_weights: Weights of each layer.
+    """
 
     parameters: int
     prunable_parameters: int
@@ -23,9 +31,10 @@ class Sparsity(NamedTuple):
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
-    """The model's list of blocks: the longest ``ModuleList`` that is not inside another one, as lists of experts are.
+    """Return the model's list of blocks: the longest ``ModuleList`` that is not inside another one, as lists of experts are.
 
-    **Raises** ``LotteryError`` where the model has none.
+    Raises:
+        LotteryError: The model has no such list.
     """
     lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     outer = [module for name, module in lists.items() if not any(name.startswith(f"{other}.") for other in lists)]
@@ -35,13 +44,17 @@ def blocks(model: nn.Module) -> nn.ModuleList:
 
 
 def owner(model: nn.Module) -> nn.Module:
-    """The module that the list of blocks belongs to: the trunk, or a part of it."""
+    """Return the module that owns the list of blocks: the trunk, or a part of it."""
     chain = blocks(model)
     return next(module for module in model.modules() if any(child is chain for child in module.children()))
 
 
 def by_block(model: nn.Module) -> list[dict[str, nn.Linear]]:
-    """For each block its linear layers by their full names. **Raises** as ``prunable``."""
+    """Return each block's linear layers by their full names.
+
+    Raises:
+        LotteryError: As for ``prunable``.
+    """
     names = {id(module): name for name, module in model.named_modules()}
     found = [{names[id(m)]: m for m in block.modules() if isinstance(m, nn.Linear)} for block in blocks(model)]
     if not any(found):
@@ -58,7 +71,10 @@ def by_block(model: nn.Module) -> list[dict[str, nn.Linear]]:
 
 
 def _check_all_is_linear(model: nn.Module, found: list[dict[str, nn.Linear]]) -> None:
-    """Packed experts are one tensor of three dimensions and no ``nn.Linear``: half of the linear layers would be a tenth of the blocks."""
+    """Raise ``LotteryError`` if too many of the blocks' weights are outside ``nn.Linear``.
+
+    Packed experts are one tensor of three dimensions and no ``nn.Linear``: half of the linear layers would then be a tenth of the blocks.
+    """
     linear = {f"{name}.weight": layer.weight.numel() for layers in found for name, layer in layers.items()}
     prefix = next(name for name, module in model.named_modules() if module is blocks(model))
     matrices = {name: p for name, p in model.named_parameters() if name.startswith(f"{prefix}.") and p.ndim > 1}
@@ -73,17 +89,17 @@ def _check_all_is_linear(model: nn.Module, found: list[dict[str, nn.Linear]]) ->
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Linear]:
-    """Every linear layer inside the blocks, by its full name, in the order of the blocks.
+    """Return every linear layer inside the blocks by its full name, in the order of the blocks.
 
-    **Raises** ``LotteryError`` where there is none, and where a layer shares its storage with the embedding or the head: pruning one
-    would prune the other.
+    Raises:
+        LotteryError: There is none, or a layer shares its storage with the embedding or the head: pruning one would prune the other.
     """
     return {name: layer for layers in by_block(model) for name, layer in layers.items()}
 
 
 @torch.no_grad()
 def count_zeros(model: nn.Module) -> Sparsity:
-    """How sparse a model really is, counted from its weights."""
+    """Count how sparse a model really is, from its weights."""
     layers = {name: _zeros([layer.weight]) for name, layer in prunable(model).items()}
     gone_prunable, size_prunable = (sum(counts) for counts in zip(*layers.values(), strict=True))
     gone, size = _zeros(list(model.parameters()))  # parameters() names a shared tensor once

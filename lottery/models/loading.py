@@ -30,9 +30,16 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """Where and in which dtype a model runs, whether it is there as a whole or streamed there block by block, and why.
+    """Where and in which dtype a model runs, whether it is loaded whole or streamed block by block, and why.
 
-    ``speaker``: where it generates text, which needs the whole model in memory.
+    Attributes:
+        device: Where the model runs.
+        dtype: The dtype of its weights.
+        dtype_reason: Why this dtype.
+        streamed: Whether the model is streamed to the device block by block.
+        memory_reason: Why it is streamed or not.
+        speaker: Where it generates text, which needs the whole model in memory; by default the device.
+        spread: Whether accelerate spreads it over all GPUs.
     """
 
     device: torch.device
@@ -48,21 +55,29 @@ class Plan:
 
     @property
     def home(self) -> torch.device:
-        """Where the weights are: of a model that is streamed in main memory."""
+        """Where the weights are: main memory for a streamed model, else the device."""
         return torch.device("cpu") if self.streamed else self.device
 
     @property
     def streams_to(self) -> torch.device | None:
-        """Where its blocks are moved to, one at a time; nowhere unless it is streamed."""
+        """Where blocks are moved to, one at a time; ``None`` unless the model is streamed."""
         return self.device if self.streamed else None
 
 
 def plan(asked: Asked, model: torch.nn.Module, *, raised: str = "", streamed: str = "") -> Plan:
-    """Device, dtype and memory for a model, given without its weights.
+    """Choose device, dtype and memory for a model.
 
-    **Arguments**: ``raised``, why float32 is needed although the device would do with less; ``streamed``, why the model must be streamed.
+    Args:
+        asked: What the profile asks for.
+        model: The model without its weights.
+        raised: Why float32 is needed although the device would do with less; empty if it is not.
+        streamed: Why the model must be streamed; empty if it need not be.
 
-    **Raises** ``LotteryError`` where the device is not there, this build of torch cannot drive it, or the weights do not fit.
+    Returns:
+        The plan with its reasons.
+
+    Raises:
+        LotteryError: The device is missing, this build of torch cannot drive it, or the weights do not fit.
     """
     device = torch.device(asked.device if asked.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
@@ -97,12 +112,12 @@ def plan(asked: Asked, model: torch.nn.Module, *, raised: str = "", streamed: st
 
 
 def streaming_spares(device: torch.device) -> bool:
-    """Whether a device has less to hold if blocks are streamed to it: not where they wait in its own memory."""
+    """Return whether a device holds less if blocks are streamed to it: not if they wait in its own memory."""
     return device.type != "cpu"
 
 
 def _free(device: torch.device) -> int:
-    """Bytes that this process may still take, within the share of a GPU that torch was told to keep to."""
+    """Return the bytes that this process may still take, within the share of a GPU that torch was told to keep to."""
     if device.type != "cuda":
         return memory.main_memory().free
     free, total = torch.cuda.mem_get_info(device)
@@ -110,7 +125,7 @@ def _free(device: torch.device) -> int:
 
 
 def _work(config, asked: Asked, dtype: torch.dtype) -> int:
-    """A rough bound on what an evaluation needs besides the weights: a batch's states in one block, and a slice of logits in fp32."""
+    """Return a rough bound on what an evaluation needs besides weights: a batch's states in one block, and a slice of fp32 logits."""
     wide = 8 * config.hidden_size + 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
     return asked.batch_size * asked.seq_len * wide * dtype.itemsize + (1 << 29)
 
@@ -156,7 +171,11 @@ def _short(dtype: torch.dtype) -> str:
 
 
 def tokenizer(checkpoint: Checkpoint):
-    """The checkpoint's tokenizer. **Raises** ``LotteryError`` where it cannot tell which characters a token came from."""
+    """Load the checkpoint's tokenizer.
+
+    Raises:
+        LotteryError: The tokenizer cannot tell which characters a token came from.
+    """
     found = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
     if not found.is_fast:
         raise LotteryError(
@@ -166,7 +185,7 @@ def tokenizer(checkpoint: Checkpoint):
 
 
 def skeleton(checkpoint: Checkpoint) -> torch.nn.Module:
-    """The model without its weights, on the meta device: shapes and modules of a 7B model in a second and no memory."""
+    """Return the model without its weights, on the meta device: shapes and modules of a 7B model in a second, using no memory."""
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
     with init_empty_weights():
         model = AutoModelForCausalLM.from_config(config, dtype=config.dtype, trust_remote_code=False)
@@ -175,7 +194,7 @@ def skeleton(checkpoint: Checkpoint) -> torch.nn.Module:
 
 
 def load(checkpoint: Checkpoint, plan: Plan) -> torch.nn.Module:
-    """The dense model where its weights are to be, in evaluation mode. Only safetensors are read, and no code from the checkpoint runs."""
+    """Load the dense model where its weights belong, in evaluation mode. Read safetensors only, and run no code from the checkpoint."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         model = AutoModelForCausalLM.from_pretrained(

@@ -1,4 +1,4 @@
-"""Memory: how much there is for this process, its peak since a moment of one's choosing, what others hold, and how fast it is."""
+"""Memory: how much this process may take, its peak since a chosen moment, what others hold, and how fast it is."""
 
 import ctypes
 import gc
@@ -15,7 +15,7 @@ import torch
 
 
 def reset_peak(device: torch.device) -> None:
-    """Lets the peak start anew from what is held now."""
+    """Restart the peak from what is held now."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif (clear := Path("/proc/self/clear_refs")).exists():
@@ -26,7 +26,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak(device: torch.device) -> int:
-    """The most bytes held since ``reset_peak``: what torch allocated on a GPU, else the resident set of this process."""
+    """Return the most bytes held since ``reset_peak``: what torch allocated on a GPU, else this process's resident set."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
@@ -35,15 +35,25 @@ def peak(device: torch.device) -> int:
 
 
 class Watched:
-    """The most bytes that a model and the work with it held on a device; known once the work is done."""
+    """The most bytes that a model and its work held on a device; known once the work is done."""
 
     bytes: int
 
 
 @contextmanager
 def watched(device: torch.device, weights: int) -> Iterator[Watched]:
-    """Watches memory while a model works that is there already. On GPUs, all that torch allocates, on all of them together; on a CPU the
-    ``weights``, in bytes, and by how much the process grows, so that Python, libraries and what else it keeps do not count."""
+    """Watch memory while a model that is already loaded works.
+
+    On GPUs this counts all that torch allocates, on all of them together. On a CPU it counts the weights and how much the process grows, so
+    Python, libraries and whatever else the process holds do not count.
+
+    Args:
+        device: Where the model works.
+        weights: Bytes of the model's weights, counted on a CPU.
+
+    Yields:
+        What will hold the peak once the work is done.
+    """
     found, gpus = Watched(), range(torch.cuda.device_count()) if device.type == "cuda" else []
     reset_peak(device)
     for gpu in gpus:
@@ -54,20 +64,27 @@ def watched(device: torch.device, weights: int) -> Iterator[Watched]:
 
 
 def kind(device: torch.device) -> str:
-    """What ``watched`` counts on a device, as records say it."""
+    """Return what ``watched`` counts on a device, as records say it."""
     return "GPU memory" if device.type == "cuda" else "main memory"
 
 
 class Room(NamedTuple):
-    """Bytes of main memory that this process may still take, and that it could take in all."""
+    """Main memory of this process, in bytes.
+
+    Attributes:
+        free: What it may still take.
+        total: What it could take in all.
+    """
 
     free: int
     total: int
 
 
 def main_memory() -> Room:
-    """What the machine has, within what the control groups allow that this process is in: those of a Slurm job or a container, which
-    kill what goes beyond, however much the machine has left."""
+    """Return the machine's memory, within the limits of this process's control groups.
+
+    Those are the groups of a Slurm job or a container. They kill a process that exceeds them, however much the machine has left.
+    """
     found = psutil.virtual_memory()
     free, total = found.available, found.total
     for limit, used in _limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")):
@@ -76,8 +93,10 @@ def main_memory() -> Room:
 
 
 def _limits(mounted: Path, own: Path) -> Iterator[tuple[int, int]]:
-    """The limit and the use of memory of each control group of this process and of those around them, in version 1 and 2; cached files
-    that nobody uses do not count, since the system gives them back first."""
+    """Yield the memory limit and use of each control group of this process and of the groups around them, in version 1 and 2.
+
+    Cached files that nobody uses do not count, since the system gives them back first.
+    """
     if not own.exists():
         return
     for line in own.read_text().splitlines():
@@ -97,7 +116,7 @@ def _limits(mounted: Path, own: Path) -> Iterator[tuple[int, int]]:
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file; none where there is no such file, or no limit ('max')."""
+    """Return the number in a file; ``None`` if there is no such file, or no limit ('max')."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):
@@ -105,7 +124,7 @@ def _number(path: Path) -> int | None:
 
 
 def others(device: torch.device) -> int:
-    """Bytes of the device's memory that other processes hold now; on a GPU with what CUDA itself takes for this one."""
+    """Return the bytes of the device's memory that other processes hold now; on a GPU this includes what CUDA itself takes for this one."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return max(0, total - free - torch.cuda.memory_reserved(device))
@@ -114,10 +133,10 @@ def others(device: torch.device) -> int:
 
 
 def bandwidth(device: torch.device) -> float:
-    """Bytes per second that all threads together read, the median of five times: what no decoding at batch 1 can beat once weights exceed
-    the caches.
+    """Measure the bytes per second that all threads together read, the median of five runs.
 
-    A sum of 256 MiB, since decoding only reads its weights. A copy would also write, which is slower a byte.
+    No decoding at batch 1 can be faster once the weights exceed the caches. The measurement is a sum of 256 MiB, since decoding only reads
+    its weights; a copy would also write, which is slower per byte.
     """
     numbers = torch.ones(1 << 26, dtype=torch.float32, device=device)  # more would not fit beside a model on a small GPU
     times, seconds = 16 if device.type == "cuda" else 1, []  # in a row, or the start of a sum would count as much as the sum
@@ -132,6 +151,6 @@ def bandwidth(device: torch.device) -> float:
 
 
 def trim() -> None:
-    """Gives freed main memory back to the system; glibc only. Else it keeps it, in holes that hidden states of other sizes do not fit."""
+    """Return freed main memory to the system; glibc only. Otherwise it stays in holes that hidden states of other sizes do not fit."""
     if malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         malloc_trim(0)

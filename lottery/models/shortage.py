@@ -1,4 +1,4 @@
-"""Memory that does not do: at which step it ran out, and what takes less."""
+"""Memory that runs out: at which step, and what takes less."""
 
 from contextlib import contextmanager
 
@@ -6,8 +6,11 @@ from contextlib import contextmanager
 class ShortageError(MemoryError):
     """Memory ran out at a step.
 
-    ``step``, as in "out of memory while pruning"; ``cure``, what a person may change; ``in_batches``, whether smaller batches take less;
-    ``speaking``, whether it is at the device where the model generates.
+    Args:
+        step: The step, as in "out of memory while pruning".
+        cure: What a person may change.
+        in_batches: Whether smaller batches take less.
+        speaking: Whether memory ran out on the device where the model generates.
     """
 
     def __init__(self, step: str, cure: str, in_batches: bool = False, speaking: bool = False):
@@ -15,14 +18,14 @@ class ShortageError(MemoryError):
         self.step, self.in_batches, self.speaking = step, in_batches, speaking
 
     def without_frames(self) -> "ShortageError":
-        """The same, but for the frames that it passed: they hold what the memory is full of."""
+        """Drop the stack frames that this error passed, and return it: they hold what the memory is full of."""
         self.__cause__ = self.__context__ = self.__traceback__ = None
         return self
 
 
 @contextmanager
 def memory_for(step: str, cure: str, in_batches: bool = False, speaking: bool = False):
-    """Raises ``ShortageError`` where what is done meanwhile runs out of memory. The innermost step is the one that is named."""
+    """Raise ``ShortageError`` if the body runs out of memory. If steps are nested, the error names the innermost one."""
     try:
         yield
     except ShortageError:
@@ -34,7 +37,7 @@ def memory_for(step: str, cure: str, in_batches: bool = False, speaking: bool = 
 
 
 def is_about_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out: Python's, or torch's on a CPU or a GPU."""
+    """Return whether an error says that memory ran out: Python's own, or torch's on a CPU or a GPU."""
     from accelerate.utils.memory import should_reduce_batch_size  # which imports torch, and a report needs none
 
     return isinstance(error, MemoryError) or should_reduce_batch_size(error)

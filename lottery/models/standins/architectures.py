@@ -1,7 +1,7 @@
-"""The five stand-ins: each the same transformers class as its original, with the same specialities, a thousand times smaller.
+"""The five stand-ins: each has the same transformers class as its original and the same special features, a thousand times smaller.
 
-Ratios are kept where width allows: query to key-value heads, width of the MLP, tied or untied head, biases, the share of the
-embedding, the order of size. Vocabulary sizes differ where the originals' tokenizers differ; the two Qwen share one.
+Ratios are kept where width allows: query to key-value heads, width of the MLP, tied or untied head, biases, the share of the embedding, the
+order of size. Vocabulary sizes differ where the originals' tokenizers differ; the two Qwen models share one.
 """
 
 from transformers import LlamaConfig, MistralConfig, PhiConfig, PretrainedConfig, Qwen2Config
