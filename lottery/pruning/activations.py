@@ -11,8 +11,8 @@ _TRIES = 6  # each with ten times the damping of the one before
 class ActivationStats:
     """Sums over the inputs X [tokens, in] of one layer, or of several that share them: squares, and with ``gram`` all products.
 
-    Squares are summed within a sample in float32 and over the samples in float64, so that their order and number hardly show; the
-    products, in² of them, in float32.
+    Squares are summed in float32 within a sample and in float64 over the samples, so their order and number hardly show. The products, in²
+    of them, are summed in float32.
     """
 
     def __init__(self, width: int, device: torch.device, *, gram: bool = False):
@@ -22,7 +22,7 @@ class ActivationStats:
         self._factor: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def add(self, x: torch.Tensor) -> None:
-        """Adds inputs of any leading shape, [..., in]."""
+        """Add inputs of any leading shape, [..., in]."""
         x = x.detach().reshape(-1, x.shape[-1]).float()
         self.tokens += len(x)
         self.squares += x.square().sum(0)
@@ -30,25 +30,37 @@ class ActivationStats:
             self.gram.addmm_(x.T, x)
 
     def check(self, name: str) -> None:
-        """**Raises** ``LotteryError`` where the layer saw no token, or an input that is not finite."""
+        """Check that the layer was fed tokens, and that all its inputs are finite.
+
+        Raises:
+            LotteryError: The layer saw no token, or an input is not finite.
+        """
         if not self.tokens:
             raise LotteryError(f"{name}: no calibration token reached this layer, so its weights cannot be judged")
         if not torch.isfinite(self.squares).all():
             raise LotteryError(f"{name}: its inputs are not finite on the calibration text; the dtype overflows, set dtype: float32")
 
     def norms(self) -> torch.Tensor:
-        """‖X_j‖₂ of each input, float32 [in]."""
+        """Return ‖X_j‖₂ of each input, float32 [in]."""
         return self.squares.sqrt().float()
 
     def factor(self, name: str, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
-        """The upper Cholesky factor U [in, in] of H⁻¹ = UᵀU, and which inputs are always 0 [in]; SparseGPT's view of the inputs.
+        """Return the upper Cholesky factor U of H⁻¹ = UᵀU, and which inputs are always 0; this is SparseGPT's view of the inputs.
 
-        H = 2XXᵀ/n + 0.01 · mean(diag) · I; an input that is always 0 has 1 on the diagonal. With the order of rows and columns
-        reversed, the lower factor of H becomes R in H = RRᵀ with R upper, and U = R⁻¹: one factorization and one triangular inverse
-        where the textbook takes two factorizations and a full inverse. Layers that share their inputs share the factor, and the
-        products are given up for it.
+        H = 2XXᵀ/n + 0.01 · mean(diag) · I; an input that is always 0 has 1 on the diagonal. With the order of rows and columns reversed,
+        the lower factor of H becomes R in H = RRᵀ with R upper, and U = R⁻¹. That takes one factorization and one triangular inverse; the
+        textbook takes two factorizations and a full inverse. Layers that share their inputs share the factor, and the products are given up
+        for it.
 
-        **Raises** ``LotteryError`` where H cannot be factorized even with 10⁵ times that damping.
+        Args:
+            name: The layer's name, for errors.
+            dtype: The dtype to compute in.
+
+        Returns:
+            U [in, in], and the mask of inputs that are always 0 [in].
+
+        Raises:
+            LotteryError: H cannot be factorized even with 10⁵ times that damping.
         """
         if self._factor is None:
             hessian = self.gram.to(dtype).mul_(2 / self.tokens).flip(0, 1)

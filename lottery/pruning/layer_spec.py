@@ -1,4 +1,4 @@
-"""What is to be pruned of a layer, and the pruning of its lowest scores."""
+"""What to prune in a layer, and how to prune its lowest scores."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,14 @@ from lottery.pruning.selection import magnitude_chunks, score_chunks, zero_lowes
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """What is to be pruned of the layer ``name``: a sparsity, or a pattern; ``seed`` for methods that draw."""
+    """What to prune in one layer.
+
+    Attributes:
+        name: The layer's name.
+        sparsity: Share of weights to prune.
+        pattern: N:M pattern to prune to instead of a sparsity; ``None`` for unstructured pruning.
+        seed: Seed for methods that draw.
+    """
 
     name: str
     sparsity: float
@@ -20,7 +27,11 @@ class LayerSpec:
     seed: int = 0
 
     def check(self, weight: torch.Tensor) -> None:
-        """**Raises** ``LotteryError`` where the pattern does not fit ``weight`` [out, in]."""
+        """Check that the pattern fits ``weight`` [out, in].
+
+        Raises:
+            LotteryError: It does not.
+        """
         if self.pattern and weight.shape[1] % self.pattern.group:
             raise LotteryError(
                 f"pattern: given '{self.pattern.kept}:{self.pattern.group}', but {self.pattern.group} does not divide the"
@@ -31,15 +42,19 @@ class LayerSpec:
 def prune_lowest_(
     weight: torch.Tensor, score: Callable[[torch.Tensor, slice], torch.Tensor] | None, spec: LayerSpec, *, comparison_group: str
 ) -> None:
-    """Zeros what scores lowest, in place; what stays is untouched to the bit.
+    """Zero the weights with the lowest scores, in place; the others keep every bit.
 
-    **Arguments**: ``weight`` [out, in], contiguous; ``score``, given rows of it and which rows they are, returns their scores, none
-    below 0 (``None``: each weight's magnitude); ``comparison_group``, 'layer' or 'row': among which weights the lowest are sought. With
-    a pattern that is always the group of M.
+    Exactly round(sparsity · n) of the n weights of each layer or row go, or with a pattern M - N of each group of M.
 
-    Exactly round(sparsity · n) of the n weights of each layer or row go, or N of each group. **Raises** ``LotteryError`` as
-    ``LayerSpec.check``, and where a score is not finite or nothing of a row would stay;
-    ``ValueError`` for a negative score, whose sign the selection would not see.
+    Args:
+        weight: Weights [out, in], contiguous.
+        score: Given rows of it and which rows they are, returns their scores, none below 0; ``None`` takes each weight's magnitude.
+        spec: What to prune.
+        comparison_group: 'layer' or 'row': among which weights the lowest are sought. With a pattern it is always the group of M.
+
+    Raises:
+        LotteryError: The pattern does not fit, as in ``LayerSpec.check``; a score is not finite; or nothing of a row would stay.
+        ValueError: A score is negative, whose sign the selection would not see, or ``weight`` is not contiguous.
     """
     if not weight.is_contiguous():
         raise ValueError(f"{spec.name}: the tensor is not contiguous; call .contiguous() and prune that")

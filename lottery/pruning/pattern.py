@@ -5,15 +5,25 @@ from typing import NamedTuple
 
 
 class Pattern(NamedTuple):
-    """N:M: of every ``group`` neighbouring inputs of a row, ``kept`` stay. N counts what stays, as in NVIDIA's 2:4 and in the papers on
-    training such networks (arXiv 2102.04010); some scripts count what goes, which is the same for 2:4 and 4:8 only."""
+    """An N:M pattern. N counts what stays, as in NVIDIA's 2:4 and in the papers on training such networks (arXiv 2102.04010).
+
+    Some scripts count what goes, which is the same for 2:4 and 4:8 only.
+
+    Attributes:
+        kept: N, the weights that stay in each group.
+        group: M, the number of neighbouring inputs of a row in a group.
+    """
 
     kept: int
     group: int
 
     @classmethod
     def parse(cls, text: str) -> "Pattern | None":
-        """A pattern from "2:4"; ``None`` for "unstructured". **Raises** ``ValueError`` for anything else."""
+        """Parse a pattern such as "2:4"; return ``None`` for "unstructured".
+
+        Raises:
+            ValueError: ``text`` is anything else.
+        """
         if text == "unstructured":
             return None
         found = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", text)
@@ -27,5 +37,5 @@ class Pattern(NamedTuple):
 
     @property
     def sparsity(self) -> float:
-        """Of the weights that go."""
+        """The share of weights that go."""
         return self.zeros / self.group

@@ -1,4 +1,4 @@
-"""Pruning: which weights go. Methods and allocations are functions of tensors; ``prune`` is the one that knows a model."""
+"""Pruning: which weights go. Methods and allocations are functions of tensors; only ``prune`` knows a model."""
 
 import torch
 from torch import nn
@@ -15,13 +15,18 @@ from lottery.pruning.walk import Layer, walk
 
 @torch.no_grad()
 def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed: int = 0, device=None, progress=None) -> None:
-    """Prunes the linear layers inside the blocks, in place, keeping no mask and no copy.
+    """Prune the linear layers inside the blocks, in place, keeping no mask and no copy.
 
-    **Arguments**: a dense model; the variant (method, allocation, pattern, sparsity; 'dense' does nothing); ``samples``, calibration
-    tokens [samples, length], for variants that need them; ``seed`` for methods that draw; ``device``, where blocks are worked on
-    (default: where they are); ``progress``, called with the number of blocks done and of all.
+    Args:
+        model: A dense model.
+        variant: Method, allocation, pattern and sparsity; 'dense' does nothing.
+        samples: Calibration tokens [samples, length], for variants that need them.
+        seed: Seed for methods that draw.
+        device: Where blocks are worked on; ``None`` leaves them where they are.
+        progress: Called with the number of blocks done and of all blocks.
 
-    **Raises** ``LotteryError`` where a target cannot be met, samples are missing, or weights or inputs are not finite.
+    Raises:
+        LotteryError: A target cannot be met, samples are missing, or weights or inputs are not finite.
     """
     if variant.method == "dense":
         return
@@ -53,15 +58,19 @@ def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed:
 
 
 def check_pattern(model, variant: Variant) -> None:
-    """**Raises** ``LotteryError`` where the variant's N:M does not divide a layer's rows; looks at shapes only, so a skeleton will do."""
+    """Check that the variant's N:M pattern fits every layer; it looks at shapes only, so a skeleton will do.
+
+    Raises:
+        LotteryError: The pattern does not divide a layer's rows.
+    """
     for name, layer in prunable(model).items():
         LayerSpec(name, variant.sparsity, Pattern.parse(variant.pattern)).check(layer.weight)
 
 
 def _check_dense(layers: dict[str, nn.Linear], sparsity: float) -> None:
-    """**Raises** ``LotteryError`` if the layers already have more zeros than requested.
+    """Raise ``LotteryError`` if the layers already have more zeros than requested.
 
-    Counts all layers together: rounding to 4 bits can zero a fifth of a single layer, which is no sign of pruning.
+    It counts all layers together: rounding to 4 bits can zero a fifth of a single layer, which is no sign of pruning.
     """
     total = sum(layer.weight.numel() for layer in layers.values())
     zeros = total - sum(int(torch.count_nonzero(layer.weight)) for layer in layers.values())

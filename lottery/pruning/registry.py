@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 
 class Method(NamedTuple):
-    """``function(weight, spec, activations)`` prunes one layer in place.
+    """A pruning method: ``function(weight, spec, activations)`` prunes one layer in place.
 
     With ``whole_model``, ``function(weights, sparsity)`` prunes all of them at once.
     """
@@ -22,7 +22,7 @@ class Method(NamedTuple):
 
 
 class Allocation(NamedTuple):
-    """``function(model, sparsity, samples, device=, progress=)`` returns each layer's sparsity."""
+    """An allocation: ``function(model, sparsity, samples, device=, progress=)`` returns each layer's sparsity."""
 
     function: Callable
     needs: Literal["nothing", "norms"]
@@ -35,7 +35,7 @@ ALLOCATIONS: dict[str, Allocation] = {}
 
 
 def method(name: str, summary: str, source: str, *, needs: Literal["nothing", "norms", "hessian"] = "nothing", whole_model: bool = False):
-    """Registers a pruning method."""
+    """Register a pruning method."""
 
     def register(function: Callable) -> Callable:
         METHODS[name] = Method(function, needs, summary, source, whole_model)
@@ -45,7 +45,7 @@ def method(name: str, summary: str, source: str, *, needs: Literal["nothing", "n
 
 
 def allocation(name: str, summary: str, source: str, *, needs: Literal["nothing", "norms"] = "nothing"):
-    """Registers an allocation."""
+    """Register an allocation."""
 
     def register(function: Callable) -> Callable:
         ALLOCATIONS[name] = Allocation(function, needs, summary, source)

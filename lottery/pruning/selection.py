@@ -1,12 +1,12 @@
-"""Exact selection of the lowest scores, and zeros where they are. A score's sign is ignored, so a weight can be its own score.
+"""Exact selection of the lowest scores, and zeros in their place. A score's sign is ignored, so a weight can be its own score.
 
-Over a layer or a whole model: by radix, in two to five reads and almost no memory. The bits of a non-negative float, read as an
-integer, are in the order of its value. So scores are counted by their leading 16 bits; where the dtype has more, those that
-share the decisive leading bits are counted by the next 16, and so on: once for 16-bit floats, twice for float32, four times for
-float64. Nothing is sorted, nothing is sampled, and no case is slow. Along rows and in groups of M: by partial and by stable sort.
+Over a layer or a whole model, selection is by radix, in two to five reads and almost no memory. The bits of a non-negative float, read as
+an integer, sort in the order of its value. So scores are counted by their leading 16 bits. If the dtype has more bits, the scores that
+share the decisive leading bits are counted by the next 16, and so on: once for 16-bit floats, twice for float32, four times for float64.
+Nothing is sorted, nothing is sampled, and no case is slow. Along rows and in groups of M, selection is by partial sort and by stable sort.
 
-What is selected from comes in *parts*, pairs of a stretch of weights and its scores, made anew for each read: so scores that are
-computed from the weights never exist as a whole. Among equal scores the first in order go, on every run and device.
+The input comes in *chunks*: pairs of a stretch of weights and its scores, made anew for each read. So scores that are computed from the
+weights never exist as a whole. Among equal scores the first in order go, on every run and device.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +26,13 @@ _SORTED = 32  # groups up to so many are sorted, longer rows are partitioned
 
 
 class Score(NamedTuple):
-    """The bit pattern of a score, how many are lower, and how many are equal."""
+    """A score, located among all scores.
+
+    Attributes:
+        pattern: Its bit pattern.
+        lower: How many scores are lower.
+        equal: How many scores are equal.
+    """
 
     pattern: int
     lower: int
@@ -34,7 +40,7 @@ class Score(NamedTuple):
 
 
 def magnitude_chunks(*weights: torch.Tensor) -> Chunks:
-    """Chunks in which each weight is its own score. Contiguous tensors; where dtypes differ, scores are in the widest."""
+    """Make chunks in which each weight is its own score. Tensors are contiguous; if dtypes differ, scores have the widest."""
     widest = max((weight.dtype for weight in weights), key=lambda dtype: dtype.itemsize)
     widest = widest if len({weight.dtype for weight in weights}) == 1 or widest.itemsize > 2 else torch.float32
 
@@ -47,7 +53,15 @@ def magnitude_chunks(*weights: torch.Tensor) -> Chunks:
 
 
 def score_chunks(weight: torch.Tensor, score: Callable[[torch.Tensor, slice], torch.Tensor]) -> Chunks:
-    """Chunks of whole rows of ``weight`` [out, in]; ``score`` is given the rows and which they are, and returns their scores."""
+    """Make chunks of whole rows with their scores.
+
+    Args:
+        weight: Weights [out, in].
+        score: Given rows and which rows they are, returns their scores.
+
+    Returns:
+        The chunks.
+    """
     rows = max(1, _part(weight) // weight.shape[1])
 
     def parts():
@@ -59,9 +73,18 @@ def score_chunks(weight: torch.Tensor, score: Callable[[torch.Tensor, slice], to
 
 
 def kth_lowest(parts: Chunks, k: int, name: str = "weight") -> Score:
-    """The ``k``-th lowest score, exactly; ``k`` from 1 to their number, ``name`` for errors.
+    """Find the ``k``-th lowest score, exactly.
 
-    **Raises** ``LotteryError`` where a score is not finite.
+    Args:
+        parts: Weights and scores in chunks.
+        k: From 1 to the number of scores.
+        name: Name for errors.
+
+    Returns:
+        The score, how many scores are lower, and how many are equal.
+
+    Raises:
+        LotteryError: A score is not finite.
     """
     prefix, lower, equal, shift = 0, 0, 0, None
     while shift is None or shift > 0:
@@ -89,7 +112,11 @@ def kth_lowest(parts: Chunks, k: int, name: str = "weight") -> Score:
 
 
 def zero_lowest_(parts: Chunks, count: int, name: str = "weight") -> None:
-    """Zeros the ``count`` weights of lowest score among all parts, in place. **Raises** as ``kth_lowest``."""
+    """Zero the ``count`` weights with the lowest scores among all chunks, in place.
+
+    Raises:
+        LotteryError: As for ``kth_lowest``.
+    """
     last = kth_lowest(parts, max(count, 1), name)
     if count == 0:
         return
@@ -110,9 +137,10 @@ def zero_lowest_(parts: Chunks, count: int, name: str = "weight") -> None:
 
 
 def zero_lowest_along_(parts: Chunks, count: int, group: int | None = None, name: str = "weight") -> None:
-    """Zeros the ``count`` weights of lowest score in every row, or in every ``group`` neighbours of a row, in place.
+    """Zero the ``count`` weights with the lowest scores in every row, or in every ``group`` neighbours of a row, in place.
 
-    **Raises** ``LotteryError`` where a score is not finite.
+    Raises:
+        LotteryError: A score is not finite.
     """
     for weight, score in parts():
         if not torch.isfinite(score).all():
@@ -123,7 +151,7 @@ def zero_lowest_along_(parts: Chunks, count: int, group: int | None = None, name
 
 
 def lowest(score: torch.Tensor, count: int) -> torch.Tensor:
-    """Where the ``count`` lowest absolute scores along the last dimension are; among equal ones the first."""
+    """Return a mask of the ``count`` lowest absolute scores along the last dimension; among equal scores it takes the first."""
     if count == 0:
         return torch.zeros_like(score, dtype=torch.bool)
     score = score.abs()
@@ -152,5 +180,5 @@ def _pattern(value: torch.Tensor) -> int:
 
 
 def not_finite(name: str) -> LotteryError:
-    """What to raise where a layer's weights hold infinity or no number."""
+    """Make the error to raise if a layer's weights hold infinity or NaN."""
     return LotteryError(f"{name}: holds weights that are not finite; the checkpoint is damaged, or its dtype overflowed on loading")

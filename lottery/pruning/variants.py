@@ -1,4 +1,4 @@
-"""What can be asked for: a method, an allocation, a pattern and a sparsity, and which of them go together."""
+"""What a profile can ask for: methods, allocations, patterns and sparsities, and which of them go together."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ class Variant(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The method with what is not usual about it: 'wanda', 'wanda + owl', 'wanda 2:4'."""
+        """The method and whatever is not the default: 'wanda', 'wanda + owl', 'wanda 2:4'."""
         allocation = f" + {self.allocation}" if self.allocation != "uniform" else ""
         pattern = f" {self.pattern}" if self.pattern != "unstructured" else ""
         return self.method + allocation + pattern
@@ -33,12 +33,22 @@ DENSE = Variant("dense", "uniform", "unstructured", 0.0)
 
 
 def variants(methods: list[str], allocations: list[str], patterns: list[str], sparsities: list[float]) -> list[Variant]:
-    """The dense model, then every combination that makes sense, at rising sparsity.
+    """List the dense model, then every combination that makes sense, at rising sparsity.
 
-    N:M sets the sparsity of every layer, so it goes with the uniform allocation and with the sparsity 1 - N/M only; a method over the whole
-    model allocates the sparsity itself, so it goes with neither.
+    N:M sets the sparsity of every layer, so it goes only with the uniform allocation and the sparsity 1 - N/M. A method over the whole
+    model allocates the sparsity itself, so it goes with neither N:M nor another allocation.
 
-    **Raises** ``ValueError``, in one line, where something that was asked for makes sense with nothing else that was.
+    Args:
+        methods: Names of methods.
+        allocations: Names of allocations.
+        patterns: Patterns, such as "unstructured" or "2:4".
+        sparsities: Target sparsities; 0 is the dense model.
+
+    Returns:
+        The variants.
+
+    Raises:
+        ValueError: Something that was asked for makes sense with nothing else that was; the message is one line.
     """
     found = [DENSE]
     for method in methods:

@@ -1,8 +1,8 @@
 """The walk over a model's blocks that every method with calibration data takes.
 
-Block by block: measure what its linear layers are fed, let them be pruned, then pass the samples through what is left of the block,
-so that each block is judged by what the pruned blocks before it really give. No model family is named: how a model calls its
-blocks is learned from the model itself.
+For each block, the walk measures the inputs of its linear layers, has them pruned, then passes the samples through the pruned block. So
+each block is judged by what the pruned blocks before it really give. No model family is named: how a model calls its blocks is learned from
+the model itself.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from lottery.pruning.activations import ActivationStats
 
 
 class Layer(NamedTuple):
-    """A linear layer in a block, and what it was fed; layers that are fed the same tensor share their inputs."""
+    """A linear layer in a block, and statistics of its inputs; layers that are fed the same tensor share them."""
 
     name: str
     linear: nn.Linear
@@ -35,13 +35,18 @@ def walk(
     device: torch.device | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Calls ``visit(index, layers)`` for every block in order; ``visit`` may change the layers' weights, and later blocks see it.
+    """Call ``visit(index, layers)`` for every block in order.
 
-    **Arguments**: a decoder; ``samples``, int64 tokens [samples, length], all of one length; ``gram``, whether products of inputs
-    are wanted besides squares; ``device``, where blocks are worked on (default: where they are): only the block at work is there;
-    ``progress``, called with the number of blocks done and of all.
+    Args:
+        model: A decoder.
+        samples: Calibration tokens, int64 [samples, length], all of one length.
+        visit: May change the layers' weights; later blocks see the change.
+        gram: Whether to measure products of inputs besides squares.
+        device: Where blocks are worked on, only one at a time; ``None`` leaves them where they are.
+        progress: Called with the number of blocks done and of all blocks.
 
-    **Raises** ``LotteryError`` where the model has no blocks, a layer is fed nothing, or what it is fed is not finite.
+    Raises:
+        LotteryError: The model has no blocks, a layer is fed nothing, or a layer's inputs are not finite.
     """
     chain, layers = blocks(model), by_block(model)
     hidden, (calls, *_), _ = entered(model, chain, samples.split(1), device)
@@ -58,7 +63,7 @@ def walk(
 
 
 def _measured(block, linears: dict[str, nn.Linear], hidden, call, there, gram: bool) -> list[Layer]:
-    """Runs the samples through a block and measures what its layers are fed; what feeds several is measured once."""
+    """Run the samples through a block and measure the inputs of its layers; a tensor that feeds several layers is measured once."""
     found: dict[str, ActivationStats] = {}
     mine: set[str] = set()  # layers that measure; the others share
     seen: list[tuple[torch.Tensor, ActivationStats]] = []

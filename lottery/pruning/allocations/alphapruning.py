@@ -15,12 +15,23 @@ RANGE = 0.2  # ε: half the range of the blocks' sparsities before they are scal
 
 @allocation("alphapruning", "keeps more weights in blocks whose spectrum has a heavier tail", "Lu et al. 2024, arXiv 2410.10912")
 def alphapruning(model: nn.Module, sparsity: float, samples: None = None, device=None, progress=None) -> dict[str, float]:
-    """Blocks whose weights have a heavier-tailed spectrum keep more. Needs no data: ``samples`` is not looked at.
+    """Keep more weights in blocks whose weights have a heavier-tailed spectrum.
 
-    A block's exponent is the mean of its layers' ``tail_exponent``. The blocks' sparsities are the exponents, mapped linearly to
-    [1 - ε, 1 + ε] with ε = 0.2 and scaled so that the mean sparsity is the target.
+    A block's exponent is the mean of its layers' ``tail_exponent``. The blocks' sparsities are the exponents, mapped linearly to [1 - ε, 1
+    + ε] with ε = 0.2 and scaled so that the mean sparsity is the target.
 
-    **Returns** each layer's sparsity. **Raises** ``LotteryError`` where a block's sparsity would leave [0, 1).
+    Args:
+        model: The dense model.
+        sparsity: The target.
+        samples: Ignored: this allocation needs no data.
+        device: Where blocks are worked on; ``None`` leaves them where they are.
+        progress: Ignored.
+
+    Returns:
+        Each layer's sparsity.
+
+    Raises:
+        LotteryError: A block's sparsity would leave [0, 1).
     """
     exponents = []
     for block, layers in zip(blocks(model), by_block(model), strict=True):
@@ -34,9 +45,9 @@ def alphapruning(model: nn.Module, sparsity: float, samples: None = None, device
 
 @torch.no_grad()
 def tail_exponent(weight: torch.Tensor) -> float:
-    """The Hill estimate of the power-law exponent of the spectrum's tail, from the larger half of the eigenvalues of WᵀW.
+    """Return the Hill estimate of the power-law exponent of the spectrum's tail, from the larger half of the eigenvalues of WᵀW.
 
-    1 + k / Σ_{i=1..k} ln(λ_{n-i+1} / λ_{n-k}), eigenvalues rising, k = n // 2. The smaller, the heavier the tail.
+    1 + k / Σ_{i=1..k} ln(λ_{n-i+1} / λ_{n-k}), eigenvalues in ascending order, k = n // 2. The smaller the estimate, the heavier the tail.
     """
     eigenvalues = torch.linalg.svdvals(weight.float()).double().square().flip(0)
     eigenvalues = eigenvalues[eigenvalues > 0]

@@ -1,4 +1,4 @@
-"""What allocations have in common: sparsities of blocks become sparsities of layers, and their mean is the target."""
+"""What allocations have in common: block sparsities become layer sparsities, and their mean is the target."""
 
 from torch import nn
 
@@ -7,18 +7,31 @@ from lottery.models.blocks import by_block
 
 
 def sizes(model: nn.Module) -> list[int]:
-    """Prunable weights of each block."""
+    """Count the prunable weights of each block."""
     return [sum(layer.weight.numel() for layer in layers.values()) for layers in by_block(model)]
 
 
 def weighted_mean(values: list[float], model: nn.Module) -> float:
-    """The mean of a value a block over all prunable weights."""
+    """Average one value per block over all prunable weights."""
     weights = sizes(model)
     return sum(value * weight for value, weight in zip(values, weights, strict=True)) / sum(weights)
 
 
 def layer_sparsities(model: nn.Module, block_sparsities: list[float], what: str, sparsity: float) -> dict[str, float]:
-    """Each layer's sparsity, from its block's. **Raises** ``LotteryError`` where one is outside [0, 1): the target cannot be met."""
+    """Give each layer the sparsity of its block.
+
+    Args:
+        model: The dense model.
+        block_sparsities: One sparsity per block.
+        what: The allocation's name, for errors.
+        sparsity: The target, for errors.
+
+    Returns:
+        Each layer's sparsity.
+
+    Raises:
+        LotteryError: A block's sparsity is outside [0, 1): the target cannot be met.
+    """
     for index, wanted in enumerate(block_sparsities):
         if not 0 <= wanted < 1:
             raise LotteryError(

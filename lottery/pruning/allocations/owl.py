@@ -14,14 +14,22 @@ OUTLIER, RANGE = 5.0, 0.08  # M and λ of the paper
 
 @allocation("owl", "keeps more weights in blocks with more outliers", "Yin et al. 2023, arXiv 2310.05175", needs="norms")
 def owl(model: nn.Module, sparsity: float, samples: torch.Tensor, **walking) -> dict[str, float]:
-    """Blocks with more outliers keep more.
+    """Keep more weights in blocks with more outliers.
 
-    A block's outlier share is D = 100 · mean(A > M · mean(A)), A the Wanda scores of all its layers on the dense model, M = 5. The
+    A block's outlier share is D = 100 · mean(A > M · mean(A)). A is the Wanda scores of all its layers on the dense model, and M = 5. The
     blocks' densities are D, stretched to a range of 2λ = 0.16 and shifted so that the mean sparsity is the target.
 
-    **Arguments**: the dense model, the target, calibration samples [samples, length], and what ``walk`` takes.
+    Args:
+        model: The dense model.
+        sparsity: The target.
+        samples: Calibration tokens [samples, length].
+        **walking: What ``walk`` takes.
 
-    **Returns** each layer's sparsity. **Raises** ``LotteryError`` where a block's sparsity would leave [0, 1).
+    Returns:
+        Each layer's sparsity.
+
+    Raises:
+        LotteryError: A block's sparsity would leave [0, 1).
     """
     outliers: list[float] = []
     walk(model, samples, lambda _, layers: outliers.append(outlier_share(layers)), **walking)
@@ -32,7 +40,7 @@ def owl(model: nn.Module, sparsity: float, samples: torch.Tensor, **walking) -> 
 
 
 def outlier_share(layers: list[Layer]) -> float:
-    """OWL's D: the percentage of a block's Wanda scores above M = 5 times their mean."""
+    """Return OWL's D: the percentage of a block's Wanda scores above M = 5 times their mean."""
     scores = [_wanda(layer) for layer in layers]
     count = sum(layer.linear.weight.numel() for layer in layers)
     mean = sum(float(score.sum(dtype=torch.float64)) for parts in scores for _, score in parts()) / count

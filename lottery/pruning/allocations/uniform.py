@@ -8,5 +8,5 @@ from lottery.pruning.registry import allocation
 
 @allocation("uniform", "gives every block the same sparsity", "")
 def uniform(model: nn.Module, sparsity: float, samples: None = None, **walking) -> dict[str, float]:
-    """**Returns** the target for each layer."""
+    """Return the target for each layer."""
     return dict.fromkeys(prunable(model), sparsity)

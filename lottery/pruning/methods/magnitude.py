@@ -11,29 +11,35 @@ HAN = "Han et al. 2015, arXiv 1506.02626"
 
 @method("magnitude", "prunes the smallest weights of each layer", HAN)
 def magnitude_(weight: torch.Tensor, spec: LayerSpec, inputs: None = None) -> None:
-    """The smallest of the layer go, or with N:M the smallest of every group."""
+    """Prune the smallest weights of the layer, or with N:M the smallest of every group."""
     prune_lowest_(weight, None, spec, comparison_group="layer")
 
 
 @method("magnitude-global", "prunes the smallest weights of all layers together", HAN, whole_model=True)
 def magnitude_global_(weights: dict[str, torch.Tensor], sparsity: float) -> None:
-    """The smallest of all layers together go: exactly round(sparsity · n) zeros in the model, however they fall to its layers.
+    """Prune the smallest weights of all layers together, however the zeros fall to the layers.
 
-    The tensors are read where they lie, a part at a time; nothing of the size of a layer is allocated.
+    The model gets exactly round(sparsity · n) zeros. The tensors are read where they lie, a part at a time; nothing of the size of a layer
+    is allocated.
     """
     total = sum(weight.numel() for weight in weights.values())
     zero_lowest_(magnitude_chunks(*weights.values()), round(sparsity * total), "the model")
 
 
 def zero_smallest_(weight: torch.Tensor, count: int, name: str = "weight") -> None:
-    """Sets the ``count`` entries of smallest magnitude to zero, in place.
+    """Zero the ``count`` entries of smallest magnitude, in place.
 
-    The same entries as ``torch.nn.utils.prune.l1_unstructured`` up to ties; among equal magnitudes the first in memory go, so
-    that the result is the same on every run and device. Entries that are zero already are among the ``count``.
+    They are the same entries as those of ``torch.nn.utils.prune.l1_unstructured``, up to ties. Among equal magnitudes the first in memory
+    go, so the result is the same on every run and device. Entries that are zero already are among the ``count``.
 
-    **Arguments**: ``weight``, any shape, any floating dtype, contiguous; ``count``, 0 to its number of entries; ``name`` for errors.
+    Args:
+        weight: Any shape, any floating dtype, contiguous.
+        count: 0 to the number of entries.
+        name: Name for errors.
 
-    **Raises** ``LotteryError`` where a weight is not finite; ``ValueError`` for an impossible count or a tensor that is not contiguous.
+    Raises:
+        LotteryError: A weight is not finite.
+        ValueError: The count is impossible, or the tensor is not contiguous.
     """
     if not 0 <= count <= weight.numel():
         raise ValueError(f"{name}: given count {count}; allowed: 0 to {weight.numel()}")

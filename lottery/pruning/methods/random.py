@@ -10,9 +10,9 @@ from lottery.pruning.registry import method
 
 @method("random", "prunes weights at random, as a control", "seeded draw")
 def random_(weight: torch.Tensor, spec: LayerSpec, inputs: None = None) -> None:
-    """Weights drawn at random go. The draw depends on the seed and the layer's name only: the same on every device.
+    """Prune weights drawn at random. The draw depends only on the seed and the layer's name, so it is the same on every device.
 
-    Drawn on the CPU, 4 bytes a weight of one layer at a time.
+    It is made on the CPU, at 4 bytes per weight of one layer at a time.
     """
     seed = int.from_bytes(hashlib.sha256(f"{spec.seed}:{spec.name}".encode()).digest()[:8]) >> 1
     draws = torch.rand(weight.shape, generator=torch.Generator().manual_seed(seed))

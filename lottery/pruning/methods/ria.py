@@ -15,10 +15,10 @@ from lottery.pruning.selection import score_chunks
     needs="norms",
 )
 def ria_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats) -> None:
-    """The lowest scores of the layer go, or of every group with N:M.
+    """Prune the lowest scores of the layer, or of every group with N:M.
 
-    Score: (|W_ij| / Σ_i|W_ij| + |W_ij| / Σ_j|W_ij|) · ‖X_j‖₂^½, in float32. A weight counts as its share of its output and of its
-    input channel, so that no channel is cut off whole because its weights are small. As the shares compare across rows, the lowest
+    The score is (|W_ij| / Σ_i|W_ij| + |W_ij| / Σ_j|W_ij|) · ‖X_j‖₂^½, in float32. A weight counts as its share of its output channel and of
+    its input channel, so that no channel is cut off whole because its weights are small. Since the shares compare across rows, the lowest
     are sought in the whole layer, the default of the authors' code.
     """
     columns, totals = weight.new_zeros(weight.shape[1], dtype=torch.float32), []

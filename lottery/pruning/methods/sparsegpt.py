@@ -1,4 +1,4 @@
-"""SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774): weights go one column after the other, and those behind make up for it."""
+"""SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774): prune one column after the other and update those behind to compensate."""
 
 import math
 
@@ -20,17 +20,24 @@ _STRIP = 16  # columns within a block that are worked off one by one: small enou
     needs="hessian",
 )
 def sparsegpt_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype: torch.dtype = torch.float32) -> None:
-    """Prunes a layer and updates what stays, so that its outputs on the calibration inputs change least.
+    """Prune a layer and update what stays, so that its outputs on the calibration inputs change least.
 
-    H = 2XXᵀ/n with damping; in blocks of 128 columns the weights of lowest w²/U_jj² go, exactly round(sparsity · n) of each block
-    (with N:M: of each group when its turn comes), U the upper Cholesky factor of H⁻¹; the error of each column is spread over those
-    to its right. ActivationStats that are always 0 lose their weights. All in ``dtype``, and back to the weight's own at the end.
+    H = 2XXᵀ/n with damping, and U is the upper Cholesky factor of H⁻¹. In blocks of 128 columns, the weights with the lowest w²/U_jj² go,
+    exactly round(sparsity · n) of each block. With N:M they go from each group when its turn comes. The error of each column is spread over
+    those to its right. Inputs that are always 0 lose their weights.
 
-    The block's columns are worked off in strips: the error of a column is spread at once within its strip only, over the rest of
-    the block by one product a strip, over the rest of the layer by one product a block. The result is the paper's, the memory is
-    read a tenth as often.
+    The block's columns are worked off in strips. The error of a column is spread at once within its strip only, over the rest of the block
+    by one product per strip, and over the rest of the layer by one product per block. The result is the paper's; the memory is read a tenth
+    as often.
 
-    **Raises** ``LotteryError`` as ``LayerSpec.check``, and where a weight is not finite or the Hessian cannot be factorized.
+    Args:
+        weight: Weights [out, in].
+        spec: What to prune.
+        inputs: Statistics of the layer's inputs, with products.
+        dtype: The dtype to compute in; the result is cast back to the weight's own.
+
+    Raises:
+        LotteryError: The pattern does not fit, as in ``LayerSpec.check``; a weight is not finite; or the Hessian cannot be factorized.
     """
     spec.check(weight)
     width, pattern = weight.shape[1], spec.pattern
@@ -49,7 +56,7 @@ def sparsegpt_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, d
 
 
 def _block(columns: torch.Tensor, upper: torch.Tensor, strip: int, spec: LayerSpec) -> torch.Tensor:
-    """Prunes the columns of one block, in place; returns their errors [columns, out] for those behind."""
+    """Prune the columns of one block, in place, and return their errors [columns, out] for the columns behind."""
     diagonal = upper.diagonal()[:, None]
     if spec.pattern is None:
         score = (columns / diagonal).view(1, -1)
