@@ -1,8 +1,8 @@
 """The lottery ticket procedure: train, prune, rewind, train again, and the controls that make it a test.
 
-Frankle and Carbin (arXiv 1803.03635) claim that a dense network contains a sparse one which, trained alone from its own
-initialisation, does as well. Rewinding to an early step instead of to the initialisation is arXiv 1912.05671; that a random mask with
-the same share of weights in each layer must do worse before anything can be said of the winning one is arXiv 2009.08576.
+Frankle and Carbin (arXiv 1803.03635) claim that a dense network contains a sparse one which, trained alone from its own initialisation,
+does as well. Rewinding to an early step instead of to the initialisation is from arXiv 1912.05671. Before anything can be said of the
+winning mask, a random mask with the same share of weights in each layer must do worse (arXiv 2009.08576).
 """
 
 import hashlib
@@ -21,11 +21,20 @@ SCOPES = {"layer": "magnitude", "global": "magnitude-global"}
 
 @torch.no_grad()
 def mask_of(model: nn.Module, sparsity: float, scope: str) -> Masks:
-    """Which weights are kept when a trained model is pruned by magnitude, by layer or over the whole model; the model is left as it is.
+    """Return which weights are kept when a trained model is pruned by magnitude; the model is left as it is.
 
-    What is nought already goes first, so the masks of rising sparsity are nested.
+    Weights that are already zero go first, so the masks of rising sparsity are nested.
 
-    **Raises** ``LotteryError`` where a layer would keep nothing.
+    Args:
+        model: A trained model.
+        sparsity: Share of the weights to prune.
+        scope: 'layer' prunes within each layer, 'global' over the whole model.
+
+    Returns:
+        The mask of each layer, by its full name.
+
+    Raises:
+        LotteryError: A layer would keep nothing.
     """
     layers = prunable(model)
     before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
@@ -45,13 +54,15 @@ def mask_of(model: nn.Module, sparsity: float, scope: str) -> Masks:
 
 
 def random_mask(masks: Masks, seed: int) -> Masks:
-    """As many weights of each layer, drawn anew: what the layer-wise sparsity alone is worth."""
+    """Draw as many weights of each layer anew: this shows what the layer-wise sparsity alone is worth."""
     return {name: _shuffled(mask.flatten(), _draw("random mask", seed, name)).view_as(mask) for name, mask in masks.items()}
 
 
 def shuffled_mask(masks: Masks, seed: int) -> Masks:
-    """The same masks with the rows and the columns of each layer in another order: every neuron's number of weights occurs again, but
-    elsewhere."""
+    """Shuffle the rows and the columns of each layer's mask.
+
+    Every neuron's number of weights occurs again, but elsewhere.
+    """
     found = {}
     for name, mask in masks.items():
         draw = _draw("shuffled mask", seed, name)
@@ -61,7 +72,7 @@ def shuffled_mask(masks: Masks, seed: int) -> Masks:
 
 
 def _draw(what: str, seed: int, layer: str) -> torch.Generator:
-    """A generator of its own for each purpose, seed and layer, so that no two of them, nor the initialisation, share their numbers."""
+    """Return a generator of its own for each purpose, seed and layer, so that neither they nor the initialisation share random numbers."""
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(f"{what} {seed} {layer}".encode()).digest()[:8]) >> 1)
 
 
@@ -70,6 +81,6 @@ def _shuffled(values: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
 
 
 def moved(model: nn.Module, masks: Masks) -> int:
-    """How many of the weights that a mask does not keep are not nought, to the bit."""
+    """Count the weights that a mask does not keep and that are not exactly zero, to the bit."""
     layers = prunable(model)
     return sum(int(layers[name].weight.detach()[~mask].count_nonzero()) for name, mask in masks.items())

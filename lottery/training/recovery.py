@@ -1,8 +1,9 @@
-"""Retraining a pruned checkpoint for a few hundred steps, its zeros kept: what a little of the training text gives back.
+"""Retrain a pruned checkpoint for a few hundred steps, keeping its zeros: what a little of the training text gives back.
 
-Plain AdamW on the weights that pruning left in the linear layers inside the blocks; embedding, head, norms and biases stay as they are,
-so that what is recovered is recovered by the ticket itself. Wanda (arXiv 2306.11695) fine-tunes its pruned models alike, with LoRA and
-in full. The dense model is not retrained: beside it, recovered ones have seen more text. In bfloat16 the smallest updates are lost.
+It is plain AdamW on the weights that pruning left in the linear layers inside the blocks. Embedding, head, norms and biases stay as they
+are, so that what is recovered is recovered by the ticket itself. Wanda (arXiv 2306.11695) fine-tunes its pruned models in the same way,
+with LoRA and in full. The dense model is not retrained, so recovered models have seen more text than it has. In bfloat16 the smallest
+updates are lost.
 """
 
 from collections.abc import Callable
@@ -16,13 +17,19 @@ from lottery.training.trainer import Schedule, train
 
 
 def recover(model: nn.Module, samples: torch.Tensor, batch: int, rate: float, progress: Callable[[int, int], None] | None = None) -> None:
-    """Retrains what is left of a pruned model, in place; what is nought stays nought, to the bit. The model is then as it was: in
-    evaluation mode, with the same parameters asking for gradients.
+    """Retrain what is left of a pruned model, in place; zeros stay zero, to the bit.
 
-    **Arguments**: the model, in float32 or bfloat16; ``samples``, int64 [steps × ``batch``, tokens]; windows a step; the peak learning
-    rate; ``progress``, called with steps done and all steps.
+    Afterwards the model is as it was: in evaluation mode, with the same parameters requiring gradients.
 
-    **Raises** ``LotteryError`` where the loss stops being finite.
+    Args:
+        model: A pruned model, in float32 or bfloat16.
+        samples: Windows of tokens, int64 [steps × ``batch``, tokens].
+        batch: Windows per step.
+        rate: The peak learning rate.
+        progress: Called with steps done and all steps.
+
+    Raises:
+        LotteryError: The loss stops being finite.
     """
     layers = prunable(model)
     asked = {parameter: parameter.requires_grad for parameter in model.parameters()}

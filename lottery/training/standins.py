@@ -1,8 +1,8 @@
-"""Trains the stand-ins from nothing: ``python -m lottery stand-ins [NAME …] [--steps N] [--out FOLDER]``.
+"""Train the stand-ins from scratch: ``python -m lottery stand-ins [NAME …] [--steps N] [--out FOLDER]``.
 
-All of them take some hours on one core; start one process a name to use more. Text comes fresh from the story world, so no
-window is seen twice and training and test loss measure the same thing. One thread a model: the sums in a matrix product depend
-on the number of threads, and with it the last bits of the weights.
+All of them take some hours on one core; to use more cores, start one process per name. Text comes fresh from the story world, so no window
+is seen twice, and training and test loss measure the same thing. Each model gets one thread: the sums in a matrix product depend on the
+number of threads, and with them the last bits of the weights.
 """
 
 import copy
@@ -42,7 +42,7 @@ SCHEDULES = {  # the smaller the model, the longer and the faster
 
 
 def train_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer, so that every text has tokens; the one special token is 0."""
+    """Train a byte-level BPE tokenizer, so that every text has tokens; the one special token is 0."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -59,7 +59,7 @@ def train_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
 
 
 def windows(tokenizer, seed: int, *, test: bool):
-    """Endless windows of ``CONTEXT`` tokens from stories joined by blank lines, the way that the test text is joined."""
+    """Yield endless windows of ``CONTEXT`` tokens from stories joined by blank lines, as the test text is joined."""
     tokens: list[int] = []
     for text in stories(seed, test=test):
         tokens += tokenizer.encode(text + "\n\n", add_special_tokens=False)
@@ -70,10 +70,10 @@ def windows(tokenizer, seed: int, *, test: bool):
 
 @torch.no_grad()
 def known_persons(model, tokenizer) -> float:
-    """Of the persons named in greedy continuations of test stories, the share that the beginning had introduced.
+    """Return the share of persons in greedy continuations of test stories that the beginning had introduced.
 
-    What a true story does nearly always (new persons never come late), and a model only if it carries names on: a plain count
-    of whether its text is connected. 0 where nobody is named.
+    In a true story nearly every person was introduced before, since new persons never come late; a model manages it only if it carries
+    names on. So this is a plain count of whether its text is connected. It is 0 where nobody is named.
     """
     model.eval()
     starts = [
@@ -98,9 +98,12 @@ def known_persons(model, tokenizer) -> float:
 
 
 def train(name: str, folder: Path, steps: int | None = None) -> None:
-    """Trains one stand-in and writes its folder: weights in float16, tokenizer, and ``training.json`` with its loss curve.
+    """Train one stand-in and write its folder: weights in float16, tokenizer, and ``training.json`` with its loss curve.
 
-    ``steps`` shortens the schedule, for a trial.
+    Args:
+        name: The stand-in's name.
+        folder: Where to write; an existing folder is replaced.
+        steps: Shortens the schedule, for a trial.
     """
     schedule = SCHEDULES[name]._replace(**({"steps": steps} if steps else {}))
     torch.set_num_threads(1)
@@ -135,7 +138,16 @@ def train(name: str, folder: Path, steps: int | None = None) -> None:
 
 
 def train_all(names: list[str], steps: int | None = None, out: Path | None = None) -> None:
-    """Trains the named stand-ins, or all of them, for ``steps`` or their own number; over the shipped ones unless ``out`` is given."""
+    """Train the named stand-ins, or all of them, over the shipped ones unless ``out`` is given.
+
+    Args:
+        names: Stand-ins to train; an empty list trains all.
+        steps: Number of steps; ``None`` takes each stand-in's own.
+        out: Folder to write to; ``None`` writes over the shipped stand-ins.
+
+    Raises:
+        LotteryError: A name is unknown.
+    """
     if unknown := set(names) - set(ARCHITECTURES):
         raise LotteryError(f"stand-in: given {', '.join(sorted(unknown))}; allowed: {', '.join(ARCHITECTURES)}")
     out = out or STAND_INS

@@ -1,4 +1,4 @@
-"""Training a causal language model, plainly: AdamW, a warm-up, half a cosine down to nought. A mask may hold weights at nought."""
+"""Plain training of a causal language model: AdamW, a warm-up, half a cosine down to zero. A mask may hold weights at zero."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ Masks = dict[str, torch.Tensor]  # of linear layers by their full names: True wh
 
 
 class Schedule(NamedTuple):
-    """How long, on how many windows a step, and how fast at most."""
+    """How long to train, on how many windows per step, and at what peak learning rate."""
 
     steps: int
     batch: int
@@ -23,7 +23,7 @@ class Schedule(NamedTuple):
 
 
 def rate(step: int, schedule: Schedule) -> float:
-    """Learning rate: linear warm-up, then half a cosine down to nought."""
+    """Return a step's learning rate: linear warm-up, then half a cosine down to zero."""
     warm_up = min(WARM_UP, schedule.steps // 10 + 1)
     if step < warm_up:
         return schedule.peak_rate * (step + 1) / warm_up
@@ -39,15 +39,22 @@ def train(
     masks: Masks | None = None,
     observe: Callable[[int], bool | None] | None = None,
 ) -> int:
-    """Trains a model in place from step ``first`` of a schedule to its end, with a new optimizer.
+    """Train a model in place from step ``first`` of a schedule to its end, with a new optimizer.
 
-    **Arguments**: the model; ``batches``, token tensors [windows, length] on its device, one a step; the schedule; ``masks``, which
-    weights are kept: the others are set to zero before the first step and stay zero, because their gradients are masked, and so AdamW's
-    moments and weight decay are zero too; ``observe``, called with the number of steps done after each, which ends the training
-    by returning ``True``.
+    Args:
+        model: The model to train.
+        batches: Tokens [windows, length] on its device, one tensor per step.
+        schedule: Steps, batch size and peak learning rate.
+        first: The step to start from.
+        masks: Which weights are kept; the others are set to zero before the first step. They stay zero because their gradients are masked,
+            so AdamW's moments and weight decay are zero too.
+        observe: Called after each step with the number of steps done; returning ``True`` ends the training.
 
-    **Returns** the number of the step behind the last one that was taken. **Raises** ``LotteryError`` where a mask has no layer, or
-    the batches end too early.
+    Returns:
+        The number of the step after the last one taken.
+
+    Raises:
+        LotteryError: A mask has no layer or another shape than its layer, or the batches end too early.
     """
     optimizer, masked = new_optimizer(model), apply(model, masks or {})
     stream = iter(batches)
@@ -70,7 +77,7 @@ def train(
 
 
 def new_optimizer(model: nn.Module) -> torch.optim.AdamW:
-    """AdamW without decay on norms and biases, as usual: they are not what overfits."""
+    """Make an AdamW without decay on norms and biases, as usual: they are not what overfits."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     return torch.optim.AdamW(
@@ -80,9 +87,17 @@ def new_optimizer(model: nn.Module) -> torch.optim.AdamW:
 
 @torch.no_grad()
 def apply(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, torch.Tensor]]:
-    """Sets the weights that are not kept to nought. **Returns** each masked weight with its mask as numbers to multiply by.
+    """Set the weights that are not kept to zero.
 
-    **Raises** ``LotteryError`` where a mask has no layer, or another shape than it.
+    Args:
+        model: The model, changed in place.
+        masks: Which weights are kept.
+
+    Returns:
+        Each masked weight with its mask as numbers to multiply by.
+
+    Raises:
+        LotteryError: A mask has no layer, or another shape than its layer.
     """
     parameters, masked = dict(model.named_parameters()), []
     for name, mask in masks.items():
@@ -98,7 +113,7 @@ def apply(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, torch.Tens
 
 @torch.no_grad()
 def held_out_loss(model: nn.Module, windows: torch.Tensor, batch: int = 8) -> float:
-    """Mean nats a token over held-out windows [windows, length], each alike; infinite where any loss is not finite."""
+    """Return the mean nats per token over held-out windows [windows, length], all weighted alike; infinite if any loss is not finite."""
     model.eval()
     losses = [model(input_ids=b, labels=b, use_cache=False).loss.item() * len(b) for b in windows.split(batch)]
     model.train()
