@@ -1,16 +1,16 @@
 """Whether a model's texts still read like language, judged against its dense self. Numbers and text only: no model, no torch.
 
-One measure: how many bits the dense model needs for each byte of *new* text, on a logarithmic way from what it needs for sound text (0) to
-what it needs for words in disorder (1).
+The one measure is how many bits the dense model needs for each byte of *new* text. It is placed on a logarithmic scale from what the dense
+model needs for sound text (0) to what it needs for words in disorder (1).
 
-- A loop is easy to predict, so its bytes would make any text look sound. What a text repeats does not count as new: its bytes are
-  multiplied with the share of its ten-character sequences that are different ones. Characters and not words, since many languages write
-  no spaces.
-- Sound text is what the dense model wrote itself after the same beginnings, or real text where it finds that easier: a dense model that
-  babbles must not be the measure of all things. Words in disorder are those of real text, shuffled.
+- A loop is easy to predict, so its bytes would make any text look sound. Repeated text does not count as new: a text's bytes are multiplied
+  by the share of its ten-character sequences that are distinct. The measure uses characters and not words, since many languages write no
+  spaces.
+- Sound text is what the dense model wrote itself after the same beginnings, or real text if the dense model finds that easier: a dense
+  model that babbles must not set the standard. Words in disorder are those of real text, shuffled.
 
-So nothing is tuned to a model, a corpus or a language. Only drawn texts are judged: greedy decoding loops where a model is sound. The
-limits were set on texts that were read; ``benchmarks/coherence.py`` holds them against models that they were not set on.
+So nothing is tuned to a model, a corpus or a language. Only drawn texts are judged: greedy decoding loops even where a model is sound. The
+limits were set on texts that were read; ``benchmarks/coherence.py`` checks them on models that they were not set on.
 """
 
 import math
@@ -31,7 +31,13 @@ Costs = Sequence[tuple[str, float]]  # texts, and the dense model's surprise at 
 
 
 class Verdict(NamedTuple):
-    """One of ``VERDICTS``, why, and where on the way from sound text (0) to words in disorder (1) the texts are."""
+    """A judgement of texts.
+
+    Attributes:
+        verdict: One of ``VERDICTS``.
+        reason: Why.
+        surprise: Where the texts are on the scale from sound text (0) to words in disorder (1).
+    """
 
     verdict: str
     reason: str
@@ -39,7 +45,16 @@ class Verdict(NamedTuple):
 
 
 def yardsticks(text: str, beginning: int, seed: int = 0) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Stretches of a text after beginnings of so many words, as they are and with their words shuffled; from all over the text."""
+    """Take stretches from all over a text, each after a beginning, as they are and with their words shuffled.
+
+    Args:
+        text: A real text.
+        beginning: Words per beginning.
+        seed: Seed of the shuffle.
+
+    Returns:
+        The real pairs of beginning and stretch, and the same with shuffled stretches.
+    """
     spans = [match.span() for match in re.finditer(r"\S+", text)]
     length = min(_STRETCH_WORDS, max(1, len(spans) - beginning))
     places = range(0, max(1, len(spans) - beginning - length), max(1, len(spans) // _STRETCHES))
@@ -55,10 +70,16 @@ def yardsticks(text: str, beginning: int, seed: int = 0) -> tuple[list[tuple[str
 
 
 def verdict(texts: Costs, dense: Costs, real: float, shuffled: float) -> Verdict:
-    """Coherent, degraded or broken, and why.
+    """Judge whether texts are coherent, degraded or broken, and why.
 
-    **Arguments**: a variant's drawn texts without their beginnings; what the dense model wrote after the same beginnings; the dense model's
-    bits per byte on the real and the shuffled stretches of ``yardsticks``.
+    Args:
+        texts: A variant's drawn texts without their beginnings.
+        dense: What the dense model wrote after the same beginnings.
+        real: The dense model's bits per byte on the real stretches of ``yardsticks``.
+        shuffled: The dense model's bits per byte on the shuffled stretches of ``yardsticks``.
+
+    Returns:
+        The verdict, its reason, and the texts' place on the scale.
     """
     repeated = f"{1 - distinct(texts):.0%} of the ten-character sequences repeat"
     if not shuffled >= CAN_JUDGE * real:  # also where they are not numbers
@@ -78,13 +99,13 @@ def verdict(texts: Costs, dense: Costs, real: float, shuffled: float) -> Verdict
 
 
 def bits_of_new_text(texts: Costs) -> float:
-    """The dense model's bits per byte of what texts do not repeat; infinite where there is no text."""
+    """Return the dense model's bits per byte of what texts do not repeat; infinite if there is no text."""
     new = sum(len(text.encode()) * _distinct(text) for text, _ in texts)
     return sum(bits for _, bits in texts) / new if new else math.inf
 
 
 def distinct(texts: Costs) -> float:
-    """Share of the ten-character sequences of a text that are different ones, the mean of several; white space counts once."""
+    """Return the share of a text's ten-character sequences that are distinct, the mean over several texts; white space counts once."""
     return sum(_distinct(text) for text, _ in texts) / max(1, len(texts))
 
 

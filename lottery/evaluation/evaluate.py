@@ -1,4 +1,4 @@
-"""A model scored on windows of a text: it is on its device as a whole, or its blocks wait in main memory and are streamed there."""
+"""Score a model on windows of a text: it is whole on its device, or its blocks wait in main memory and are streamed there."""
 
 from collections.abc import Callable, Iterator
 
@@ -19,15 +19,22 @@ def evaluate(
     model: nn.Module, tokens: np.ndarray, batch_size: int = 1, dense: torch.Tensor | None = None, keep: bool = False,
     device: torch.device | None = None, progress: Progress = None,
 ) -> tuple[Likelihoods, torch.Tensor | None]:  # fmt: skip
-    """Likelihoods of each window, and with ``keep`` the hidden states in front of the head [windows, window, hidden], in main memory.
+    """Compute the likelihoods of each window.
 
-    **Arguments**: a causal language model; ``tokens``, int64 [windows, window]; ``batch_size`` windows at a time (speed and memory
-    only, never the result: there is no padding); ``dense``, what this function kept of the dense model; without it the model is compared
-    with itself; ``device``, to which blocks are streamed, one at a time (default: they stay where they are); ``progress``, called
-    with the numbers of windows done and of all, or of blocks if they are streamed.
+    A streamed block is moved once and all windows pass it, so their hidden states wait in main memory too. The computation is the same,
+    call by call.
 
-    A block that is streamed is moved once and all windows pass it, so their hidden states wait in main memory, too. What is computed is
-    the same, call by call.
+    Args:
+        model: A causal language model.
+        tokens: Tokens, int64 [windows, window].
+        batch_size: Windows at a time. It changes speed and memory only, never the result: there is no padding.
+        dense: What this function kept of the dense model; without it the model is compared with itself.
+        keep: Whether to keep the hidden states in front of the head.
+        device: Where blocks are streamed to, one at a time; ``None`` leaves them where they are.
+        progress: Called with the number of windows done and of all windows, or with numbers of blocks if they are streamed.
+
+    Returns:
+        The likelihoods, and with ``keep`` the hidden states [windows, window, hidden] in main memory, else ``None``.
     """
     batches = torch.from_numpy(tokens).split(batch_size)
     head, found, kept = Head(model), [], None
@@ -43,7 +50,7 @@ def evaluate(
 
 
 def _resident(model: nn.Module, batches: tuple[torch.Tensor, ...], progress: Progress) -> Iterator[torch.Tensor]:
-    """The hidden states in front of the head, batch by batch."""
+    """Yield the hidden states in front of the head, batch by batch."""
     device, done, windows = model.get_input_embeddings().weight.device, 0, sum(map(len, batches))
     for batch in batches:
         yield model.base_model(input_ids=batch.to(device), use_cache=False).last_hidden_state
@@ -53,7 +60,7 @@ def _resident(model: nn.Module, batches: tuple[torch.Tensor, ...], progress: Pro
 
 
 def _streamed(model: nn.Module, batches: tuple[torch.Tensor, ...], device: torch.device, progress: Progress) -> Iterator[torch.Tensor]:
-    """The same, block by block. While it hands them out, what lies behind the blocks, the head among it, is on the device."""
+    """Yield the same, computed block by block. While it yields, what lies behind the blocks is on the device, the head included."""
     chain = blocks(model)
     states, calls, in_tuple = entered(model, chain, batches, device)
     for index, block in enumerate(chain):

@@ -15,8 +15,15 @@ _WARM_UP = 2
 
 
 class Speed(BaseModel):
-    """Greedy generation at batch 1: tokens per second over exactly ``new_tokens`` tokens, the prompt's pass included, and its two
-    halves apart: tokens of the prompt read per second (prefill), and tokens after the first written per second (decoding)."""
+    """Speed of greedy generation at batch 1.
+
+    Attributes:
+        new_tokens: Tokens generated per run, exactly.
+        tokens_per_second: Of each run, over ``new_tokens`` tokens, the prompt's pass included.
+        prefill_tokens_per_second: Of each run, tokens of the prompt read per second (prefill).
+        decode_tokens_per_second: Of each run, tokens after the first written per second (decoding).
+        device: Name of the device.
+    """
 
     new_tokens: int
     tokens_per_second: list[float]
@@ -26,7 +33,13 @@ class Speed(BaseModel):
 
 
 class Generated(NamedTuple):
-    """The new tokens, int64 [texts, new_tokens]; seconds until the first of them (prefill), and from the first to the last (decoding)."""
+    """New tokens and the time they took.
+
+    Attributes:
+        tokens: The new tokens, int64 [texts, new_tokens].
+        prefill: Seconds until the first of them.
+        decode: Seconds from the first to the last.
+    """
 
     tokens: torch.Tensor
     prefill: float
@@ -35,10 +48,17 @@ class Generated(NamedTuple):
 
 @torch.inference_mode()
 def generate(model, prompts: torch.Tensor, new_tokens: int, choose, mask: torch.Tensor | None = None) -> Generated:
-    """Exactly ``new_tokens`` tokens after each prompt, with the key-value cache; an end-of-text token does not stop it.
+    """Generate exactly ``new_tokens`` tokens after each prompt, with the key-value cache; an end-of-text token does not stop it.
 
-    **Arguments**: ``prompts``, int64 [texts, length] on the model's device; ``choose``, a function from fp32 logits [texts, vocabulary] to
-    tokens [texts]; ``mask``, int64 like ``prompts``, 0 where shorter prompts are padded on the left.
+    Args:
+        model: A causal language model.
+        prompts: Tokens, int64 [texts, length], on the model's device.
+        new_tokens: Tokens to generate per text.
+        choose: A function from fp32 logits [texts, vocabulary] to tokens [texts].
+        mask: int64 like ``prompts``, 0 where shorter prompts are padded on the left.
+
+    Returns:
+        The new tokens and the time they took.
     """
     device = prompts.device
     _synchronize(device)
@@ -56,7 +76,7 @@ def generate(model, prompts: torch.Tensor, new_tokens: int, choose, mask: torch.
 
 
 def _places(model, mask: torch.Tensor | None, last: int) -> dict:
-    """What a model must be told of padded prompts: the mask, and the positions of the ``last`` tokens where it takes them."""
+    """Return what a model must be told of padded prompts: the mask, and the positions of the ``last`` tokens if it takes them."""
     if mask is None:
         return {}
     takes = "position_ids" in inspect.signature(model.forward).parameters  # not where positions are biases of the attention
@@ -68,8 +88,18 @@ def greedy(logits: torch.Tensor) -> torch.Tensor:
 
 
 def sampler(temperature: float, seeds: list[int], banned: list[int]):
-    """Draws from softmax(logits / temperature) without the ``banned`` tokens, a seed a text, on the CPU: one seed draws alike on every
-    device, and whichever other texts are written beside it."""
+    """Make a function that draws from softmax(logits / temperature) without the ``banned`` tokens.
+
+    It draws on the CPU with one seed per text, so a seed draws alike on every device, and whichever other texts are written beside it.
+
+    Args:
+        temperature: Above 0.
+        seeds: One seed per text.
+        banned: Tokens that are never drawn.
+
+    Returns:
+        A function from logits [texts, vocabulary] to tokens [texts].
+    """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def choose(logits: torch.Tensor) -> torch.Tensor:
@@ -83,7 +113,13 @@ def sampler(temperature: float, seeds: list[int], banned: list[int]):
 
 
 class Continuation(NamedTuple):
-    """What a model wrote after a beginning: the tokens of the beginning, those that it wrote, and their text."""
+    """What a model wrote after a beginning.
+
+    Attributes:
+        beginning: Tokens of the beginning.
+        tokens: Tokens that the model wrote.
+        text: Their text.
+    """
 
     beginning: list[int]
     tokens: list[int]
@@ -91,9 +127,18 @@ class Continuation(NamedTuple):
 
 
 def continuations(model, tokenizer, beginnings: list[str], new_tokens: int, temperature: float = 0.0, seed: int = 0) -> list[Continuation]:
-    """A model's continuation of each beginning, all in one batch: exactly ``new_tokens`` tokens, none of them special where they are drawn.
+    """Continue each beginning with exactly ``new_tokens`` tokens, all in one batch; drawn tokens are never special ones.
 
-    **Arguments**: ``temperature`` 0 takes the likeliest token each time; else text ``i`` is drawn with ``seed + i``.
+    Args:
+        model: A causal language model.
+        tokenizer: Its tokenizer.
+        beginnings: Texts to continue.
+        new_tokens: Tokens to write after each.
+        temperature: 0 takes the likeliest token each time; above 0 tokens are drawn.
+        seed: Text ``i`` is drawn with ``seed + i``.
+
+    Returns:
+        One continuation per beginning.
     """
     encoded = [tokenizer(beginning).input_ids for beginning in beginnings]
     longest, device = max(map(len, encoded)), model.get_input_embeddings().weight.device
@@ -105,15 +150,15 @@ def continuations(model, tokenizer, beginnings: list[str], new_tokens: int, temp
 
 
 def _text(tokenizer, beginning: list[int], tokens: list[int]) -> str:
-    """The text of tokens behind a beginning. Decoded together, because some tokenizers drop the space in front of a text's first word."""
+    """Decode tokens behind a beginning, together with it: some tokenizers drop the space in front of a text's first word."""
     before, whole = (tokenizer.decode(ids, skip_special_tokens=True) for ids in (beginning, beginning + tokens))
     return whole[len(before) :] if whole.startswith(before) else tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 def speed(model, prompt: torch.Tensor, new_tokens: int, repeats: int) -> Speed:
-    """Times greedy generation of ``new_tokens`` tokens ``repeats`` times after two untimed runs.
+    """Time greedy generation of ``new_tokens`` tokens ``repeats`` times, after two untimed runs.
 
-    Zeros in a dense tensor are multiplied like any other number: over sparsity these figures should be flat.
+    Zeros in a dense tensor are multiplied like any other number, so these figures should be flat over sparsity.
     """
     for _ in range(_WARM_UP):
         generate(model, prompt, new_tokens, greedy)
@@ -128,7 +173,7 @@ def speed(model, prompt: torch.Tensor, new_tokens: int, repeats: int) -> Speed:
 
 
 def decode_bytes(model) -> int:
-    """Bytes of weights that are read for every token: all of them, but for an embedding that is not the head too."""
+    """Count the bytes of weights read for every token: all of them, except an embedding that is not also the head."""
     ends = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     lookup = 0 if ends[0] is ends[1] else ends[0].numel() * ends[0].element_size()
     return sum(p.numel() * p.element_size() for p in model.parameters()) - lookup
@@ -136,16 +181,22 @@ def decode_bytes(model) -> int:
 
 @torch.inference_mode()
 def bits(model, beginning: list[int], tokens: list[int]) -> float:
-    """How surprising a model finds tokens after a beginning: the sum of their negative log-likelihoods, in bits."""
+    """Return how surprising a model finds tokens after a beginning: the sum of their negative log-likelihoods, in bits."""
     ids = torch.tensor([beginning + tokens], device=model.get_input_embeddings().weight.device)
     logits = model(input_ids=ids, use_cache=False, logits_to_keep=len(tokens) + 1).logits[0, :-1].float()
     return float(cross_entropy(logits, ids[0, len(beginning) :], reduction="sum")) / math.log(2)
 
 
 def bits_per_byte(model, tokenizer, pairs: list[tuple[str, str]]) -> float:
-    """How well a model predicts texts after their beginnings: bits per UTF-8 byte over all of them; infinite where there is no text.
+    """Measure how well a model predicts texts after their beginnings.
 
-    **Arguments**: the model and its tokenizer; pairs of a beginning and the text that follows it.
+    Args:
+        model: A causal language model.
+        tokenizer: Its tokenizer.
+        pairs: Pairs of a beginning and the text that follows it.
+
+    Returns:
+        Bits per UTF-8 byte over all texts; infinite if there is no text.
     """
     total, size = 0.0, 0
     for beginning, text in pairs:

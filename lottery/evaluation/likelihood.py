@@ -1,8 +1,8 @@
-"""From hidden states to log-likelihoods: how well several variants of one model predict a text, and how far they are from the dense one.
+"""From hidden states to log-likelihoods: how well variants of one model predict a text, and how far they are from the dense one.
 
-Variants of a model differ in their blocks only: embedding, final norm and head are never pruned. So one head serves all of them, and
-what is compared are the hidden states in front of it. Logits exist for some positions and some of the vocabulary at a time, in fp32;
-what is needed of them is summed as they pass (running maximum and sum of exponentials, as in online softmax, arXiv 1805.02867).
+Variants of a model differ in their blocks only: embedding, final norm and head are never pruned. So one head serves all of them, and the
+hidden states in front of it are what is compared. Logits exist for some positions and part of the vocabulary at a time, in fp32. What is
+needed of them is summed as they pass: a running maximum and a sum of exponentials, as in online softmax (arXiv 1805.02867).
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ _COPIES = 8  # of a slice of logits in fp32: the model's own, the dense one's, t
 
 
 def _at_one_time(device: torch.device) -> int:
-    """How many logits are at work at one time: on a GPU that is nearly full no more than there is room for."""
+    """Return how many logits to work on at one time: on a GPU that is nearly full, no more than there is room for."""
     most = _LOGITS.get(device.type, _LOGITS["cpu"])
     if device.type != "cuda":
         return most
@@ -35,8 +35,10 @@ def _at_one_time(device: torch.device) -> int:
 class Likelihoods(NamedTuple):
     """Sums over the predicted tokens of each window, float64 [windows]: of a variant, and of it beside the dense model.
 
-    ``nll``: negative log-likelihood in nats. ``kl``: Kullback-Leibler divergence from the dense model's predictions in nats.
-    ``agreed``: tokens for which both think the same next token likeliest.
+    Attributes:
+        nll: Negative log-likelihood in nats.
+        kl: Kullback-Leibler divergence from the dense model's predictions in nats.
+        agreed: Tokens for which both rank the same next token first.
     """
 
     nll: torch.Tensor
@@ -49,7 +51,7 @@ class Likelihoods(NamedTuple):
 
 
 class _Output(BaseModelOutputWithPast):
-    """What a trunk gives: hidden states, and nothing of what else a family looks for in it."""
+    """The output of a trunk: hidden states, and nothing of what else a family looks for in it."""
 
     def __getattr__(self, name: str):
         if name.startswith("__"):
@@ -59,7 +61,7 @@ class _Output(BaseModelOutputWithPast):
 class Head:
     """A model's way from hidden states to logits, a stretch of the vocabulary at a time.
 
-    What the model does to logits behind its head (Gemma caps them) happens here too.
+    Whatever the model does to logits behind its head (Gemma caps them) happens here too.
     """
 
     def __init__(self, model: nn.Module):
@@ -68,7 +70,7 @@ class Head:
         self.trunks = {id(trunk): trunk for trunk in (model.base_model, owner(model))}.values()  # OPT calls its decoder past its trunk
 
     def stretches(self, device: torch.device) -> Iterator[tuple[int, Callable[[torch.Tensor], torch.Tensor]]]:
-        """For each stretch where it starts, and what makes fp32 logits [n, stretch] of hidden states [n, hidden]."""
+        """Yield the start of each stretch, and a function from hidden states [n, hidden] to fp32 logits [n, stretch]."""
         step = _STRETCH.get(device.type, _STRETCH["cpu"])
         for start in range(0, self.vocabulary, step):
             with self._only(slice(start, start + step)):
@@ -80,7 +82,7 @@ class Head:
 
     @contextmanager
     def _only(self, rows: slice):
-        """The head cut down to a stretch, for a while."""
+        """Cut the head down to a stretch for a while."""
         linear = self.linear
         whole = linear.weight, linear.bias
         linear.weight = nn.Parameter(linear.weight.detach()[rows], requires_grad=False)
@@ -92,7 +94,7 @@ class Head:
 
 
 class _Running:
-    """What is kept of the logits of one variant at each position, [positions], while the vocabulary passes."""
+    """What is kept of one variant's logits at each position, [positions], while the vocabulary passes."""
 
     def __init__(self, positions: int, device: torch.device, *, compared: bool):
         self.compared = compared  # a model alone agrees with itself, and nobody needs its likeliest tokens
@@ -103,7 +105,7 @@ class _Running:
         self.drift = torch.zeros(positions, device=device)  # sum of exp(dense - its top) · (dense - logit)
 
     def add(self, at: slice, start: int, logits: torch.Tensor, targets: torch.Tensor, dense=None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Takes in the logits [n, stretch] of some positions. **Returns** exp(logit - top), and by how much older sums have shrunk."""
+        """Take in the logits [n, stretch] of some positions; return exp(logit - top), and the factor by which older sums have shrunk."""
         best, index = logits.max(-1) if self.compared else (logits.amax(-1), None)
         top = torch.maximum(self.top[at], best)
         shrink = (self.top[at] - top).exp_()
@@ -127,13 +129,16 @@ class _Running:
 
 @torch.inference_mode()
 def likelihoods(head: Head, variants: list[list[torch.Tensor]], batches: list[torch.Tensor]) -> list[Likelihoods]:
-    """The likelihoods of the text in ``batches`` for several variants of one model, the dense one first.
+    """Compute the likelihoods of a text for several variants of one model, the dense one first.
 
-    **Arguments**: ``variants``, for each of them the hidden states in front of the head, a tensor [windows, window, hidden] a batch, on
-    any device; ``batches``, int64 tokens [windows, window] on the head's device.
+    Args:
+        head: The model's head.
+        variants: For each variant its hidden states in front of the head, one tensor [windows, window, hidden] per batch, on any device.
+        batches: Tokens of the text, int64 [windows, window], on the head's device.
 
-    **Returns** one ``Likelihoods`` a variant; those of the dense model have ``kl`` 0 and agree with themselves everywhere. A loss that
-    is not finite stays so.
+    Returns:
+        One ``Likelihoods`` per variant. The dense model's has ``kl`` 0 and agrees with itself everywhere. A loss that is not finite stays
+        so.
     """
     device = batches[0].device
     targets = torch.cat([batch[:, 1:].reshape(-1) for batch in batches])
@@ -164,7 +169,7 @@ def likelihoods(head: Head, variants: list[list[torch.Tensor]], batches: list[to
 
 
 def _of_whole_rows(head: Head, variants: list[list[torch.Tensor]], batches: list[torch.Tensor], targets: torch.Tensor) -> list[Likelihoods]:
-    """The same where the vocabulary is one stretch: nothing has to be kept from one to the next, and torch's own softmax is quicker."""
+    """Compute the same for a vocabulary of one stretch: nothing is carried between stretches, and torch's own softmax is quicker."""
     device = targets.device
     nll = torch.zeros(len(variants), len(targets), device=device)
     kl, agreed = torch.zeros_like(nll), torch.ones_like(nll)

@@ -1,7 +1,7 @@
-"""Knowledge, optional: tasks of lm-evaluation-harness on a model as it stands in memory.
+"""Optional tests of knowledge: tasks of lm-evaluation-harness on a model as it stands in memory.
 
-Perplexity misses lost knowledge (arXiv 2310.01382). The harness is an extra, ``pip install -e ".[tasks]"``, and nothing here imports
-it unless a profile names tasks.
+Perplexity misses lost knowledge (arXiv 2310.01382). The harness is an extra, ``pip install -e ".[tasks]"``, and nothing here imports it
+unless a profile names tasks.
 """
 
 import contextlib
@@ -21,9 +21,10 @@ _FILE = (".yaml", ".yml")
 
 
 def identities(tasks: list[str]) -> list[str]:
-    """What makes each task this one and no other: its name, or for a file its name and the SHA-256 of what it says.
+    """Return what identifies each task: its name, or for a file its name and the SHA-256 of its contents.
 
-    **Raises** ``ParamsError`` for a file that is not there.
+    Raises:
+        ParamsError: A file is missing.
     """
     found = []
     for task in tasks:
@@ -38,7 +39,11 @@ def identities(tasks: list[str]) -> list[str]:
 
 
 def check(tasks: list[str]) -> None:
-    """**Raises** ``ParamsError`` where the harness is not installed, or knows a task not; reads no data."""
+    """Check that the harness is installed and knows every task; read no data.
+
+    Raises:
+        ParamsError: The harness is not installed, or does not know a task.
+    """
     if importlib.util.find_spec("lm_eval") is None:
         raise ParamsError(f"tasks: given {tasks!r}, but lm_eval is not installed; install it: make .venv/tasks, or leave tasks away")
     known = _manager().all_tasks
@@ -49,7 +54,12 @@ def check(tasks: list[str]) -> None:
 
 
 def fetch(tasks: list[str]) -> None:
-    """Has the harness load the data of each task, which leaves it in the cache of ``datasets``."""
+    """Let the harness load the data of each task, which leaves it in the cache of ``datasets``.
+
+    Raises:
+        ParamsError: As for ``check``.
+        NotFetchedError: A task's data is not here and cannot be fetched.
+    """
     check(tasks)
     for task in tasks:
         try:
@@ -62,12 +72,21 @@ def fetch(tasks: list[str]) -> None:
 
 
 def scores(model, tokenizer, tasks: list[str], batch_size: int = 1) -> dict[str, dict[str, float]]:
-    """The scores of a model that is in memory, as it stands: ``{"arc_easy": {"acc": 0.61, "acc_stderr": 0.01, …}, …}``.
+    """Score a model that is in memory, as it stands: ``{"arc_easy": {"acc": 0.61, "acc_stderr": 0.01, …}, …}``.
 
-    **Arguments**: a causal language model; a tokenizer that nobody else uses, because the harness gives it a padding token; the tasks,
-    each with the number of examples in front that it names itself; sequences at a time, which changes the speed only.
+    Running out of memory is passed on unchanged.
 
-    **Raises** ``LotteryError`` where a task fails, with the first line of its reason; out of memory is let through.
+    Args:
+        model: A causal language model.
+        tokenizer: A tokenizer that nobody else uses, because the harness gives it a padding token.
+        tasks: Tasks, each with the number of few-shot examples that it names itself.
+        batch_size: Sequences at a time, which changes the speed only.
+
+    Returns:
+        The scores of each task.
+
+    Raises:
+        LotteryError: A task fails; the message is the first line of its reason.
     """
     import lm_eval
     from lm_eval.models.huggingface import HFLM
@@ -92,14 +111,14 @@ def _spec(task: str) -> str:
 
 
 def _numbers(values: dict) -> dict[str, float]:
-    """The harness writes 'acc,none', the filter behind the comma; 'none' is left away."""
+    """Collect a task's numbers. The harness writes 'acc,none', with the filter behind the comma; 'none' is left out."""
     named = {name.removesuffix(",none"): value for name, value in values.items() if name not in ("alias", "sample_len", "sample_count")}
     return {name: float(value) for name, value in named.items() if isinstance(value, int | float) and not math.isnan(value)}
 
 
 @cache
 def _manager():
-    """It reads the names of some thousand tasks, which takes seconds."""
+    """Make the task manager once: it reads the names of some thousand tasks, which takes seconds."""
     from lm_eval.tasks import TaskManager
 
     return TaskManager()

@@ -15,8 +15,16 @@ from lottery.evaluation.perplexity import exp, finite, resampled
 
 
 class WindowSums(NamedTuple):
-    """Of each window of the scored text, float64 [windows]: negative log-likelihood and divergence from the dense model, both in nats;
-    tokens for which both think the same next one likeliest; bytes, words and tokens that were scored."""
+    """Sums over each window of the scored text, float64 [windows].
+
+    Attributes:
+        nll: Negative log-likelihood in nats.
+        kl: Divergence from the dense model in nats.
+        agreed: Tokens for which this model and the dense one rank the same next token first.
+        bytes: Scored bytes.
+        words: Scored words.
+        tokens: Scored tokens.
+    """
 
     nll: np.ndarray
     kl: np.ndarray
@@ -27,7 +35,7 @@ class WindowSums(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """``of(Σ numerators / Σ denominators)`` over windows."""
+    """A metric as ``of(Σ numerators / Σ denominators)`` over windows."""
 
     numerators: np.ndarray
     denominators: np.ndarray
@@ -38,12 +46,22 @@ class Ratio(NamedTuple):
         return self.of(float(self.numerators.sum()) / max(1, float(self.denominators.sum())))
 
     def resampled(self, times: np.ndarray) -> np.ndarray:
-        """The ratio in each draw of windows; ``times`` [draws, windows] says how often each is drawn. ``of`` is not applied."""
+        """Return the ratio in each draw of windows, without applying ``of``; ``times`` [draws, windows] says how often each is drawn."""
         return resampled(self.numerators, times) / np.maximum(1, resampled(self.denominators, times))
 
 
 class Metric(NamedTuple):
-    """``title`` heads a column; ``summary`` says what the column holds; ``beside_dense``: of pruned variants only."""
+    """A metric and how to show it.
+
+    Attributes:
+        function: Makes the ratio from sums over windows.
+        version: Raised when the metric's meaning changes.
+        title: Heads a column.
+        unit: Unit of the value.
+        better: Which direction is better.
+        summary: Says what the column holds.
+        beside_dense: Whether only pruned variants have it.
+    """
 
     function: Callable[[WindowSums], Ratio]
     version: int
@@ -54,7 +72,7 @@ class Metric(NamedTuple):
     beside_dense: bool
 
     def shown(self, value: float) -> str:
-        """A value as people read it."""
+        """Format a value as people read it."""
         return percent(value) if self.unit == "share of tokens" else number(value)
 
 
@@ -62,7 +80,7 @@ METRICS: dict[str, Metric] = {}
 
 
 def metric(title: str, summary: str, *, version: int = 1, unit: str = "", better: str = "lower", beside_dense: bool = False):
-    """Registers a function of ``WindowSums`` as a metric of its name."""
+    """Register a function of ``WindowSums`` as a metric under its own name."""
 
     def register(function: Callable[[WindowSums], Ratio]) -> Callable[[WindowSums], Ratio]:
         METRICS[function.__name__] = Metric(function, version, title, unit, better, summary, beside_dense)
@@ -104,12 +122,15 @@ def agreement(sums: WindowSums) -> Ratio:
 
 
 def window_sums(nll, kl, agreed, scored_bytes, scored_words, tokens) -> WindowSums:
-    """**Arguments**, each [windows] or a number for all of them. What is not finite becomes infinity."""
+    """Make ``WindowSums`` from arrays [windows], or from one number for all windows.
+
+    Whatever is not finite in ``nll`` and ``kl`` becomes infinity.
+    """
     nll, kl = finite(nll), finite(kl)
     others = (np.broadcast_to(np.asarray(values, dtype=np.float64), nll.shape) for values in (agreed, scored_bytes, scored_words, tokens))
     return WindowSums(nll, kl, *others)
 
 
 def scores(sums: WindowSums) -> dict[str, float]:
-    """Every metric of a text. What float64 cannot hold is infinity."""
+    """Compute every metric of a text; what float64 cannot hold is infinity."""
     return {name: metric.function(sums).value for name, metric in METRICS.items()}

@@ -1,9 +1,9 @@
 """Intervals of sums over windows of a text. Numbers only: no model, no torch.
 
-Intervals are those of a circular block bootstrap (Politis and Romano 1992): runs of neighbouring windows, which are alike because they may
-be of one document, are drawn again with replacement, the same ones for a variant and for its dense model, so that what is hard in the text
-cancels in their ratios and differences. The percentiles are those of Hesterberg (arXiv 1411.5279, expanded percentile interval): few
-blocks say little, and plain percentiles would be too narrow. ``tests/test_perplexity.py`` holds them to the truth of made windows.
+Intervals come from a circular block bootstrap (Politis and Romano 1992). Neighbouring windows are alike because they may be from one
+document, so runs of them are drawn together with replacement. A variant and its dense model get the same draws, so what is hard in the text
+cancels in their ratios and differences. The percentiles are those of Hesterberg (arXiv 1411.5279, expanded percentile interval): few blocks
+say little, and plain percentiles would be too narrow. ``tests/test_perplexity.py`` checks them against the truth on synthetic windows.
 """
 
 import math
@@ -20,12 +20,12 @@ MIN_WINDOWS = 5 * BLOCK  # windows: an interval from fewer would claim more than
 
 
 def bits_per_byte(nats, scored_bytes):
-    """Nats as bits per byte of the text that they are of; numbers, or an array of each."""
+    """Convert nats to bits per byte of the text they belong to; numbers, or an array of each."""
     return nats / (math.log(2) * scored_bytes)
 
 
 def finite(values) -> np.ndarray:
-    """As float64, with infinity for everything that is not finite."""
+    """Convert to float64, with infinity for everything that is not finite."""
     values = np.asarray(values, dtype=np.float64)
     return np.where(np.isfinite(values), values, np.inf)
 
@@ -36,7 +36,15 @@ def exp(value: float) -> float:
 
 @lru_cache(maxsize=64)
 def draws(model: str, windows: int) -> np.ndarray:
-    """How often each window is drawn, int64 [draws, windows]: the same for every variant of a model, others for another model."""
+    """Draw windows for the bootstrap.
+
+    Args:
+        model: The model's name: all variants of a model get the same draws, another model gets others.
+        windows: Number of windows.
+
+    Returns:
+        How often each window is drawn, int64 [draws, windows].
+    """
     random, blocks = np.random.default_rng(zlib.crc32(model.encode())), math.ceil(windows / BLOCK)
     starts = random.integers(windows, size=(N_RESAMPLES, blocks, 1))
     drawn = ((starts + np.arange(BLOCK)) % windows).reshape(N_RESAMPLES, -1)[:, :windows]
@@ -45,14 +53,14 @@ def draws(model: str, windows: int) -> np.ndarray:
 
 
 def resampled(values: Sequence[float], times: np.ndarray) -> np.ndarray:
-    """The sum of a value over the windows of each draw, [draws]; infinite where an infinite window is drawn."""
+    """Sum a value over the windows of each draw, [draws]; the sum is infinite if an infinite window is drawn."""
     values = finite(values)
     sums = times @ np.where(np.isinf(values), 0.0, values)
     return np.where(times[:, np.isinf(values)].any(1), np.inf, sums)
 
 
 def interval(values: np.ndarray, windows: int) -> tuple[float, float]:
-    """The 95% interval of values resampled from so many windows, infinity included."""
+    """Return the 95% interval of values resampled from so many windows, infinity included."""
     blocks = windows / BLOCK
     tail = ndtr(math.sqrt(blocks / (blocks - 1)) * stdtrit(blocks - 1, 0.025))
     low, high = np.quantile(values, [tail, 1 - tail], method="nearest")
