@@ -17,7 +17,7 @@ from lottery.report.notebook import profile_of_this_notebook
 
 
 class Explorer:
-    """Shows two menus of everything that is recorded, and below them the two variants' figures, texts and curves.
+    """Displays itself: two menus of everything that is recorded, and below them the two variants' figures, texts and curves.
 
     Where a notebook is only read, such as in a browser without a kernel, the first two variants stand there as text.
 
@@ -65,7 +65,7 @@ class Explorer:
         return markdown(table(figures_of_both, right=f"{one}|{other}"), table(texts) if texts else "*The first of them was scored only.*")
 
     def curves(self, one: str, other: str) -> Picture:
-        """Draw perplexity over sparsity of the models of two variants, by every way of pruning that was measured of them."""
+        """Draw bits per byte over sparsity of the models of two variants, by every way of pruning that was measured of them."""
         models = {self._record(name).model for name in (one, other)}
         data = self.data[self.data["model"].isin(models)]
         return figures.methods_compared(data) if data["method"].nunique() > 2 else figures.bits_over_sparsity(data)

@@ -1,6 +1,6 @@
 """The lottery ticket procedure of a profile: which runs are missing, who makes them, and how long it will take.
 
-Two runs go at a time on two cores, each on one: small models gain more from that than from sharing a matrix product.
+Runs go side by side, each on one core (two runs on two cores): small models gain more from that than from sharing a matrix product.
 """
 
 import multiprocessing

@@ -225,7 +225,7 @@ def _names(record: TicketRecord) -> list[str]:
 
 
 def _steps_to(record: TicketRecord, target: float) -> float:
-    """Return the steps until the held-out loss first reaches the target, interpolated on the curve; infinite if it never does."""
+    """Return the steps until the held-out loss first reaches the target, interpolated linearly on the curve; infinite if it never does."""
     if record.result.problem:
         return math.inf if record.result.curve else math.nan
     before = None
