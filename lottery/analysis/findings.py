@@ -1,4 +1,4 @@
-"""Numbers to sentences. Each takes the data frame of ``frame.frame`` and says what it carries, or that it carries nothing."""
+"""Numbers to sentences. Each function takes the data frame of ``frame.frame`` and says what it shows, or that it shows nothing."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ METHODS_NAMED = 4  # more names of methods than that nobody reads
 
 
 def keeps_working(data: pd.DataFrame) -> pd.Series:
-    """Whether a variant still works: its bits per byte are at most a quarter above the dense model's, and its texts are coherent."""
+    """Return whether each variant still works: its bits per byte are at most a quarter above the dense model's, its texts coherent."""
     return (data["bits_factor"] <= KEEPS) & data["coherent"].astype(bool)
 
 
@@ -28,17 +28,17 @@ def levels(data: pd.DataFrame) -> list[float]:
 
 
 def methods(data: pd.DataFrame) -> list[str]:
-    """The ways of pruning that occur, in the order in which they were asked for."""
+    """Return the ways of pruning that occur, in the order in which they were asked for."""
     return list(data.loc[data["method"] != "dense", "method"].unique())
 
 
 def judged_by(data: pd.DataFrame, method: str | None = None) -> pd.DataFrame:
-    """The dense models and one way of pruning, the first that was asked for unless named: what models are compared by."""
+    """Return the dense models and one way of pruning, by which models are compared: the first that was asked for unless named."""
     return data[data["method"].isin(["dense", method or next(iter(methods(data)), "dense")])]
 
 
 def comparable(data: pd.DataFrame) -> pd.DataFrame:
-    """The pruned variants whose dense model was measured too."""
+    """Return the pruned variants whose dense model was measured too."""
     return data[(data["method"] != "dense") & data["lost_bits"].notna()]
 
 
@@ -46,7 +46,7 @@ Scores = dict[str, dict[str, Crossing]]  # model: level of ``threshold.COST_LEVE
 
 
 def scores(records: list[Record], method: str) -> Scores:
-    """The ticket scores of every model by one way of pruning."""
+    """Return the ticket scores of every model by one way of pruning."""
     found = {}
     for model in dict.fromkeys(record.model for record in records):
         points = [r for r in records if r.model == model and r.request.variant.label in ("dense", method)]
@@ -58,10 +58,12 @@ def scores(records: list[Record], method: str) -> Scores:
 
 
 def ranking(data: pd.DataFrame, scores: Scores) -> pd.DataFrame:
-    """Models from the best ticket down: by the sparsity at which bits per byte are up by 5%, then by that at which they have doubled,
-    then by the bits lost at the highest measured sparsity. Neighbours may not be told apart: ``significantly_different`` says.
+    """Rank the models, the best ticket first.
 
-    Only models that were measured at every sparsity that occurs: an unmeasured one is neither survived nor lost.
+    The first criterion is the sparsity at which bits per byte are up by 5%, the second the one at which they have doubled, the third the
+    bits lost at the highest measured sparsity. Neighbours may not be told apart: ``significantly_different`` says.
+
+    Only models that were measured at every sparsity that occurs are ranked: an unmeasured one is neither survived nor lost.
     """
     rows = []
     for model, points in lines(data).items():
@@ -99,7 +101,7 @@ def who_has_the_best_ticket(data: pd.DataFrame, scores: Scores) -> str:
 
 
 def _loses(crossings: dict[str, Crossing]) -> str:
-    """What a model's linear layers can lose, in words: what is known of both levels."""
+    """Say what a model's linear layers can lose: what is known of both levels."""
     five, twice = (crossings[name] for name in COST_LEVELS)
     if math.isinf(five.above):
         return f"even at {percent(five.below)} sparsity its text costs less than 5% more bits per byte"
@@ -112,7 +114,7 @@ def _at(score: Crossing) -> str:
 
 
 def who_survives(data: pd.DataFrame) -> str:
-    """For each sparsity, who keeps working there."""
+    """Say, for each sparsity, which models keep working there."""
     pruned = comparable(data)
     said = []
     if data["model"].nunique() == 1 and len(pruned):
@@ -134,7 +136,7 @@ def who_survives(data: pd.DataFrame) -> str:
 
 
 def _from_to(run: list[float]) -> str:
-    """Neighbouring sparsities of which the same is said."""
+    """Name neighbouring sparsities of which the same is said."""
     if len(run) > 2:
         return f"from {percent(run[0])} to {percent(run[-1])}"
     return f"at {_listed([percent(level) for level in run], 'and')}"
@@ -145,7 +147,7 @@ def _listed(names: list[str], last: str) -> str:
 
 
 def do_bigger_models_prune_better(data: pd.DataFrame) -> str:
-    """Rank correlation of size with bits lost at each sparsity, with the share of orders that would be as extreme by chance."""
+    """Correlate the ranks of size and bits lost at each sparsity, and give the share of orders as extreme by chance."""
     pruned = comparable(data)
     said, decided, most = [], [], 0
     for level in levels(data):
@@ -173,8 +175,10 @@ def do_bigger_models_prune_better(data: pd.DataFrame) -> str:
 
 
 def rank_correlation(x: list[float], y: list[float]) -> tuple[float, float]:
-    """Spearman's rank correlation and its two-sided permutation p-value (``scipy.stats.permutation_test``): exact up to seven pairs, else
-    from 9,999 orders drawn with a fixed seed."""
+    """Return Spearman's rank correlation and its two-sided permutation p-value (``scipy.stats.permutation_test``).
+
+    The p-value is exact up to seven pairs, else from 9,999 orders drawn with a fixed seed.
+    """
     if len(set(x)) == 1 or len(set(y)) == 1:
         return 0.0, 1.0
     ranks = stats.rankdata(x), stats.rankdata(y)
@@ -187,7 +191,7 @@ def rank_correlation(x: list[float], y: list[float]) -> tuple[float, float]:
 
 
 def where_is_the_cliff(data: pd.DataFrame, scores: Scores) -> str:
-    """From where text costs 5% more to where it costs twice as much, for each model."""
+    """Say, for each model, where text goes from 5% more to twice the cost."""
     if not scores:
         return "No model has a finite dense and a pruned measurement, so no cliff can be seen."
     said = [f"{model} from {_known(scores[model]['5% more'])} to {_known(scores[model]['twice'])}" for model in _of(data, scores)]
@@ -206,7 +210,7 @@ def _of(data: pd.DataFrame, scores: Scores) -> list[str]:
 
 
 def does_any_degrade_gracefully(data: pd.DataFrame, scores: Scores) -> str:
-    """Whether any model never doubles its bits; else over how many points of sparsity the gentlest goes from 5% more to twice."""
+    """Say whether any model never doubles its bits; else how many points of sparsity the gentlest takes from 5% more to twice."""
     models = list(ranking(data, scores)["model"])
     if not models:
         return "No model has been measured both dense and at every sparsity."
@@ -224,13 +228,15 @@ def does_any_degrade_gracefully(data: pd.DataFrame, scores: Scores) -> str:
 
 
 def _width(five: Crossing, twice: Crossing) -> tuple[float, float]:
-    """The least and the most points of sparsity that may lie between two crossings."""
+    """Return the least and the most points of sparsity that may lie between two crossings."""
     return max(0.0, twice.below - five.above), twice.above - five.below
 
 
 def which_method_keeps_most(data: pd.DataFrame, records: list[Record]) -> str:
-    """Which way of pruning loses least at each sparsity, over the models for which all ways were measured, and from which ways it cannot
-    be told apart: differences are paired, window by window."""
+    """Say which way of pruning loses least at each sparsity, and which ways cannot be told apart from it.
+
+    Only models for which all ways were measured count. Differences are paired, window by window.
+    """
     said, fewest = [], math.inf
     for level in levels(data):
         grid = lost_by_method(data, level)
@@ -256,8 +262,12 @@ def which_method_keeps_most(data: pd.DataFrame, records: list[Record]) -> str:
 
 
 def _resampled_losses(records: list[Record], level: float, grid: pd.DataFrame) -> tuple[dict[str, np.ndarray], int]:
-    """Bits per byte lost by each way of pruning at a sparsity, in the mean of the models of ``grid``, for each resampled text [draws];
-    nothing where there are too few windows. **Returns** them and the number of windows, the smallest of the models."""
+    """Return the bits per byte that each way of pruning loses at a sparsity, for each resampled text.
+
+    Returns:
+        The losses [draws] in the mean of the models of ``grid``, nothing where there are too few windows; and the number of windows, the
+        smallest of the models.
+    """
     results = {(r.model, r.request.variant.label, r.request.sparsity): r.result for r in records}
     dense = {model: results[model, "dense", 0.0] for model in grid.index}
     windows = min(len(result.window_nll) for result in dense.values())
@@ -274,14 +284,14 @@ def _resampled_losses(records: list[Record], level: float, grid: pd.DataFrame) -
 
 
 def lost_by_method(data: pd.DataFrame, level: float) -> pd.DataFrame:
-    """Bits per byte lost at a sparsity, a row a model and a column a way of pruning; only models that were pruned in every way."""
+    """Return bits per byte lost at a sparsity, a row a model and a column a way of pruning; only models that were pruned in every way."""
     at = comparable(data)
     grid = at[at["sparsity"] == level].pivot(index="model", columns="method", values="lost_bits")
     return grid.reindex(columns=[method for method in methods(data) if method in grid.columns]).dropna()
 
 
 def do_methods_agree(data: pd.DataFrame, records: list[Record]) -> str:
-    """Whether the best ticket is the same model whichever way it is looked for, or whether magnitude is only a bad way to look.
+    """Say whether the best ticket is the same model whichever way it is looked for, or whether magnitude is only a bad way to look.
 
     A way has a say where its best model is told apart from the next. Random pruning looks for nothing: it is the control.
     """

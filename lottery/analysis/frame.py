@@ -11,7 +11,7 @@ from lottery.experiments.records import Record, Result
 
 
 def frame(records: list[Record]) -> pd.DataFrame:
-    """A row a record: what was asked, what came out, and how it stands to the dense model of the same study, with 95% intervals."""
+    """Return a row for each record: what was asked, what came out, and how it compares with its study's dense model, with 95% intervals."""
     dense = {record.model: record for record in records if record.request.method == "dense"}
     rows = []
     for record in records:
@@ -61,7 +61,7 @@ def frame(records: list[Record]) -> pd.DataFrame:
 
 
 def _timed(result: Result) -> dict[str, float]:
-    """Tokens per second of a record, with their spread; not a number where nothing was timed."""
+    """Return the tokens per second of a record, with their spread; not a number where nothing was timed."""
     names = ["tokens_per_second_low", "tokens_per_second", "tokens_per_second_high", "prefill", "decode", "bandwidth_share"]
     if result.speed is None:
         return dict.fromkeys(names, math.nan)
@@ -72,10 +72,10 @@ def _timed(result: Result) -> dict[str, float]:
 
 
 def speed_ratio(result: Result) -> dict[str, float]:
-    """A variant's tokens per second as a multiple of those of the dense model that was timed right after it: median over median.
+    """Return a variant's tokens per second as a multiple of those of the dense model timed right after it: median over median.
 
-    Its range is the widest that both spreads allow, the slow end of one over the fast end of the other: repeats are not timed in turns, so
-    none of one belongs to one of the other. Not a number for the dense model, and where nothing was timed.
+    Its range is the widest that both spreads allow, the slow end of one over the fast end of the other. Repeats are not timed in turns, so
+    no repeat of one belongs to a repeat of the other. Not a number for the dense model, and where nothing was timed.
     """
     names = ["speed_ratio_low", "speed_ratio", "speed_ratio_high"]
     if result.speed is None or result.dense_speed is None:
@@ -85,7 +85,10 @@ def speed_ratio(result: Result) -> dict[str, float]:
 
 
 def intervals(record: Record) -> dict[str, float]:
-    """The 95% interval of each metric of a record; not a number where there are too few windows, and of what is not of all windows."""
+    """Return the 95% interval of each metric of a record.
+
+    It is not a number where there are too few windows, or where the metric does not cover all windows.
+    """
     result, windows, found = record.result, len(record.result.window_nll), {}
     for name, metric in METRICS.items():
         ratio, low, high = metric.function(result.window_sums), math.nan, math.nan
@@ -97,11 +100,18 @@ def intervals(record: Record) -> dict[str, float]:
 
 
 def beside(record: Record, dense: Record | None) -> dict[str, float]:
-    """The ratio of a record's perplexity to the dense one's, the bits per byte that it lost, and its bits per byte as a multiple of the
-    dense ones, each with its 95% interval.
+    """Compare a record with its dense one, each value with its 95% interval.
 
-    Ratios and difference are paired: the same windows are drawn for both. Not a number where the dense record is missing or has
-    other windows; no interval where there are too few of them.
+    Ratios and difference are paired: the same windows are drawn for both.
+
+    Args:
+        record: The record of a variant.
+        dense: The record of the dense model, or ``None``.
+
+    Returns:
+        The ratio of the perplexities (``factor``), the bits per byte as a multiple of the dense ones (``bits_factor``), and the bits per
+        byte that the variant lost (``lost_bits``). Not a number where the dense record is missing or has other windows; no interval where
+        there are too few of them.
     """
     result, none = record.result, (math.nan, math.nan)
     tokens, windows = result.scored_tokens, len(result.window_nll)
@@ -126,7 +136,7 @@ def beside(record: Record, dense: Record | None) -> dict[str, float]:
 
 
 def lines(data: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The series of a study: for each model and method its points from the dense one on, in order of sparsity."""
+    """Return the series of a study: for each model and method its points from the dense one on, in order of sparsity."""
     pruned = data[data["method"] != "dense"]
     methods = list(pruned["method"].unique()) or ["dense"]
     found = {}
@@ -144,8 +154,11 @@ def median(values: list[float]) -> float:
 
 
 def spread(values: list[float]) -> list[float]:
-    """Low, median, high: the quartiles where there are seven values or more; else the smallest and the largest, since quartiles of few
-    are hardly anything else."""
+    """Return low, median and high of some values.
+
+    Low and high are the quartiles where there are seven values or more; else the smallest and the largest, since quartiles of few are
+    hardly anything else.
+    """
     if len(values) < 7:
         return [min(values), statistics.median(values), max(values)]
     return statistics.quantiles(values, n=4, method="inclusive")

@@ -1,7 +1,8 @@
-"""When a sparse network is a winning ticket: the rule as a table of cases, the intervals behind each case, and how the verdicts on several
-architectures are held together.
+"""When a sparse network is a winning ticket.
 
-A ticket is judged at each level beside the better of its two dense models (trained straight through, and rewound and restarted as a ticket
+The rule is a table of cases. Here are also the intervals behind each case, and how the verdicts on several architectures are held together.
+
+A ticket is judged at each level beside the better of its two dense models (trained straight through, or rewound and restarted as a ticket
 is) and beside three controls on the same budget. All comparisons are of held-out losses, seed by seed, with a margin: 1% of the dense
 model's loss, within which two count as equal.
 """
@@ -33,7 +34,7 @@ MEANING = (
 
 
 class MeanCI(NamedTuple):
-    """A mean over seeds with its interval (Student's t): not numbers where there are fewer than two seeds."""
+    """A mean over seeds with its interval (Student's t), whose ends are not numbers where there are fewer than two seeds."""
 
     value: float
     low: float
@@ -46,8 +47,14 @@ class MeanCI(NamedTuple):
 
 
 def mean(values, error: float = 0.05) -> MeanCI:
-    """The mean of a value a seed, those without one left out, and the interval that misses it with probability ``error``. Without an
-    interval where any is infinite."""
+    """Return the mean of values, one for each seed, and the interval that misses it with probability ``error``.
+
+    Seeds without a value are left out. There is no interval where any value is infinite.
+
+    Args:
+        values: One value for each seed; not a number where a seed has none.
+        error: The probability that the interval misses the mean.
+    """
     values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]
     if not len(values) or not np.isfinite(values).all():
@@ -62,7 +69,7 @@ def mean(values, error: float = 0.05) -> MeanCI:
 
 
 class Compared(NamedTuple):
-    """How one arm's loss stands to another's: a case, and the mean difference over the seeds in which both are finite."""
+    """How one arm's loss compares with another's: a case, and the mean difference over the seeds in which both are finite."""
 
     case: str
     difference: MeanCI
@@ -73,11 +80,18 @@ class Compared(NamedTuple):
 
 
 def compared(one: pd.Series, other: pd.Series, margin: float, error: float) -> Compared:
-    """How ``one`` does beside ``other``, losses by seed.
+    """Say how one arm does beside another.
 
-    'better' and 'worse' by more than the margin; 'equivalent', not worse by more than it; 'undecided' where the interval allows both, or
-    the other has no finite loss; 'diverged' where ``one`` has a finite loss in no seed; 'missing' where a seed of either is not recorded.
-    A run that diverged is worse than any other, so an arm that did so in some seeds is never as good.
+    The case is 'better' or 'worse' where the losses differ by more than the margin, and 'equivalent' where ``one`` is not worse by more
+    than it. It is 'undecided' where the interval allows both, or ``other`` has no finite loss. It is 'diverged' where ``one`` has a finite
+    loss in no seed, and 'missing' where a seed of either is not recorded. A run that diverged is worse than any other, so an arm that did
+    so in some seeds is never as good.
+
+    Args:
+        one: Losses by seed.
+        other: Losses by seed, of what it is compared with.
+        margin: How far apart two losses may lie and still count as equal.
+        error: The probability that the interval misses the mean difference.
     """
     both = pd.concat([one, other], axis=1, keys=["one", "other"])
     nothing = MeanCI(math.nan, math.nan, math.nan)
@@ -99,16 +113,19 @@ def compared(one: pd.Series, other: pd.Series, margin: float, error: float) -> C
 
 
 def of_level(beside: str, controls: list[str]) -> str:
-    """What a level says, from the case of the ticket beside the dense model and those of the controls beside the ticket."""
+    """Return what a level says, from the case of the ticket beside the dense model and those of the controls beside the ticket."""
     if beside in BEATEN or any(case in AS_GOOD for case in controls):
         return NO_TICKET
     return TICKET if beside in AS_GOOD and all(case in BEATEN for case in controls) else OPEN
 
 
 def of_model(levels: list[int], at: Callable[[int, float], tuple[Compared, dict[str, Compared]]], error: float) -> tuple[str, int | None]:
-    """The verdict on one architecture, and the level of its ticket: the last, where there are several.
+    """Return the verdict on one architecture, and the level of its ticket: the last, where there are several.
 
-    **Arguments**: ``at``, which gives for a level, at an error, the comparison with the dense model and those of the controls.
+    Args:
+        levels: The levels that were measured.
+        at: Gives, for a level and an error, the comparison with the dense model and those of the controls.
+        error: The probability of error that the verdict may have.
     """
 
     def says(level: int, error: float) -> str:
@@ -123,10 +140,14 @@ def of_model(levels: list[int], at: Callable[[int, float], tuple[Compared, dict[
 
 
 def holm(models: list[str], judge: Callable[[str, float], tuple[str, int | None]]) -> dict[str, tuple[str, int | None, float]]:
-    """The verdicts on several architectures, such that all of them together hold at 95% (Holm's step-down procedure).
+    """Return the verdicts on several architectures, such that all of them together hold at 95% (Holm's step-down procedure).
 
-    **Arguments**: ``judge``, which gives the verdict on a model at an error. **Returns** for each model its verdict, the level of its
-    ticket, and the error that it was judged at.
+    Args:
+        models: The architectures.
+        judge: Gives the verdict on a model at an error.
+
+    Returns:
+        For each model its verdict, the level of its ticket, and the error that it was judged at.
     """
     found: dict[str, tuple[str, int | None, float]] = {}
     while left := [model for model in models if model not in found]:
@@ -140,7 +161,7 @@ def holm(models: list[str], judge: Callable[[str, float], tuple[str, int | None]
 
 
 def why_not(beside: Compared, controls: dict[str, Compared]) -> str:
-    """Why a level makes no ticket, or none yet: the first of its conditions that it does not meet."""
+    """Say why a level makes no ticket, or none yet: the first of its conditions that it does not meet."""
     if beside.case == "diverged":
         return "it has a finite loss in no seed"
     if beside.case == "worse":

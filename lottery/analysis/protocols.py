@@ -11,9 +11,11 @@ PARTS = {"the first window alone": 1, "the first 12 windows": 12, "the first 40 
 
 
 def frame(records: list[ProtocolRecord]) -> pd.DataFrame:
-    """A row a protocol: its perplexity, per token and per word of the text, and how it stands to the standard one; with parts of the
-    standard's windows, and the mean of their perplexities, which need no measurement of their own. ``expected``: what the protocol should
-    give on the whole text, if it changes as much there."""
+    """Return a row for each protocol: its perplexity, per token and per word of the text, and how it compares with the standard one.
+
+    There are also rows for parts of the standard protocol's windows and for the mean of their perplexities, which need no measurement of
+    their own. ``expected`` is what the protocol should give on the whole text, if it changes as much there.
+    """
     rows = []
     for record in records:
         protocol, result = record.request.protocol, record.result

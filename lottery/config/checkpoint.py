@@ -1,4 +1,4 @@
-"""Which checkpoint a profile's model is."""
+"""The checkpoint behind a profile's model."""
 
 from lottery.common.errors import ParamsError, short
 from lottery.common.paths import resolve
@@ -9,9 +9,10 @@ from lottery.models.gguf_files import Pin
 
 
 def checkpoint(profile: Profile) -> Checkpoint:
-    """The checkpoint that ``profile.model`` names.
+    """Return the checkpoint that ``profile.model`` names.
 
-    **Raises** ``ParamsError`` for a name that is no notebook's, no id with a full revision, and no folder.
+    Raises:
+        ParamsError: The name is not the name of a notebook, not an id with a full revision, and not a folder.
     """
     if profile.model is None:
         raise ParamsError(f"model: not given; allowed: {', '.join(profile.checkpoints)}, owner/name@REVISION, or a folder with config.json")

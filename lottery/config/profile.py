@@ -23,7 +23,7 @@ Sparsity = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class Tickets(BaseModel):
-    """The lottery ticket procedure: what is trained from nothing, how often it is pruned and rewound, and for how long."""
+    """The lottery ticket procedure: what is trained from scratch, how often it is pruned and rewound, and for how long."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -73,7 +73,7 @@ class Recovery(BaseModel):
 
 
 class Profile(BaseModel):
-    """What to prune, how far, on what, measured how. The descriptions are what an error message says is allowed."""
+    """What to prune, how far, on what, and how to measure it. Error messages quote the descriptions as what is allowed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -175,7 +175,7 @@ class Profile(BaseModel):
 
     @property
     def parts(self) -> list[str]:
-        """The notebooks that make the study: one a model, and that of the ticket procedure where it is asked for."""
+        """The notebooks that make up the study: one a model, and the one of the ticket procedure where the profile asks for it."""
         return [*self.checkpoints, *([WINNING_TICKET] if self.tickets else [])]
 
     @property
@@ -185,13 +185,16 @@ class Profile(BaseModel):
 
     @property
     def calibrated(self) -> bool:
-        """Whether any variant needs calibration data, or its retraining does."""
+        """Whether any variant, or its retraining, needs calibration data."""
         return self.recover is not None or any(variant.calibrated for variant in self.variants)
 
     @property
     def model_name(self) -> str:
-        """The name under which the model's results are filed: its notebook's; or the last part of its id or folder, with six digits of a
-        hash of the whole, since another owner may have called a model the same."""
+        """The name under which the model's results are filed.
+
+        A model with a notebook has the notebook's name. Any other has the last part of its id or folder, with six digits of a hash of the
+        whole, since another owner may have given a model the same name.
+        """
         if self.model in self.checkpoints:
             return self.model
         last = self.model.split("@")[0].rstrip("/").split("/")[-1].lower()
@@ -204,11 +207,16 @@ def known_profiles() -> list[str]:
 
 
 def load_profile(name: str, **changes: Any) -> Profile:
-    """The profile in ``params/<name>.yaml`` with single keys changed, on top of the profile that it extends.
+    """Return the profile in ``params/<name>.yaml`` with single keys changed, on top of the profile that it extends.
 
     Without such a file the changes alone must make a whole profile: that is how ``papermill -f my.yaml`` arrives.
 
-    **Raises** ``ParamsError``, in one line: the key, what was given, what is allowed.
+    Args:
+        name: The name of a file in ``params/``, without its ending.
+        **changes: The keys to change, with their new values.
+
+    Raises:
+        ParamsError: A key is wrong. One line says which key, what was given, and what is allowed.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise ParamsError(f"profile: given {short(name)}; allowed: the name of a file in params/ ({', '.join(known_profiles())})")
@@ -220,7 +228,7 @@ def load_profile(name: str, **changes: Any) -> Profile:
 
 
 def _extended(values: dict[str, Any], chain: list[str]) -> dict[str, Any]:
-    """The keys of a profile on top of those of the profile that it extends; ``chain``: the profiles on the way here, this one last."""
+    """Return the keys of a profile on top of those of the profile that it extends; ``chain`` holds the profiles so far, this one last."""
     base = values.get("extends")
     if base is None:
         return values
@@ -242,7 +250,7 @@ def read_yaml(path) -> dict[str, Any]:
 
 
 def validated(values: dict[str, Any]) -> Profile:
-    """A profile from plain values, or ``ParamsError`` with the first fault."""
+    """Return a profile from plain values, or raise ``ParamsError`` with the first fault."""
     for key in values:
         if not isinstance(key, str):  # YAML reads on, yes and 1 as other things than text
             raise ParamsError(f"unknown key {short(key)} (given {short(values[key])}); allowed: {', '.join(Profile.model_fields)}")
@@ -293,7 +301,7 @@ RENAMED = {  # keys of profiles written before 2026-11, and what they are called
 
 
 def _allowed(key: str, *inner: str) -> str:
-    """What a key of a profile may be, also one that stands inside another."""
+    """Return what a key of a profile may be, also one inside another key."""
     nested = _NESTED[key].model_fields if key in _NESTED else {}
     return (nested[inner[0]] if inner and inner[0] in nested else Profile.model_fields[key]).description
 

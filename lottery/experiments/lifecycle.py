@@ -1,5 +1,7 @@
-"""What every long run leaves on disk about itself: that it is at work, so that no other is; why it failed; that it was asked to stop; and
-that it is finished."""
+"""What every long run leaves on disk about itself.
+
+It says that it is at work, so that no other run starts; why it failed; that it was asked to stop; and that it is finished.
+"""
 
 import json
 import os
@@ -17,10 +19,17 @@ from lottery.experiments.records import read_state, slurm_job, write_state
 
 @contextmanager
 def held(folder: Path, trial: str = "") -> Iterator[None]:
-    """Keeps other runs away from a folder, or from one of its trials, for a while. The system lets go of it when a process ends, however
-    it ends; where a file system knows no locks of its own, a file that a killed run leaves behind in ``.locks`` has to be removed by hand.
+    """Keep other runs away from a folder, or from one of its trials, for a while.
 
-    **Raises** ``HeldError`` at once where another run has it, with what is known of that one.
+    The system releases the lock when a process ends, however it ends. Where a file system has no locks of its own, a file that a killed run
+    leaves behind in ``.locks`` has to be removed by hand.
+
+    Args:
+        folder: The folder of a run.
+        trial: The name of a trial; the whole folder unless given.
+
+    Raises:
+        HeldError: Another run has it. The error comes at once, with what is known of that run.
     """
     locks = folder / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
@@ -49,7 +58,7 @@ def _who(holder: Path) -> str:
 
 @contextmanager
 def record_failure(folder: Path) -> Iterator[None]:
-    """Records an exception in ``state.json`` and re-raises it."""
+    """Record an exception in ``state.json`` and re-raise it."""
     try:
         yield
     except HeldError:
@@ -64,9 +73,15 @@ def record_failure(folder: Path) -> Iterator[None]:
 
 
 def raise_if_stop_requested(folder: Path, done: int, wanted: int) -> None:
-    """A file named ``stop`` in the folder of a run stops it here, between trials: a warning from Slurm is made into one.
+    """Stop a run between trials where a file named ``stop`` is in its folder; a warning from Slurm is turned into such a file.
 
-    **Raises** ``StoppedError``.
+    Args:
+        folder: The folder of the run.
+        done: How many trials are recorded.
+        wanted: How many trials there are.
+
+    Raises:
+        StoppedError: The file is there.
     """
     stop = folder / "stop"
     if stop.exists():
@@ -75,12 +90,21 @@ def raise_if_stop_requested(folder: Path, done: int, wanted: int) -> None:
 
 
 def stopped(done: int, wanted: int) -> StoppedError:
-    """What a run raises that was asked to stop, with what is recorded by then."""
+    """Return the error that a run raises when it was asked to stop, with what is recorded by then."""
     return StoppedError(f"stopped between trials, {done} of {wanted} are recorded; run again to go on")
 
 
 def finish(folder: Path, done: int, wanted: int) -> str:
-    """Writes that all is recorded, and returns the line that says so. **Raises** ``LotteryError`` where it is not."""
+    """Write that all is recorded, and return the line that says so.
+
+    Args:
+        folder: The folder of the run.
+        done: How many trials are recorded.
+        wanted: How many trials there are.
+
+    Raises:
+        LotteryError: Trials are missing.
+    """
     if done < wanted:
         raise LotteryError(f"{wanted - done} of {wanted} trials are not recorded; run the cells above")
     state = read_state(folder)

@@ -1,4 +1,4 @@
-"""Scores a dense model by each protocol that people use: ``python -m lottery protocols PROFILE [MODEL]``. What is recorded stays."""
+"""Score a dense model by each protocol in use: ``python -m lottery protocols PROFILE [MODEL]``. What is recorded stays."""
 
 import gc
 import math
@@ -30,9 +30,15 @@ _HEADING = re.compile(r"^ = [^=].*[^=] = \n?$")  # a page's title; sections have
 
 
 def stretch(tokenizer, text: Corpus, window: int, max_windows: int | None) -> Corpus:
-    """The rows of a text up to a few tokens behind the standard protocol's last window, so that every protocol scores the same.
+    """Return the rows of a text up to a few tokens past the standard protocol's last window, so that every protocol scores the same.
 
-    A few more, because a window may end in the blank line between two rows, which a row that ends there no longer has.
+    The few extra tokens are there because a window may end in the blank line between two rows, which a row that ends there no longer has.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        text: The whole text.
+        window: Tokens in a window of the standard protocol.
+        max_windows: How many windows are scored; ``None`` for the whole text.
     """
     count = len(windows(tokenizer, text, window, max_windows).tokens)
     ends = [end for _, end in tokenizer(text.text, return_offsets_mapping=True, verbose=False).offset_mapping]
@@ -46,7 +52,7 @@ def stretch(tokenizer, text: Corpus, window: int, max_windows: int | None) -> Co
 
 
 def pieces(text: Corpus, joined: str) -> list[str]:
-    """What is tokenized in one piece each."""
+    """Return what is tokenized in one piece each."""
     if joined == "blank lines":
         return [text.text]
     if joined == "lines":
@@ -62,12 +68,12 @@ def pieces(text: Corpus, joined: str) -> list[str]:
 
 
 def _line(row: str) -> str:
-    """A row as WikiText's file has it, where a blank line holds a space."""
+    """Return a row as WikiText's file has it, where a blank line holds a space."""
     return row if row.endswith("\n") else f"{row or ' '}\n"
 
 
 def detokenized(page: str) -> str:
-    """A page of WikiText with its signs where writers put them, by the rules of lm-evaluation-harness's task, oddities included."""
+    """Return a page of WikiText with its signs where writers put them, by the rules of lm-evaluation-harness's task, oddities included."""
     for pattern, replacement in _RULES:
         page = re.sub(pattern, replacement, page)
     return page
@@ -85,10 +91,15 @@ _RULES = [
 
 
 def cut(ids: list[int], protocol: Protocol, prefix: int | None) -> list[tuple[list[int], list[int]]]:
-    """The windows of a piece: for each the tokens that are context only, and those that are scored.
+    """Cut a piece into windows, each a pair: the tokens that are only context, and those that are scored.
 
-    The rest of a long piece that fills no window is dropped, as is usual, where the text is one piece and windows do not overlap; lines
-    and pages are scored whole.
+    The rest of a long piece that fills no window is dropped, as is usual, where the text is one piece and windows do not overlap. Lines and
+    pages are scored whole.
+
+    Args:
+        ids: The tokens of the piece.
+        protocol: How to cut it.
+        prefix: The token in front of a window, or ``None``.
     """
     size, half = protocol.window, protocol.window // 2
     starts = range(0, len(ids), size)
@@ -116,10 +127,20 @@ def cut(ids: list[int], protocol: Protocol, prefix: int | None) -> list[tuple[li
 
 
 def measure(profile: Profile) -> list[ProtocolRecord]:
-    """Scores the model that a profile names by every protocol that is not recorded yet. A protocol that this model cannot be scored by, or
-    not on this machine, is recorded as skipped, with its reason.
+    """Score the model that a profile names by every protocol that is not recorded yet.
 
-    **Raises** ``LotteryError`` as a study of the model does, ``StoppedError`` between protocols, ``HeldError`` where another run has it.
+    Where this model cannot be scored by a protocol, or not on this machine, the protocol is recorded as skipped, with the reason.
+
+    Args:
+        profile: The profile, with its model named.
+
+    Returns:
+        The records of all protocols, in their order.
+
+    Raises:
+        LotteryError: As a study of the model raises it.
+        StoppedError: The run was asked to stop between protocols.
+        HeldError: Another run is at work on the model.
     """
     model_of, whole = checkpoint(profile).check(), corpus(profile.text)
     folder = outputs(profile.profile) / profile.model_name
@@ -165,7 +186,7 @@ class _Runs:
         return ProtocolRecord(model=self.profile.model_name, request=request, result=result, provenance=provenance(plan, started))
 
     def _in(self, dtype: str) -> tuple[loading.Plan, torch.nn.Module | None, str]:
-        """The plan and the model in a dtype, or why it cannot be had; the one before is let go of first."""
+        """Return the plan and the model in a dtype, or why it cannot be loaded; the one before is released first."""
         if self._loaded is None or self._loaded[0] != dtype:
             self._loaded = None
             gc.collect()
@@ -181,7 +202,7 @@ class _Runs:
         return self._loaded[1:]
 
     def _impossible(self, protocol: Protocol) -> str:
-        """Why the model cannot be scored by a protocol; empty where it can."""
+        """Say why the model cannot be scored by a protocol; empty where it can."""
         longest = getattr(self.skeleton.config, "max_position_embeddings", None) or math.inf
         if protocol.window > longest:
             return f"the model was made for at most {longest:,} tokens"
@@ -193,7 +214,7 @@ class _Runs:
 
 
 def _prefix(tokenizer, protocol: Protocol) -> int | None:
-    """The token in front of a window: for llama.cpp's protocol only where the tokenizer adds one by itself, as it does."""
+    """Return the token in front of a window: for llama.cpp's protocol only where the tokenizer adds one by itself, as llama.cpp does."""
     first = tokenizer.bos_token_id
     if protocol.second_half:
         return first if tokenizer("").input_ids[:1] == [first] else None
@@ -201,7 +222,13 @@ def _prefix(tokenizer, protocol: Protocol) -> int | None:
 
 
 class Scored(NamedTuple):
-    """``windows``: nats and scored tokens of each; ``tokens`` and ``words`` of the text that they were cut from."""
+    """What was scored of a text.
+
+    Attributes:
+        windows: Nats and scored tokens of each window.
+        tokens: Tokens of the text that the windows were cut from.
+        words: Words of that text.
+    """
 
     windows: list[tuple[float, int]]
     tokens: int
@@ -226,7 +253,7 @@ def _score(model, tokenizer, text: Corpus, protocol: Protocol) -> Scored:
 
 @torch.inference_mode()
 def _nats(model, head: Head, context: list[int], scored: list[int]) -> float:
-    """The negative log-likelihood of tokens after others; a slice of logits at a time, since those of a long window are gigabytes."""
+    """Return the negative log-likelihood of tokens after others, a slice of logits at a time: those of a long window take gigabytes."""
     ids = torch.tensor([context + scored], device=model.get_input_embeddings().weight.device)
     hidden, start = model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state, len(context) - 1
     # The last token is predicted only; the state that stands for it is not looked at.

@@ -1,7 +1,7 @@
-"""Why a perplexity differs from the paper's: the protocols by which people score one model on one text, and what each gave here.
+"""Why a perplexity differs from the paper's: the protocols in use for scoring one model on one text, and what each gave here.
 
-The standard one is that of GPTQ, SparseGPT and Wanda; every other differs from it in one thing, but for those of two tools. All score the
-same stretch of text, but for parts of it and the whole text.
+The standard protocol is that of GPTQ, SparseGPT and Wanda. Every other differs from it in one thing, except those of two tools. All score
+the same stretch of text, except for parts of it and the whole text.
 """
 
 import math
@@ -21,9 +21,19 @@ STANDARD, WHOLE, LLAMA_CPP = "the standard protocol", "the whole text", "llama.c
 
 
 class Protocol(BaseModel):
-    """One way to score a text. ``window``: tokens. ``overlap``: windows advance by half of themselves, and only tokens count that no window
-    before has scored. ``second_half``: of each window only that is scored. ``joined``: what is tokenized in one piece. ``prefix``: each
-    window begins with a beginning-of-sequence token. ``whole``: all of the text is scored, whatever stretch the others score."""
+    """One way to score a text.
+
+    Attributes:
+        name: What it is called.
+        used_by: Who scores in this way.
+        window: Tokens in a window.
+        overlap: Windows advance by half their length, and only tokens that no earlier window scored count.
+        second_half: Only the second half of each window is scored.
+        joined: What is tokenized in one piece.
+        prefix: Each window begins with a beginning-of-sequence token.
+        whole: All of the text is scored, whatever stretch the others score.
+        dtype: The dtype of the model.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,7 +49,7 @@ class Protocol(BaseModel):
 
 
 class Request(BaseModel):
-    """What was asked for: one model, one stretch of a text, one protocol. The standard protocol's windows say how long the stretch is."""
+    """What was asked for: one model, one stretch of a text, one protocol. The standard protocol's windows set the length of the stretch."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,8 +66,15 @@ class Request(BaseModel):
 
 
 class Result(BaseModel):
-    """``windows``: nats and scored tokens of each window; ``tokens`` and ``words`` of the text that they were cut from. ``skipped``: why it
-    was not measured, else empty."""
+    """What a protocol gave.
+
+    Attributes:
+        windows: Nats and scored tokens of each window.
+        tokens: Tokens of the text that the windows were cut from.
+        words: Words of that text.
+        seconds: How long it took.
+        skipped: Why it was not measured, else empty.
+    """
 
     model_config = ConfigDict(ser_json_inf_nan="strings")
 
@@ -80,8 +97,13 @@ class ProtocolRecord(BaseModel):
 
 
 def protocols(window: int, max_windows: int | None) -> list[Protocol]:
-    """All protocols beside the standard one with windows of ``window`` tokens; those with other windows have a quarter, half and twice.
-    Where a stretch of ``max_windows`` is scored only, the standard one is also that of the whole text."""
+    """Return the standard protocol and all others beside it. Those with other windows have a quarter, half and twice its length.
+
+    Args:
+        window: Tokens in a window of the standard protocol.
+        max_windows: How many windows of it are scored, or ``None`` for the whole text. Where only such a stretch is scored, the standard
+            protocol is also run on the whole text.
+    """
     quarter, half, twice = window // 4, window // 2, 2 * window
     found = [
         Protocol(name=STANDARD, used_by="GPTQ, SparseGPT, Wanda, this study", window=window),
@@ -109,19 +131,25 @@ def protocols(window: int, max_windows: int | None) -> list[Protocol]:
 
 
 def wanted(profile: Profile, checkpoint: str, text_sha256: str) -> list[Request]:
-    """All protocols of a profile as requests, in their order. **Arguments**: the identity of the checkpoint, and of the whole text."""
+    """Return all protocols of a profile as requests, in their order.
+
+    Args:
+        profile: Gives the length of a window and how many are scored.
+        checkpoint: The identity of the checkpoint.
+        text_sha256: The SHA-256 of the whole text.
+    """
     shared = {"measurement": MEASUREMENT, "checkpoint": checkpoint, "text_sha256": text_sha256}
     shared |= {"window": profile.seq_len, "max_windows": profile.max_windows}
     return [Request(protocol=protocol, **shared) for protocol in protocols(profile.seq_len, profile.max_windows)]
 
 
 def recorded(folder: Path, asked: list[Request]) -> list[ProtocolRecord]:
-    """The records in a model's folder of what is asked, in its order."""
+    """Return the records in a model's folder of what is asked, in the order asked."""
     found = {record.request: record for path in (folder / FOLDER).glob("*.json") if (record := read_json(ProtocolRecord, path))}
     return [found[request] for request in asked if request in found]
 
 
 def perplexity_of(windows: list[tuple[float, int]]) -> float:
-    """Of windows given as nats and scored tokens; not a number where nothing was scored."""
+    """Return the perplexity of windows given as nats and scored tokens; not a number where nothing was scored."""
     tokens = sum(count for _, count in windows)
     return exp(sum(nats for nats, _ in windows) / tokens) if tokens else math.nan

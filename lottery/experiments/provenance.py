@@ -16,8 +16,13 @@ _PACKAGES = ("lottery", "torch", "transformers", "tokenizers", "safetensors", "n
 
 
 def provenance(plan: Plan, started: datetime, batch_size: int | None = None) -> Provenance:
-    """The provenance of a trial that began at ``started`` and ends now, scored ``batch_size`` windows at a time. No host, user, path or
-    environment is recorded."""
+    """Return the provenance of a trial that ends now. No host, user, path or environment is recorded.
+
+    Args:
+        plan: Where and how the model ran.
+        started: When the trial began.
+        batch_size: How many windows were scored at a time.
+    """
     versions = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
     if plan.device.type == "cuda":
         versions |= {"cuda": torch.version.cuda, "driver": _driver()}
@@ -40,7 +45,7 @@ def provenance(plan: Plan, started: datetime, batch_size: int | None = None) -> 
 
 
 def _driver() -> str:
-    """The version of the GPU's driver; 'unknown' where nobody tells."""
+    """Return the version of the GPU's driver; 'unknown' where nothing tells."""
     try:
         line = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         return subprocess.run(line, capture_output=True, text=True, check=True, timeout=20).stdout.split()[0]
@@ -49,8 +54,14 @@ def _driver() -> str:
 
 
 def commit_of(folder: Path, *pathspec: str) -> tuple[str, bool]:
-    """The commit of the checkout that a folder's files are part of, and whether any of them differ from it or are not in it; 'unknown' for
-    files that git does not know. ``pathspec``: what of the folder counts, as ``git status`` takes it; all unless given."""
+    """Return the commit that a folder's files belong to, and whether any of them differ from it or are not in it.
+
+    The commit is 'unknown' for files that git does not know.
+
+    Args:
+        folder: A folder of a checkout.
+        *pathspec: What of the folder counts, as ``git status`` takes it; all of it unless given.
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout.strip()

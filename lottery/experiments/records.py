@@ -76,15 +76,22 @@ class Request(BaseModel):
 
 
 def title(label: str, method: str, pattern: str, sparsity: float) -> str:
-    """What a person calls a variant."""
+    """Return what a person calls a variant."""
     if method == "dense":
         return "dense"
     return (label + ("" if pattern != "unstructured" else f" {percent(sparsity)}")).replace(" ", NBSP)
 
 
 class Memory(BaseModel):
-    """In bytes: the weights; the peaks during evaluation and, where anything was written, during generation; what other processes held
-    on the device."""
+    """Memory in bytes.
+
+    Attributes:
+        kind: Which memory the figures count.
+        weights: The weights.
+        evaluation_peak: The peak during evaluation.
+        generation_peak: The peak during generation; ``None`` where nothing was generated.
+        others: What other processes held on the device.
+    """
 
     kind: Literal["GPU memory", "main memory"]
     weights: int
@@ -94,7 +101,7 @@ class Memory(BaseModel):
 
 
 class Sample(BaseModel):
-    """A text that was written after a beginning, and how surprising the dense model finds it, in bits."""
+    """A text written after a beginning, and how surprising the dense model finds it, in bits."""
 
     prompt: str
     text: str
@@ -105,8 +112,14 @@ class Sample(BaseModel):
 
 
 class Texts(BaseModel):
-    """What a variant wrote, and what that is judged against: what the dense model drew after the same beginnings, and its bits per byte on
-    stretches of the test text after the same kind of beginnings, real ones and ones with their words shuffled."""
+    """What a variant wrote, and what that is judged against.
+
+    Attributes:
+        samples: What the variant wrote.
+        dense: What the dense model drew after the same beginnings.
+        real: The dense model's bits per byte on stretches of the test text, after the same kind of beginnings.
+        shuffled: The same on stretches with their words shuffled.
+    """
 
     samples: list[Sample]
     dense: list[Sample]
@@ -163,7 +176,7 @@ class Result(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> "Result":
-        """Metrics that came later than the record, or mean something else since, are computed from its sums; nothing is measured."""
+        """Compute metrics that are newer than the record, or whose meaning has changed, from its sums; measure nothing."""
         for name, metric in METRICS.items():
             if self.metric_versions.get(name) != metric.version:
                 self.metrics[name], self.metric_versions[name] = metric.function(self.window_sums).value, metric.version
@@ -224,9 +237,13 @@ class State(BaseModel):
 
 
 def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: str | None = None) -> list[Request]:
-    """The trials of one model in the order in which they run: the dense model, then each variant at rising sparsity.
+    """Return the trials of one model in the order in which they run: the dense model, then each variant at rising sparsity.
 
-    **Arguments**: the profile, the identity of the checkpoint, the SHA-256 of the text, the identity of the calibration text.
+    Args:
+        profile: What is asked for.
+        checkpoint: The identity of the checkpoint.
+        text_sha256: The SHA-256 of the text.
+        calibration: The identity of the calibration text.
     """
     own = {*Variant._fields, "calibration", "calibration_samples", "calibration_seq_len", "tasks"}
     recovery = {f"recover_{name}": value for name, value in profile.recover.model_dump().items()} if profile.recover else {}
@@ -255,13 +272,13 @@ def write_record(folder: Path, record: Record) -> Path:
 
 
 def read_record(folder: Path, request: Request) -> Record | None:
-    """The record of a request, or ``None`` where there is none that can be read and is of just this request."""
+    """Return the record of a request, or ``None`` where no readable record of exactly this request exists."""
     record = read_json(Record, folder / "records" / request.file_name)
     return record if record and record.request == request else None
 
 
 def with_fewer_tasks(folder: Path, request: Request) -> Record | None:
-    """The record of the same trial with the most of the tasks that ``request`` asks for, and no other; ``None`` where there is none."""
+    """Return the record of the same trial with the most of the tasks that ``request`` asks for, and no others; ``None`` without one."""
     found = []
     for path in (folder / "records").glob("*.json"):
         record = read_json(Record, path)
@@ -273,7 +290,7 @@ def with_fewer_tasks(folder: Path, request: Request) -> Record | None:
 
 
 def slurm_job() -> str | None:
-    """The id of the Slurm job that this runs in, as its commands take it: ``12``, or ``12_3`` in an array."""
+    """Return the id of the Slurm job that this runs in, as Slurm's commands take it: ``12``, or ``12_3`` in an array."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
@@ -288,7 +305,7 @@ def read_state(folder: Path) -> State | None:
 
 
 def read_json(kind: type[BaseModel], path: Path):
-    """What a file holds, or ``None`` where there is none that can be read."""
+    """Return what a file holds, or ``None`` where it is missing or cannot be read."""
     try:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValidationError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""What lies on disk of a profile: the records of each model, and what is missing of it and why. No model is ever loaded."""
+"""What lies on disk of a profile: the records of each model, what is missing of it, and why. No model is ever loaded."""
 
 import json
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class RunStatus:
 
 
 def run_status(profile: Profile, name: str) -> RunStatus:
-    """The records of one part of a profile, in the order of its trials."""
+    """Return the records of one part of a profile, in the order of its trials."""
     folder = outputs(profile.profile) / name
     if name == WINNING_TICKET:
         return _tickets(profile, folder)
@@ -48,14 +48,14 @@ def run_status(profile: Profile, name: str) -> RunStatus:
 
 
 def _protocols_problem(folder: Path, scored: int, asked: int) -> str:
-    """What is missing of the protocols of perplexity that a profile asks for, and why."""
+    """Say which of the protocols of perplexity that a profile asks for are missing, and why."""
     state = read_state(folder)
     why = f"it failed: {state.reason}" if state and state.state == "failed" else "it goes on when it is run again."
     return f"{scored} of {asked} protocols are recorded; {why}"
 
 
 def _tickets(profile: Profile, folder: Path) -> RunStatus:
-    """The records of the lottery ticket procedure."""
+    """Return the records of the lottery ticket procedure."""
     try:
         wanted = recorded_requests(profile)
     except LotteryError as error:
@@ -65,7 +65,7 @@ def _tickets(profile: Profile, folder: Path) -> RunStatus:
 
 
 def _requests(profile: Profile, folder: Path) -> list[Request]:
-    """What should be recorded of a model. Where its text or its folder is gone, its newest record says what it was made with."""
+    """Return what should be recorded of a model. Where its text or folder is gone, its newest record says what it was made with."""
     recorded = _recorded(folder)
     try:
         identity, text_sha256 = checkpoint(profile).identity, corpus(profile.text).sha256
@@ -80,7 +80,7 @@ def _requests(profile: Profile, folder: Path) -> list[Request]:
 
 
 def _recorded(folder: Path) -> list[Record]:
-    """All records of a model that can be read, whatever they were asked for, the newest last."""
+    """Return all readable records of a model, whatever they were asked for, the newest last."""
     found = []
     for path in (folder / "records").glob("*.json"):
         try:
@@ -91,7 +91,7 @@ def _recorded(folder: Path) -> list[Record]:
 
 
 def _problem(folder: Path, recorded: list[Request] | list[TicketRequest], wanted: list[Request] | list[TicketRequest]) -> str:
-    """Why a part is not complete, in one sentence; empty where it is."""
+    """Say in one sentence why a part is not complete; empty where it is."""
     if len(recorded) == len(wanted):
         return ""
     state, count = read_state(folder), f"{len(recorded)} of {len(wanted)} trials are recorded"
@@ -112,7 +112,7 @@ def _problem(folder: Path, recorded: list[Request] | list[TicketRequest], wanted
 
 
 def _older(folder: Path, measurement: int) -> bool:
-    """Whether there are records in which a number meant something else than it does now, in ``measurement``."""
+    """Return whether any records are older than ``measurement``, so that a number in them meant something else."""
     for path in (folder / "records").glob("*.json"):
         try:
             if json.loads(path.read_bytes())["request"]["measurement"] < measurement:

@@ -30,7 +30,7 @@ from lottery.pruning.prune import check_pattern
 
 
 class Study:
-    """The trials of one model under one profile. Records that exist are never measured again; a killed run goes on after them."""
+    """The trials of one model under one profile. Existing records are never measured again; a killed run goes on after them."""
 
     def __init__(self, profile: Profile):
         self.profile = profile
@@ -60,7 +60,7 @@ class Study:
 
     @cached_property
     def plan(self) -> loading.Plan:
-        """Where and how the model runs; in the dtype of what is recorded, which is never mixed within a model."""
+        """Where and how the model runs, in the dtype of what is recorded: dtypes are never mixed within a model."""
         records = self.records
         if not records or self.profile.dtype != "auto":
             return loading.plan(self.profile, self.skeleton)
@@ -70,7 +70,7 @@ class Study:
 
     @property
     def requests(self) -> list[Request]:
-        """The trials in their order; with ``bisect`` they become more as they are measured."""
+        """The trials in their order; with ``bisect`` their number grows as they are measured."""
         return with_bisections(self._named, lambda request: read_record(self.folder, request)) if self.profile.bisect else self._named
 
     @cached_property
@@ -84,18 +84,18 @@ class Study:
         return [record for record in found if record]
 
     def measure_dense(self) -> None:
-        """Measures the dense model, unless its record is there."""
+        """Measure the dense model, unless its record exists."""
         self._measure(self.requests[:1])
 
     def measure_protocols(self) -> list[ProtocolRecord]:
-        """Scores the dense model by every protocol whose record is not there. **Returns** all of them."""
+        """Score the dense model by every protocol without a record, and return the records of all protocols."""
         with record_failure(self.folder):
             if "trials" in self.__dict__:
                 self.trials.forget()  # the dense model that they keep need not be in memory twice
             return protocol_runs.measure(self.profile)
 
     def sweep(self) -> None:
-        """Measures every pruned variant whose record is not there; with ``bisect`` what those say is to be measured next, too."""
+        """Measure every pruned variant without a record; with ``bisect`` also what those results say to measure next."""
         done = len(self.records)
         self._measure(self.requests)
         while len(self.records) < len(self.requests):
@@ -105,7 +105,7 @@ class Study:
             self._measure(self.requests)
 
     def finish(self) -> None:
-        """Says, as the last thing that a run writes, that all trials are recorded; else raises."""
+        """Write, as the last thing of a run, that all trials are recorded; raise if they are not."""
         line = finish(self.folder, len(self.records), len(self.requests))
         self.__dict__.pop("trials", None)  # the dense model and its states are not needed any more
         self.say(line)
@@ -122,12 +122,17 @@ class Study:
                     self._record(request)
 
     def share(self, asked_to_stop: Callable[[], bool], wait: float = 5) -> None:
-        """Measures what is missing along with other runs of the same model. Each takes trials that no other is at work on, the dense model
-        first, and waits for the others' until all are recorded, so that it takes over what a killed one leaves.
+        """Measure what is missing along with other runs of the same model.
 
-        **Arguments**: ``asked_to_stop``, asked between trials; ``wait``, seconds between two looks at what others do.
+        Each run takes trials that no other is working on, the dense model first. It waits for the trials of the others until all are
+        recorded, so that it takes over what a killed run leaves.
 
-        **Raises** ``StoppedError`` once it is asked to.
+        Args:
+            asked_to_stop: Says whether to stop; called between trials.
+            wait: Seconds between two looks at what the others do.
+
+        Raises:
+            StoppedError: ``asked_to_stop`` said so.
         """
         dense = self.requests[0]
         with record_failure(self.folder):
@@ -144,7 +149,7 @@ class Study:
                     time.sleep(wait)
 
     def _record(self, request: Request) -> None:
-        """Measures a trial and writes its record, unless another run just did."""
+        """Measure a trial and write its record, unless another run just did."""
         if read_record(self.folder, request) is not None:
             return
         label = f"trial {self.requests.index(request) + 1} of {len(self.requests)}, {request.title}"
@@ -172,7 +177,7 @@ class Study:
         )
 
     def _check_context(self) -> None:
-        """Beyond its context a model writes noise, and pruning would be blamed for it."""
+        """Refuse lengths beyond the model's context, where it writes noise and pruning would be blamed for it."""
         context = getattr(self.skeleton.config, "max_position_embeddings", None)
         longest = max(len(self.tokenizer(start).input_ids) for start in self.starts) + self.profile.new_tokens
         wanted = [("seq_len", self.profile.seq_len), ("calibration_seq_len", self.profile.calibration_seq_len * self.profile.calibrated)]
@@ -181,12 +186,12 @@ class Study:
                 raise LotteryError(f"{key}: given {tokens} tokens; {self.profile.model_name} was made for at most {context}")
 
     def _check_recovery(self) -> None:
-        """A GPU without bfloat16 would be found out after the dense model was measured."""
+        """Refuse a GPU without bfloat16 now, and not after the dense model was measured."""
         if self.profile.recover and self.plan.dtype == torch.float16:
             raise LotteryError(f"dtype: {self.plan.dtype_reason}, and recover cannot train in float16; set dtype: float32")
 
     def _check_vocabulary(self) -> None:
-        """A tokenizer with more tokens than its model has rows is another model's."""
+        """Refuse a tokenizer with more tokens than its model has rows: it belongs to another model."""
         tokens, rows = max(self.tokenizer.get_vocab().values()) + 1, self.skeleton.get_input_embeddings().weight.shape[0]
         if tokens > rows:
             raise LotteryError(

@@ -1,9 +1,9 @@
 """The ticket score: how sparse a model can be made before text costs it 5% more bits per byte, and before it costs twice as many.
 
-Bits per byte and not perplexity, so that models with different tokenizers compare. Bits may fall before they rise: the score is the last
-sparsity from which on they stay above the level. It is known between two measured sparsities and no better; only where these are at most
-``FINE`` apart is it stated as a number, and a bisection measures until they are. The 95% range covers both: what lies between the measured
-sparsities, and the sample of text (bootstrap over blocks of windows).
+The score uses bits per byte and not perplexity, so that models with different tokenizers compare. Bits may fall before they rise: the score
+is the last sparsity from which they stay above the level. It is known only as far as the two measured sparsities around it. It is stated as
+a number only where these are at most ``FINE`` apart, and a bisection measures until they are. The 95% range covers both the gap between the
+measured sparsities and the sample of text (bootstrap over blocks of windows).
 """
 
 import math
@@ -21,11 +21,17 @@ FINE = 0.025  # of sparsity: no further apart may the measured ones lie between 
 
 
 class Crossing(NamedTuple):
-    """Where bits per byte pass a level: above ``below``, the last measured sparsity at which they are below it, and at ``above``, the next
-    measured one, at the latest. ``above`` is infinite where they are below it at the last.
+    """Where bits per byte pass a level.
 
-    ``at``: a straight line in the logarithm between the two, infinite likewise. ``low`` and ``high``: the 95% range; ``lows`` and
-    ``highs``: both ends for each resampled text, empty where there are too few windows.
+    Attributes:
+        at: Where a straight line in the logarithm between ``below`` and ``above`` passes the level; infinite where ``above`` is.
+        below: The last measured sparsity at which the bits are below the level.
+        above: The next measured sparsity, by which they have passed it; infinite where they are below it at the last one.
+        low: The lower end of the 95% range.
+        high: The upper end of the 95% range.
+        lows: The lower end for each resampled text; empty where there are too few windows.
+        highs: The upper end for each resampled text; empty where there are too few windows.
+        windows: How many windows were scored.
     """
 
     at: float
@@ -43,15 +49,20 @@ class Crossing(NamedTuple):
 
     @property
     def is_number(self) -> bool:
-        """Whether it was measured closely enough on both sides to be stated as a number."""
+        """Whether both sides were measured closely enough to state it as a number."""
         return self.above - self.below <= FINE + 1e-9
 
 
 def crossing(points: list[Record], level: float) -> Crossing | None:
-    """Where the bits per byte of a model's variants pass ``level`` times those of the dense one.
+    """Return where the bits per byte of a model's variants pass ``level`` times those of the dense one.
 
-    **Arguments**: the dense record and those of one way of pruning, at rising sparsity. **Returns** ``None`` where the dense record or
-    every pruned one is missing, and where the dense model's own bits are not finite: nothing is a multiple of those.
+    Args:
+        points: The dense record and those of one way of pruning, at rising sparsity.
+        level: A multiple of the dense model's bits per byte.
+
+    Returns:
+        The crossing; ``None`` where the dense record or every pruned one is missing, and where the dense model's own bits are not finite,
+        since nothing is a multiple of those.
     """
     if len(points) < 2 or points[0].request.method != "dense" or not np.isfinite(points[0].result.window_nll).all():
         return None
@@ -70,10 +81,10 @@ def crossing(points: list[Record], level: float) -> Crossing | None:
 
 
 def significantly_different(one: Crossing, other: Crossing) -> bool | None:
-    """Whether two models differ at the 95% level, wherever between the measured sparsities each lies; ``None`` without intervals.
+    """Return whether two models differ at the 95% level, wherever between the measured sparsities each lies; ``None`` without intervals.
 
-    Their texts are resampled independently, although they are the same text: that is careful, for what is hard for both would cancel.
-    Both may lie beyond what was measured: then nothing tells them apart.
+    Their texts are resampled independently, although they are the same text. That is conservative, because what is hard for both would
+    cancel. Where both lie beyond what was measured, nothing tells them apart.
     """
     if not (one.has_interval and other.has_interval):
         return None
@@ -84,10 +95,18 @@ def significantly_different(one: Crossing, other: Crossing) -> bool | None:
 
 
 def last_crossing(sparsities: np.ndarray, nll: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each row of ``nll`` [draws, sparsities], the dense column first: from where on it stays at or above ``level`` times the first.
+    """Find, for each row of losses, the sparsity from which they stay at or above ``level`` times the first.
 
-    **Returns** where a straight line in the logarithm passes, the last sparsity below the level, and the next one; infinity for the first
-    and the last where the end of the row is below it. A line to infinity passes every level where it begins.
+    A line to infinity passes every level where it begins.
+
+    Args:
+        sparsities: The sparsities of the columns, rising, the dense model's first.
+        nll: Negative log-likelihoods [draws, sparsities], the dense column first.
+        level: A multiple of the dense column.
+
+    Returns:
+        For each row: where a straight line in the logarithm passes the level, the last sparsity below it, and the next one. The first and
+        the third are infinite where the end of the row is below the level.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(nll / nll[:, :1])
@@ -103,11 +122,11 @@ def last_crossing(sparsities: np.ndarray, nll: np.ndarray, level: float) -> tupl
 
 
 def next_sparsity(points: list[Record]) -> float | None:
-    """What is measured next so that the scores become numbers with narrow ranges; ``None`` where they are.
+    """Return what to measure next so that the scores become numbers with narrow ranges; ``None`` where they are.
 
-    The middle of the widest gap in which a level is passed. A gap of a few times ``FINE`` is cut where the straight line passes instead,
-    so that one or two measurements do for what would take three. Then, where some resampled texts pass in a wide gap beside, so that the
-    range reaches across all of it, a measurement ``FINE`` into that gap.
+    This is the middle of the widest gap in which a level is passed. A gap of a few times ``FINE`` is cut where the straight line passes
+    instead, so that one or two measurements do the work of three. Once the scores are numbers, some resampled texts may pass in a wide gap
+    beside, so that the range reaches across all of it. Then the next measurement lies ``FINE`` into that gap.
     """
     found = [c for level in COST_LEVELS.values() if (c := crossing(points, level)) and math.isfinite(c.above)]
     wide = [c for c in found if not c.is_number]
@@ -124,7 +143,7 @@ def next_sparsity(points: list[Record]) -> float | None:
 
 
 def _beside(score: Crossing, sparsities: list[float]) -> float | None:
-    """Where the 95% range of a score reaches across a wide gap beside the one in which the level is passed: ``FINE`` into that gap."""
+    """Return the sparsity ``FINE`` into a wide gap beside the one in which the level is passed, where the 95% range reaches across it."""
     following = min((s for s in sparsities if s > score.above), default=score.above)
     if score.high > score.above and following - score.above > 2 * FINE + 1e-9:
         return round(score.above + FINE, 3)
@@ -135,11 +154,14 @@ def _beside(score: Crossing, sparsities: list[float]) -> float | None:
 
 
 def with_bisections(requests: list[Request], read: Callable[[Request], Record | None]) -> list[Request]:
-    """The requests, and after them those that a bisection adds for each unstructured way of pruning: these are scored only, without
-    texts, timings and tasks.
+    """Return the requests, followed by those that a bisection adds for each unstructured way of pruning.
 
-    **Arguments**: the requests that a profile names, the dense one first; ``read``, the record of a request or ``None``. Where a way's
-    records are not complete nothing is added yet: what was measured decides what comes next, so a run that was killed goes on alike.
+    The added ones are only scored, without texts, timings and tasks. Where the records of a way are incomplete, it gets no requests yet:
+    what was measured decides what comes next, so a run that was killed goes on in the same way.
+
+    Args:
+        requests: The requests that a profile names, the dense one first.
+        read: Returns the record of a request, or ``None``.
     """
     known = {request.key: read(request) for request in requests}
     found = list(requests)
@@ -154,8 +176,14 @@ def with_bisections(requests: list[Request], read: Callable[[Request], Record | 
 
 
 def span(score: Crossing, interval: bool = True) -> str:
-    """A ticket score as far as it is known: a number where it was measured closely on both sides, else what it lies between; with its 95%
-    range where that says more."""
+    """Return a ticket score as text, as far as it is known.
+
+    It is a number where both sides were measured closely, else the two sparsities it lies between, with its 95% range where that says more.
+
+    Args:
+        score: The crossing to describe.
+        interval: Whether the 95% range may be given.
+    """
     if math.isinf(score.above):
         # The text as it is does not pass; where enough of the resampled ones do, the range begins lower.
         return f"above {percent(score.below)}" + (f" (95%: above {percent(score.low)})" if interval and score.low < score.below else "")

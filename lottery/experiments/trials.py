@@ -1,4 +1,4 @@
-"""The trials of one model, measured one after the other: what they share is kept, so that nothing is computed twice."""
+"""The trials of one model, measured one after the other. They keep what they share, so that nothing is computed twice."""
 
 import gc
 import time
@@ -26,7 +26,10 @@ GREEDY = 3  # beginnings that are also continued greedily, for show
 
 
 class Trials:
-    """Runs trials for a study: it decides how, keeps the dense model where the next trial starts from it, and its hidden states."""
+    """Runs the trials of a study.
+
+    It decides how to run each, and keeps the dense model's hidden states, and the dense model itself where the next trial starts from it.
+    """
 
     def __init__(self, study):
         self.study, self.profile = study, study.profile
@@ -35,10 +38,15 @@ class Trials:
         self._dense_states: torch.Tensor | None = None
 
     def run(self, request: Request, label: str, earlier: Record | None = None) -> Record:
-        """The record of a trial. On out-of-memory or overflow, retries with less memory or a wider dtype, and the record says so.
+        """Run a trial and return its record. After running out of memory or overflowing, retry with less memory or a wider dtype.
 
-        **Arguments**: what is asked; what messages call it; ``earlier``, a record of the same trial with fewer tasks of
-        lm-evaluation-harness: then only the others are run, and the record is that one with their scores.
+        The record says which was done.
+
+        Args:
+            request: What is asked.
+            label: What messages call the trial.
+            earlier: A record of the same trial with fewer tasks of lm-evaluation-harness. Then only the other tasks are run, and the record
+                is the earlier one with their scores.
         """
         while True:
             try:
@@ -126,7 +134,7 @@ class Trials:
         )
 
     def _pruned(self, request: Request, label: str) -> tuple[torch.nn.Module, float, float]:
-        """A model that is pruned, and retrained where that is asked for; and the seconds of both. The dense model is given up for it."""
+        """Return a model that is pruned, and retrained where asked, with the seconds of both. The dense model is given up for it."""
         model, self._model = self._dense(), None
         began = time.monotonic()
         self._prune(model, request, label)
@@ -139,7 +147,7 @@ class Trials:
         return model, seconds, recovered
 
     def _with_tasks(self, earlier: Record, request: Request, label: str) -> Record:
-        """An earlier record with the scores of the tasks that it lacks: the same pruning once more, and nothing else is measured."""
+        """Add the scores of the missing tasks to an earlier record: prune in the same way once more, and measure nothing else."""
         started = datetime.now().astimezone()
         lacking = [task for task, identity in zip(self.profile.tasks, request.tasks, strict=True) if identity not in earlier.request.tasks]
         model, _, _ = self._pruned(request, label)
@@ -152,8 +160,11 @@ class Trials:
         return earlier.model_copy(update={"request": request, "result": result, "added": added})
 
     def _score_dense(self, label: str) -> tuple[Likelihoods, int]:
-        """Scores the dense model, and keeps its hidden states for the comparison with the variants. **Returns** its likelihoods and the
-        peak of memory, without those states."""
+        """Score the dense model, and keep its hidden states for the comparison with the variants.
+
+        Returns:
+            Its likelihoods, and the peak of memory without those states.
+        """
         model, device = self._dense(), self.study.plan.device
         with memory.watched(device, self._weights) as held:
             scored, self._dense_states = self._evaluated(model, f"{label}: dense", keep=True)
@@ -166,8 +177,13 @@ class Trials:
         return sum(p.numel() for p in self.study.skeleton.parameters()) * self.study.plan.dtype.itemsize
 
     def _scored_wider(self, model, scored: Likelihoods, label: str) -> tuple[Likelihoods, str]:
-        """The likelihoods of a variant that is not finite in float16, from the same weights in float32: a loss that only the dtype made
-        infinite is no broken ticket. **Returns** them, or what there was where memory does not do, and what was done."""
+        """Score a variant that is not finite in float16 from the same weights in float32.
+
+        A loss that is infinite only because of the dtype does not make a ticket broken.
+
+        Returns:
+            The likelihoods, or those given where memory does not suffice, and what was done.
+        """
         self.study.say(f"{label}: not finite in float16, scored again in float32")
         try:
             _cast(model, torch.float32)
@@ -181,7 +197,7 @@ class Trials:
             _cast(model, torch.float16)  # exactly what they were: float32 holds every number of float16
 
     def _evaluated(self, model, label: str, batch_size: int | None = None, **how) -> tuple[Likelihoods, torch.Tensor | None]:
-        """A model at home, scored on the text."""
+        """Score a model on the text, in its home."""
         plan, tokens = self.study.plan, self.study.windows.tokens
         progress = self._progress(f"{label}: {'block' if plan.streamed else 'window'}")
         step = f"with one window of {self.profile.seq_len} tokens at a time"
@@ -189,7 +205,7 @@ class Trials:
             return evaluate(model, tokens, batch_size or self.batch_size, **how, device=plan.streams_to, progress=progress)
 
     def _prune(self, model, request: Request, label: str) -> None:
-        """Prunes a dense model at home."""
+        """Prune a dense model in its home."""
         study, progress = self.study, self._progress(f"{label}: pruned block")
         cure = "fewer calibration_samples, another method (magnitude needs least) or a device with more memory"
         with memory_for(f"while pruning by {request.variant.label}", cure):
@@ -207,7 +223,7 @@ class Trials:
         return self._at(self.study.plan.home, self._model)
 
     def _speaking(self, model) -> torch.nn.Module:
-        """A model where it generates."""
+        """Move a model to where it generates."""
         return self._at(self.study.plan.speaker, model)
 
     def _at(self, device: torch.device, model) -> torch.nn.Module:
@@ -229,14 +245,14 @@ class Trials:
         return Texts(samples=[], dense=[sample for sample in own if sample.how == "sampled"], real=real, shuffled=shuffled)
 
     def _written(self, model, request: Request) -> list[tuple[str, str, Continuation]]:
-        """What a model writes: the beginning, how, and the continuation; all beginnings with drawn tokens, the first few greedily too."""
+        """Return what a model writes: the beginning, how, and the continuation. All beginnings are sampled, the first few also greedy."""
         tokenizer, starts = self.study.tokenizer, self.study.starts
         greedy = continuations(model, tokenizer, starts[:GREEDY], request.new_tokens)
         drawn = continuations(model, tokenizer, starts, request.new_tokens, request.temperature, request.seed)
         return [(start, how, c) for how, found in (("greedy", greedy), ("sampled", drawn)) for start, c in zip(starts, found, strict=False)]
 
     def _samples(self, written: list[tuple[str, str, Continuation]]) -> list[Sample]:
-        """Texts with the dense model's surprise at each."""
+        """Return texts with the dense model's surprise at each."""
         with self._memory_to_speak:
             dense = self._speaking(self._dense())
             bits = [generation.bits(dense, c.beginning, c.tokens) for _, _, c in written]
@@ -248,7 +264,7 @@ class Trials:
             return lm_eval_tasks.scores(model, loading.tokenizer(self.study.checkpoint), tasks, self.batch_size)
 
     def _dense_timed(self) -> Speed:
-        """The dense model's speed now: minutes apart the same machine has another pace."""
+        """Time the dense model now: minutes later the same machine runs at another pace."""
         with self._memory_to_speak:
             return self._timed(self._speaking(self._dense()))
 
@@ -259,7 +275,7 @@ class Trials:
         return self.study.tokenizer(text, return_tensors="pt").input_ids.to(self.study.plan.speaker)
 
     def _check_finite(self, dense: Likelihoods) -> None:
-        """A broken dtype must never be taken for a broken ticket."""
+        """Raise where the dense model's losses are not finite: a broken dtype must never be taken for a broken ticket."""
         if not torch.isfinite(dense.nll).all():
             raise NotFiniteError(f"the dense model's losses are not finite in {self.study.plan.dtype}")
 
@@ -290,7 +306,7 @@ class Trials:
             raise LotteryError(str(error))
 
     def forget(self) -> None:
-        """Lets go of the model and of what is kept of the dense one."""
+        """Release the model and what is kept of the dense one."""
         self._model = self._dense_states = None
         for kept in ("_judged_by", "_bandwidth"):
             self.__dict__.pop(kept, None)
@@ -299,7 +315,7 @@ class Trials:
             torch.cuda.empty_cache()
 
     def _progress(self, label: str):
-        """A line now and then, so that a log file of a long trial stays short and a short trial prints none."""
+        """Print a line now and then, so that a long trial's log file stays short and a short trial prints none."""
         began = last = time.monotonic()
 
         def tick(done: int, total: int) -> None:
@@ -318,6 +334,6 @@ def _is_retrained(request: Request) -> bool:
 
 @torch.no_grad()
 def _cast(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Gives a model's parameters another dtype; its buffers, the positions' frequencies among them, stay in float32."""
+    """Give a model's parameters another dtype; its buffers, such as the frequencies of the positions, stay in float32."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)

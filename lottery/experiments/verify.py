@@ -1,4 +1,4 @@
-"""Measures a random sample of recorded trials again and compares: ``python -m lottery verify PROFILE``. No record is touched."""
+"""Measure a random sample of recorded trials again and compare: ``python -m lottery verify PROFILE``. No record is touched."""
 
 import math
 import random
@@ -16,12 +16,21 @@ TOLERANCE = 1e-4  # relative, of bits per byte: on the machine of the record fig
 
 
 def verify(profile: Profile, count: int, seed: int) -> int:
-    """Measures ``count`` recorded trials again, drawn with ``seed``, and prints how they compare. **Returns** how many differ.
+    """Measure recorded trials again and print how they compare.
 
-    A trial is the same where bits per byte, or a ticket's loss, agree to ``TOLERANCE`` and the same share of each layer is zero; whether
-    the texts are the same too is said.
+    A trial is the same where bits per byte, or a ticket's loss, agree to ``TOLERANCE`` and the same share of each layer is zero. The output
+    also says whether the texts are the same.
 
-    **Raises** ``LotteryError`` where nothing is recorded.
+    Args:
+        profile: Whose records are checked.
+        count: How many trials to draw; all of them where fewer are recorded.
+        seed: The seed of the draw.
+
+    Returns:
+        How many trials differ.
+
+    Raises:
+        LotteryError: Nothing is recorded.
     """
     found = [record for name in profile.parts for record in run_status(profile, name).records]
     found = [record for record in found if isinstance(record, Record) or record.result.curve]  # without it nothing was trained
@@ -46,7 +55,7 @@ def verify(profile: Profile, count: int, seed: int) -> int:
 
 
 def compared(record: Record, again: Record) -> tuple[str, bool]:
-    """How two measurements of one trial compare, in words, and whether they are the same."""
+    """Say how two measurements of one trial compare, in words, and whether they are the same."""
     was, now = record.result, again.result
     close = math.isclose(was.bits_per_byte, now.bits_per_byte, rel_tol=TOLERANCE)
     zeros = was.sparsity_layers == now.sparsity_layers
@@ -61,7 +70,7 @@ def compared(record: Record, again: Record) -> tuple[str, bool]:
 
 
 def _ticket(profile: Profile, record: TicketRecord) -> tuple[str, bool]:
-    """How a run of the ticket procedure compares with itself, made once more."""
+    """Make a run of the ticket procedure again, and say how it compares with its record."""
     from lottery.experiments.imp import run
 
     was = record.result

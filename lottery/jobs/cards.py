@@ -1,7 +1,7 @@
 """Model notebooks: each is ``notebooks/model.ipynb`` with the card of one model put in. ``make notebooks`` writes them.
 
-A card, ``notebooks/cards/NAME.md``, is a title and prose, then one section, ``## …``, with Python in fences. The section replaces the
-cells whose ids begin with ``look``.
+A card, ``notebooks/cards/NAME.md``, is a title and prose, then one section, ``## …``, with Python in fences. The section replaces the cells
+whose ids begin with ``look``.
 """
 
 import re
@@ -18,14 +18,15 @@ FENCED = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def names() -> list[str]:
-    """The models that have a card."""
+    """Return the models that have a card."""
     return sorted(path.stem for path in (project_root() / "notebooks" / "cards").glob("*.md"))
 
 
 def model_notebook(name: str) -> str:
-    """The notebook of a model that has a card, as the text of its file.
+    """Return the notebook of a model that has a card, as the text of its file.
 
-    **Raises** ``LotteryError`` if the card does not begin with a title, or does not have exactly one section.
+    Raises:
+        LotteryError: The card does not begin with a title, or does not have exactly one section.
     """
     folder = project_root() / "notebooks"
     notebook = nbformat.read(folder / "model.ipynb", as_version=4)

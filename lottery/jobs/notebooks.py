@@ -16,16 +16,22 @@ STARTS = 3  # of a kernel that dies before its first reply: no cell has run then
 
 
 def notebook_of(name: str) -> Path:
-    """The notebook that runs a part of a profile: its own, or that of every model that has none."""
+    """Return the notebook that runs a part of a profile: its own, or the one for every model that has none."""
     folder = project_root() / "notebooks"
     own = folder / f"{name}.ipynb"
     return own if own.exists() else folder / "model.ipynb"
 
 
 def execute(name: str, profile: str, target: Path) -> str:
-    """Runs the notebook of a part of a profile. What it prints goes to the terminal at once, indented.
+    """Run the notebook of a part of a profile. What it prints goes to the terminal at once, indented.
 
-    **Returns** the reason of a failure in one line, or nothing. ``target`` appears when the run ends, however it ends.
+    Args:
+        name: The part: a model or the ticket procedure, or 'report'.
+        profile: The name of the profile.
+        target: Where the executed notebook goes. It appears when the run ends, however it ends.
+
+    Returns:
+        The reason of a failure in one line, or nothing.
     """
     with tempfile.TemporaryDirectory(prefix="lottery-") as room:  # its own: another run of the same notebook may begin just now
         part = Path(room) / target.name

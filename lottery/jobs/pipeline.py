@@ -21,9 +21,12 @@ from lottery.jobs.notebooks import execute, notebook_of
 
 
 def run(profile: Profile) -> int:
-    """Runs every model notebook that is not complete, then the report. Returns 0, or 1 where a model failed or no HTML came.
+    """Run every model notebook that is not complete, then the report.
 
     A model that fails does not stop the others, and the report is written with its gap named.
+
+    Returns:
+        0, or 1 where a model failed or no HTML came.
     """
     started, steps = time.monotonic(), len(profile.parts) + 1
     _check_anything_is_here(profile)
@@ -34,7 +37,7 @@ def run(profile: Profile) -> int:
 
 
 def measure(profile: Profile, name: str, step: str) -> bool:
-    """Runs a model's notebook unless it is complete. **Returns** whether it is then; if not, its state on disk says why."""
+    """Run a model's notebook unless it is complete, and return whether it then is; if not, its state on disk says why."""
     if complete(profile, name):
         say(f"{step} {name}: all trials are recorded, nothing to do")
         return True
@@ -64,7 +67,7 @@ def measure(profile: Profile, name: str, step: str) -> bool:
 
 
 def _check_anything_is_here(profile: Profile) -> None:
-    """Raises ``NotFetchedError`` where the text, or every model, is still to be fetched; one missing model is only a gap."""
+    """Raise ``NotFetchedError`` where the text, or every model, is still to be fetched; one missing model is only a gap."""
     if any((outputs(profile.profile) / name / "records").is_dir() for name in profile.checkpoints):
         return
     corpus(profile.text)
@@ -85,7 +88,7 @@ def say(line: str) -> None:
 
 
 def complete(profile: Profile, name: str) -> bool:
-    """Whether a model's notebook would have nothing to do: every trial recorded, and executed from just these sources."""
+    """Return whether a model's notebook would have nothing to do: every trial recorded, and executed from just these sources."""
     folder = outputs(profile.profile) / name
     if run_status(profile, name).problem:
         return False
@@ -94,7 +97,7 @@ def complete(profile: Profile, name: str) -> bool:
 
 
 def _stamp(profile: Profile, name: str, *inputs: Path) -> str:
-    """A digest of all that decides what an executed notebook shows: its source, the package, the profile, and the given files."""
+    """Return a digest of all that decides what an executed notebook shows: its source, the package, the profile, and the given files."""
     total = hashlib.sha256(profile.model_dump_json().encode())
     package = Path(__file__).parents[1]
     sources = [*package.rglob("*.py"), *package.rglob("*.csv"), *package.glob("report/render/templates/**/*.*"), notebook_of(name), *inputs]
@@ -104,7 +107,7 @@ def _stamp(profile: Profile, name: str, *inputs: Path) -> str:
 
 
 def write_report(profile: Profile, step: str) -> list[Path]:
-    """Runs the report notebook and renders it, unless nothing changed. **Returns** the files that are there, and names them."""
+    """Run the report notebook and render it, unless nothing changed; print and return the files that are there."""
     folder = outputs(profile.profile)
     html, pdf, stamp = folder / "report.html", folder / "report.pdf", folder / "report.stamp"
     shown = ("records/*.json", "protocols/*.json", "state.json")
@@ -136,7 +139,7 @@ def _named(paths: list[Path]) -> list[Path]:
 
 
 def render(notebook: Path, exporter: str, target: Path) -> None:
-    """Converts an executed notebook; the file appears whole or not at all."""
+    """Convert an executed notebook; the file appears whole or not at all."""
     node = nbformat.read(notebook, as_version=4)
     title = next((c.source.lstrip("# ").splitlines()[0] for c in node.cells if c.source.startswith("# ")), notebook.stem)
     body, _ = get_exporter(exporter)().from_notebook_node(node, resources={"metadata": {"name": notebook.stem, "title": title}})

@@ -14,7 +14,7 @@ BEGIN, END = "<!-- `make docs` writes all between this line and the next comment
 
 
 def with_tables(page: str) -> str:
-    """The page with current tables between its two comments."""
+    """Return the page with current tables between its two comments."""
     before, after = page.split(BEGIN)[0], page.split(END)[1]
     return "\n\n".join([before.rstrip() + f"\n\n{BEGIN}", *_tables(), END + after])
 

@@ -1,7 +1,7 @@
 """A whole study as a folder that can be committed or handed on: ``python -m lottery publish PROFILE FOLDER``.
 
-The report with all that its links lead to, the records and the executed notebooks, and its tables as CSV. A later run can go on from the
-records, as long as a record's version is the same: copy the folders of the models back into ``outputs/PROFILE``.
+It holds the report with all that its links lead to, the records and the executed notebooks, and the report's tables as CSV. A later run can
+go on from the records, as long as a record's version is the same: copy the folders of the models back into ``outputs/PROFILE``.
 """
 
 import shutil
@@ -20,9 +20,17 @@ LEFT_OUT = {"zeros-by-layer.csv"}  # large, and the records hold it
 
 
 def publish(profile: Profile, folder: Path) -> Path:
-    """Copies what was made of a profile. **Returns** the report.
+    """Copy what was made of a profile.
 
-    **Raises** ``LotteryError`` where anything is missing: what is published must be whole.
+    Args:
+        profile: The profile.
+        folder: Where the copy goes.
+
+    Returns:
+        The report.
+
+    Raises:
+        LotteryError: Anything is missing. What is published must be complete.
     """
     made = outputs(profile.profile)
     if not (made / "report.html").exists():

@@ -1,6 +1,7 @@
-"""The study on a cluster: what is missing goes to Slurm, a task a model, with a report job behind: ``python -m lottery.jobs.slurm``.
+"""The study on a cluster: what is missing goes to Slurm, a task a model, with a report job behind.
 
-Slurm does all the scheduling; here are only its command lines, and what it says about jobs.
+The commands are ``python -m lottery submit PROFILE`` and ``python -m lottery status PROFILE``. Slurm does all the scheduling; here are only
+its command lines, and what it says about jobs.
 """
 
 import getpass
@@ -51,7 +52,15 @@ class Job(NamedTuple):
 
 
 def site(partition: str | None, changes: list[str]) -> Site:
-    """The site of a partition with single keys changed, each given as ``key=value``. **Raises** ``ParamsError``, in one line."""
+    """Return the site of a partition with single keys changed.
+
+    Args:
+        partition: A partition of ``slurm/sites.yaml``.
+        changes: The changes, each as ``key=value``.
+
+    Raises:
+        ParamsError: The partition, a key or a value is not allowed; in one line.
+    """
     written = read_yaml(project_root() / "slurm" / "sites.yaml")
     presets = written["partitions"]
     if partition not in presets:
@@ -72,7 +81,7 @@ def site(partition: str | None, changes: list[str]) -> Site:
 
 
 def study_line(profile: Profile, models: list[str], where: Site) -> list[str]:
-    """The sbatch line of an array with a task for each name in ``models``; tasks for the same model share its trials."""
+    """Return the sbatch line of an array with a task for each name in ``models``; tasks for the same model share its trials."""
     script = project_root() / "slurm" / "study.sh"
     return [
         *_sbatch(profile, where, f"lottery-{profile.profile}", "%x-%A_%a.log"),
@@ -85,7 +94,7 @@ def study_line(profile: Profile, models: list[str], where: Site) -> list[str]:
 
 
 def report_line(profile: Profile, after: list[str], where: Site) -> list[str]:
-    """The sbatch line of the report, which is written when the given jobs have ended, however they ended."""
+    """Return the sbatch line of the report, which is written when the given jobs have ended, however they ended."""
     behind = ",".join([f"afterany:{':'.join(after)}"] * bool(after) + ["singleton"])
     return [
         *_sbatch(profile, where, f"lottery-{profile.profile}-report", "%x-%j.log"),
@@ -104,8 +113,17 @@ def _sbatch(profile: Profile, where: Site, name: str, log: str) -> list[str]:
 
 
 def submit(profile: Profile, where: Site, dry: bool, split: int = 1) -> int:
-    """Submits what is missing and not in the queue already, and a report behind all of it; ``split``, tasks that share the trials of a
-    model, no more than there are trials left. **Returns** 0."""
+    """Submit what is missing and not yet in the queue, and a report behind all of it.
+
+    Args:
+        profile: The profile.
+        where: Where and how the jobs run.
+        dry: Only print the command lines.
+        split: How many tasks share the trials of a model; no more than there are trials left.
+
+    Returns:
+        0.
+    """
     queued = _queue_if_slurm_answers(profile) if dry else queue(profile)
     missing = [name for name in profile.parts if name not in queued and not complete(profile, name)]
     for name, jobs in queued.items():
@@ -133,7 +151,7 @@ def submit(profile: Profile, where: Site, dry: bool, split: int = 1) -> int:
 
 
 def _tasks(profile: Profile, name: str, split: int) -> int:
-    """How many tasks share what is left of a part; the ticket procedure has workers of its own."""
+    """Return how many tasks share what is left of a part; the ticket procedure has workers of its own."""
     part = run_status(profile, name)
     return min(split, max(1, part.wanted - len(part.records))) if name in profile.checkpoints else 1
 
@@ -146,7 +164,11 @@ def _say_or_do(line: list[str], dry: bool) -> str:
 
 
 def _check(profile: Profile, where: Site, dry: bool) -> None:
-    """**Raises** ``LotteryError`` where a job at night would be the first to find out that its python or a checkpoint is missing."""
+    """Check now what a job at night would otherwise be the first to find out.
+
+    Raises:
+        LotteryError: The job's python or a checkpoint is missing.
+    """
     environment = {**os.environ, **dict(variable.split("=", 1) for variable in _variables(where))}
     line = [_python(where), "-m", "lottery", "fetch", profile.profile, "--check"]
     try:
@@ -165,13 +187,13 @@ def _python(where: Site) -> str:
 
 
 def _variables(where: Site) -> list[str]:
-    """What jobs find in their environment beside that of the shell that submits."""
+    """Return what jobs find in their environment beside that of the shell that submits."""
     found = [f"LOTTERY_PYTHON={_python(where)}", f"LOTTERY_WARNING={where.warning}", "HF_HUB_OFFLINE=1"]
     return [*found, f"HF_HOME={os.path.expandvars(where.hf_home)}"] if where.hf_home else found
 
 
 def queue(profile: Profile) -> dict[str, list[Job]]:
-    """The jobs of a profile's study that wait or run, by model; none where there is no Slurm."""
+    """Return the waiting and running jobs of a profile's study, by model; none where there is no Slurm."""
     if shutil.which("squeue") is None:
         return {}
     line = ["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", f"--name=lottery-{profile.profile}"]
@@ -191,7 +213,7 @@ def _queue_if_slurm_answers(profile: Profile) -> dict[str, list[Job]]:
 
 
 def fate(job: str) -> str:
-    """How a job ended, in a few words; empty where it has not ended, or nobody knows any more."""
+    """Say in a few words how a job ended; empty where it has not ended, or nobody knows any more."""
     for line, pattern in _RECALL:
         if shutil.which(line[0]) is None:
             continue
@@ -215,7 +237,7 @@ _RECALL = [
 
 
 def settle(profile: Profile) -> None:
-    """Gives each model whose task was killed before it could say why the reason that Slurm knows, if it answers."""
+    """Give each model whose task was killed before it could say why the reason that Slurm knows, if it answers."""
     queued = _queue_if_slurm_answers(profile)
     for name in profile.parts:
         state = read_state(outputs(profile.profile) / name)
@@ -224,7 +246,7 @@ def settle(profile: Profile) -> None:
 
 
 def status(profile: Profile) -> int:
-    """Prints for each model how much is recorded, and whether it is done, running, waiting, failed or missing."""
+    """Print for each model how much is recorded, and whether it is done, running, waiting, failed or missing."""
     queued, folder = _queue_if_slurm_answers(profile), outputs(profile.profile)
     for model in (run_status(profile, name) for name in profile.parts):
         state, jobs = read_state(folder / model.name), queued.get(model.name)
@@ -252,7 +274,11 @@ def _logs(profile: Profile):
 
 
 def _asked(line: list[str]) -> str:
-    """What a command of Slurm's answers. **Raises** ``LotteryError`` with its own reason where it refuses."""
+    """Return what a command of Slurm's answers.
+
+    Raises:
+        LotteryError: The command refuses; with its own reason.
+    """
     if shutil.which(line[0]) is None:
         raise LotteryError(f"{line[0]} is not on this machine: submit from a node of the cluster, or use make report")
     answer = subprocess.run(line, capture_output=True, text=True)

@@ -19,17 +19,21 @@ LAST_SECONDS = 20  # before the time limit: what is left of the trial at work is
 
 
 class _Late(BaseException):
-    """The time limit is near and the trial at work is not done."""
+    """The time limit is near and the current trial is not done."""
 
 
 def model(profile: Profile, name: str, shared: bool = False) -> int:
-    """Measures a model. When warned by SIGUSR1 it stops between trials, or at the latest just before the time limit.
+    """Measure a model. When warned by SIGUSR1, stop between trials, or at the latest just before the time limit.
 
-    ``shared``: along with other tasks, each of which takes trials that no other is at work on; the first that finds all of them recorded
-    runs the notebook, which then only shows them.
+    Args:
+        profile: The profile.
+        name: The model.
+        shared: Whether to measure along with other tasks, each of which takes trials that no other is working on. The first task that finds
+            all of them recorded runs the notebook, which then only shows them.
 
-    **Returns** 0 when all is recorded; 75 when it was stopped and has got on, so that it should go on later; 1 when it failed, also
-    when not one trial was finished: the next time would end the same way.
+    Returns:
+        0 when all is recorded; 75 when it was stopped and has made progress, so that it should go on later; 1 when it failed, also when not
+        one trial was finished: the next time would end the same way.
     """
     folder, stop = outputs(profile.profile) / name, outputs(profile.profile) / name / "stop"
     before, sharing, asked = _recorded(profile, name), shared, False
@@ -82,11 +86,11 @@ def model(profile: Profile, name: str, shared: bool = False) -> int:
 
 
 def report(profile: Profile) -> int:
-    """Writes the report with whatever is there, its gaps named, also those of tasks that were killed before they could say why."""
+    """Write the report from whatever is there, and name its gaps, also those of tasks killed before they could say why."""
     settle(profile)
     return 0 if write_report(profile, "report") else 1
 
 
 def _recorded(profile: Profile, name: str) -> int:
-    """What is recorded of a model: trials, and protocols of perplexity."""
+    """Count what is recorded of a model: trials, and protocols of perplexity."""
     return len(run_status(profile, name).records) + len(list((outputs(profile.profile) / name / FOLDER).glob("*.json")))

@@ -12,7 +12,7 @@ from lottery.report.markdown import markdown, verbatim
 
 
 def weights_by_kind(model: nn.Module) -> pd.DataFrame:
-    """Weights in each kind of layer: ``parameters`` and their ``share`` of the whole; a shared tensor counts once.
+    """Count the weights in each kind of layer: ``parameters`` and their ``share`` of the whole. A shared tensor counts once.
 
     Kinds are the names inside a block (``self_attn.q_proj``, ``mlp.up_proj``, …), 'embedding', 'head', and 'norms and biases'.
     """
@@ -30,7 +30,7 @@ def weights_by_kind(model: nn.Module) -> pd.DataFrame:
 
 
 def attention(model: nn.Module) -> pd.DataFrame:
-    """How attention is built: heads, key-value heads, head width, window, and the share of each head that is rotated."""
+    """Show how attention is built: heads, key-value heads, head width, window, and the share of each head that is rotated."""
     config = model.config
     heads = config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", None) or heads
@@ -49,7 +49,7 @@ def attention(model: nn.Module) -> pd.DataFrame:
 
 
 def biases(model: nn.Module) -> pd.DataFrame:
-    """Which linear layers of a block have a bias; biases are never pruned."""
+    """Show which linear layers of a block have a bias; biases are never pruned."""
     first = {name.split(".0.", 1)[1]: layer for name, layer in prunable(model).items() if ".0." in name}
     return pd.DataFrame(
         [
@@ -60,7 +60,7 @@ def biases(model: nn.Module) -> pd.DataFrame:
 
 
 def ends(model: nn.Module) -> pd.DataFrame:
-    """Embedding and head: their shapes, and whether they are one tensor (a tied head)."""
+    """Show embedding and head: their shapes, and whether they are one tensor (a tied head)."""
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     tied = embedding is head
     return pd.DataFrame(
@@ -73,5 +73,5 @@ def ends(model: nn.Module) -> pd.DataFrame:
 
 
 def one_block(model: nn.Module) -> Markdown:
-    """The first block as torch prints it."""
+    """Show the first block as torch prints it."""
     return markdown(verbatim(str(blocks(model)[0])))

@@ -1,4 +1,4 @@
-"""The report: what the records of a profile say. It reads files only; it never loads a model."""
+"""The report: what the records of a profile say. It only reads files, and never loads a model."""
 
 from collections import Counter
 from functools import cached_property
@@ -31,7 +31,7 @@ class Report:
 
     @classmethod
     def from_notebook(cls) -> "Report":
-        """The report on the profile that this notebook's parameters name."""
+        """Return the report on the profile that this notebook's parameters name."""
         return cls(profile_of_this_notebook())
 
     @cached_property
@@ -49,7 +49,7 @@ class Report:
 
     @cached_property
     def _named(self) -> pd.DataFrame:
-        """What was measured at the sparsities that the profile names: a bisection adds others, which each model has for itself."""
+        """What was measured at the sparsities that the profile names: a bisection adds others, different ones for each model."""
         return self.data[self.data["sparsity"].isin([variant.sparsity for variant in self.profile.variants])]
 
     @cached_property
@@ -74,7 +74,7 @@ class Report:
         return [record for record in model.records if record.request.variant.label in set(self.main["method"])]
 
     def answer(self) -> Markdown:
-        """The first screen: whether these are stand-ins, the answer, and what is missing."""
+        """Show the first screen: whether these are stand-ins, the answer, and what is missing."""
         mixed = speed.what_does_not_compare(self.data) if self.records else ""
         answer = findings.who_has_the_best_ticket(self.main, self.scores)
         if self._several:
@@ -88,7 +88,7 @@ class Report:
         return self._keep_figure("bits-over-sparsity", figures.bits_over_sparsity(findings.judged_by(self.data)))
 
     def methods(self) -> Markdown | None:
-        """The ways of pruning beside each other, where there are several."""
+        """Show the ways of pruning beside each other, where there are several."""
         if not self._several:
             return None
         said = f"{findings.which_method_keeps_most(self._named, self.records)} {findings.do_methods_agree(self._named, self.records)}"
@@ -106,14 +106,14 @@ class Report:
         return self._keep_figure("bits-over-weights", size.picture(self.main)) if self._several_models else None
 
     def size(self) -> Markdown | None:
-        """Who is best at a number of weights that are not zero; a question for several models."""
+        """Say who is best at a number of weights that are not zero; a question for several models."""
         if not self._several_models:
             return None
         self._keep_table("bits-over-weights", size.sizes(self.main)[size.COLUMNS])
         return markdown(size.who_is_best_at_a_size(self.main))
 
     def zeros(self) -> Markdown:
-        """Where the zeros are."""
+        """Show where the zeros are."""
         if not self.records:
             return markdown("*No trial is recorded.*")
         self._keep_table("zeros-by-layer", zeros.zeros(self.records))
@@ -129,7 +129,7 @@ class Report:
         return ImpResults(list(self.procedure.records) if self.procedure else [])
 
     def winning_tickets(self) -> Markdown | None:
-        """The verdict for each architecture, and the losses behind it."""
+        """Show the verdict for each architecture, and the losses behind it."""
         if not self.profile.tickets:
             return None
         self._keep_table("winning-ticket", self.tickets.data)
@@ -147,14 +147,14 @@ class Report:
         return self._keep_figure("tickets-beside-one-shot", imp_figures.bridge(self.tickets, self.scores))
 
     def bridge(self) -> Markdown | None:
-        """Whether one-shot pruning tells who has the best ticket."""
+        """Say whether one-shot pruning tells who has the best ticket."""
         if not self.profile.tickets:
             return None
         said = f"**Does one-shot pruning tell who has the best ticket?** {one_shot_vs_imp.does_one_shot_tell(self.tickets, self.scores)}"
         return markdown(said, one_shot_vs_imp.told(self.tickets, self.scores))
 
     def published(self) -> Markdown | None:
-        """Published figures beside those measured here, where there are any on these models."""
+        """Show published figures beside those measured here, where there are any on these models."""
         if (known := published.beside(self.records, self.profile.text)).empty:
             return None
         self._keep_table("published", known)
@@ -166,7 +166,7 @@ class Report:
         return {model.name: protocol_frame(model.protocols) for model in self.models if model.protocols}
 
     def protocols(self) -> Markdown | None:
-        """Why a perplexity differs from the paper's: the same dense model by every protocol that people use."""
+        """Show why a perplexity differs from the paper's: the same dense model by every protocol in use."""
         for name, data in self._protocols.items():
             self._keep_table(f"protocols-{name}", data)
         told = [protocols.told(name, data) for name, data in self._protocols.items()]
@@ -178,7 +178,7 @@ class Report:
         return markdown(*told, *again, published.by_protocol(self._protocols)) if usual else markdown(*told)
 
     def protocols_figure(self) -> Picture | None:
-        """The protocols of the first model that has any."""
+        """Draw the protocols of the first model that has any."""
         for name, data in self._protocols.items():
             return self._keep_figure(f"protocols-{name}", protocols.picture(name, data))
         return None
@@ -192,7 +192,7 @@ class Report:
         atomic_write(self.folder / "tables" / f"{name}.csv", data.to_csv(index=False))
 
     def tables(self) -> Markdown:
-        """The five columns of all models; below them what each model is, and why any has no rows."""
+        """Show the five columns of all models; below them what each model is, and why any has no rows."""
         shown = {model.name: records for model in self.models if (records := self._main_records(model))}
         about = []
         for name, records in shown.items():
@@ -205,7 +205,7 @@ class Report:
         return markdown(tables.all_models(shown) if shown else "", *gaps, "\n".join(about))
 
     def answers(self) -> Markdown:
-        """The four questions, answered from the records."""
+        """Answer the four questions from the records."""
         data = self.main
         return markdown(
             "**Who has the best ticket?** " + findings.who_has_the_best_ticket(data, self.scores),
@@ -215,7 +215,7 @@ class Report:
         )
 
     def summary(self) -> Markdown | None:
-        """The ticket scores of all models, and how far each keeps working."""
+        """Show the ticket scores of all models, and how far each keeps working."""
         if not self.scores:
             return None
         return markdown(
@@ -230,13 +230,13 @@ class Report:
         return markdown(speed.what_zeros_save(self.data), speed.what_limits_decoding(self.data))
 
     def samples(self) -> Markdown:
-        """The first sample of every variant of every model, a table a model."""
+        """Show the first sample of every variant of every model, a table a model."""
         shown = {model.name: records for model in self.models if (records := self._main_records(model))}
         parts = [tables.side_by_side(records) for records in shown.values()]
         return markdown(*parts) if parts else markdown("*No text is recorded.*")
 
     def details(self) -> Markdown:
-        """One step behind the five columns: for each model how well its variants predict the text, and what they cost."""
+        """Show, one step behind the five columns, how well each model's variants predict the text, and what they cost."""
         if not self.records:
             return markdown("*No trial is recorded.*")
         parts = [tables.legend()]
@@ -247,11 +247,11 @@ class Report:
         return markdown(*parts)
 
     def protocol(self) -> Markdown:
-        """How it was measured, in the profile's own numbers."""
+        """Say how it was measured, in the profile's own numbers."""
         return markdown(*method.paragraphs(self.profile, self.records))
 
     def machines(self) -> Markdown:
-        """Where every number comes from: commit, device, dtype, versions."""
+        """Show where every number comes from: commit, device, dtype, versions."""
         if not self.records:
             return markdown("*No trial is recorded.*")
         rows = []
@@ -279,7 +279,7 @@ class Report:
         return f"Streamed block by block: {'; '.join(plans)}." if plans else "Every model was in memory as a whole."
 
     def limits(self) -> Markdown:
-        """What the figures do not say."""
+        """Say what the figures do not say."""
         return markdown("\n".join(f"- {line}" for line in method.limits(self.profile, self.records)))
 
     def reproduce(self) -> Markdown:
@@ -309,12 +309,12 @@ class Report:
 
 
 def _in_order(column: pd.Series) -> pd.Series:
-    """Where each value of a column comes first."""
+    """Return where each value of a column comes first."""
     return pd.Series(pd.factorize(column)[0], column.index)
 
 
 def _rounded(record: Record) -> str:
-    """What was done to the weights before this study, for the caption of a table."""
+    """Say what was done to the weights before this study, for the caption of a table."""
     return f", weights rounded to {record.quantization} before anything was pruned" if record.quantization else ""
 
 

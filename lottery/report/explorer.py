@@ -17,11 +17,12 @@ from lottery.report.notebook import profile_of_this_notebook
 
 
 class Explorer:
-    """Shows itself: two menus of everything that is recorded, and below them the two variants' figures, texts and curves.
+    """Displays itself: two menus of everything that is recorded, and below them the two variants' figures, texts and curves.
 
-    Where a notebook is only read, in a browser without a kernel say, the first two variants stand there as text.
+    Where a notebook is only read, such as in a browser without a kernel, the first two variants stand there as text.
 
-    **Raises** ``LotteryError`` where nothing is recorded.
+    Raises:
+        LotteryError: Nothing is recorded.
     """
 
     def __init__(self, profile: Profile):
@@ -33,17 +34,22 @@ class Explorer:
 
     @classmethod
     def from_notebook(cls) -> "Explorer":
-        """Of the study that this notebook's parameters name."""
+        """Return the explorer of the study that this notebook's parameters name."""
         return cls(profile_of_this_notebook())
 
     def names(self) -> list[str]:
-        """What there is to compare, such as 'mistral-7b, magnitude 50%'."""
+        """Return what there is to compare, such as 'mistral-7b, magnitude 50%'."""
         return [name.replace("\u00a0", " ") for name in self.records]
 
     def compare(self, one: str, other: str) -> Markdown:
-        """Two variants beside each other: their figures, and how they continue the same beginnings.
+        """Show two variants beside each other: their figures, and how they continue the same beginnings.
 
-        **Raises** ``LotteryError`` for a name that is not among ``names()``.
+        Args:
+            one: The name of a variant.
+            other: The name of another.
+
+        Raises:
+            LotteryError: A name is not among ``names()``.
         """
         left, right = self._record(one), self._record(other)
         texts = [
@@ -59,7 +65,7 @@ class Explorer:
         return markdown(table(figures_of_both, right=f"{one}|{other}"), table(texts) if texts else "*The first of them was scored only.*")
 
     def curves(self, one: str, other: str) -> Picture:
-        """Perplexity over sparsity of the models of two variants, by every way of pruning that was measured of them."""
+        """Draw bits per byte over sparsity of the models of two variants, by every way of pruning that was measured of them."""
         models = {self._record(name).model for name in (one, other)}
         data = self.data[self.data["model"].isin(models)]
         return figures.methods_compared(data) if data["method"].nunique() > 2 else figures.bits_over_sparsity(data)
@@ -93,7 +99,7 @@ def _figures(record: Record) -> dict[str, str]:
 
 
 def _counterpart(record: Record, sample) -> str:
-    """What another variant wrote after the same beginning in the same way."""
+    """Return what another variant wrote after the same beginning in the same way."""
     written = record.result.texts.samples if record.result.texts else []
     found = (s.text for s in written if (s.prompt, s.how) == (sample.prompt, sample.how))
     return next(found, "") or "(nothing)"

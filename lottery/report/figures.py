@@ -15,7 +15,7 @@ from lottery.report.markdown import Picture
 
 
 def curve(records: list[Record]) -> Picture | None:
-    """Bits per byte over sparsity of one model."""
+    """Draw bits per byte over sparsity of one model."""
     if not records:
         return None
     data = frame(records)
@@ -23,10 +23,10 @@ def curve(records: list[Record]) -> Picture | None:
 
 
 def bits_over_sparsity(data: pd.DataFrame) -> Picture:
-    """Bits per byte over sparsity as multiples of the dense model's, a line a model and method, logarithmic; the levels of the ticket score
-    are drawn across.
+    """Draw bits per byte over sparsity as multiples of the dense model's, on a logarithmic scale, a line a model and method.
 
-    What is not finite, or has no dense model to be a multiple of, is drawn at the upper edge with the sign for infinity.
+    The levels of the ticket score are drawn across. What is not finite, or has no dense model to be a multiple of, is drawn at the upper
+    edge with the sign for infinity.
     """
     figure = style.new_figure()
     axes = figure.subplots()
@@ -75,10 +75,10 @@ def bits_over_sparsity(data: pd.DataFrame) -> Picture:
 
 
 def methods_compared(data: pd.DataFrame) -> Picture:
-    """Bits per byte over sparsity as multiples of the dense model's, a panel a model, a line a method; N:M is a single point without
-    filling. One logarithmic scale.
+    """Draw bits per byte over sparsity as multiples of the dense model's, a panel a model, a line a method.
 
-    Other allocations than the uniform one are left to the tables: three lines a method are more than an eye can follow.
+    N:M is a single point without filling. All panels share one logarithmic scale. Only the uniform allocation is drawn, the others are left
+    to the tables: three lines a method are more than an eye can follow.
     """
     shown = data[(data["allocation"] == "uniform") & (data["method"] != "dense") & data["bits_factor"].map(math.isfinite)]
     models, methods = list(data["model"].unique()), list(shown["base_method"].unique())
@@ -131,12 +131,12 @@ def methods_compared(data: pd.DataFrame) -> Picture:
 
 
 def _named(data: pd.DataFrame) -> list[float]:
-    """The sparsities that the profile names, not those that a bisection added for one model or another and that were scored only."""
+    """Return the sparsities that the profile names, not those that a bisection added for single models, which were only scored."""
     return list(data.loc[data["verdict"].notna(), "sparsity"].unique())
 
 
 def _apart(sparsities, least: float = 0.06) -> list[float]:
-    """Sparsities that can be written beside each other, from the highest down: a bisection measures some that cannot."""
+    """Return the sparsities that can be written beside each other, from the highest down: a bisection measures some that cannot."""
     found: list[float] = []
     for sparsity in sorted(sparsities, reverse=True):
         if not found or found[-1] - sparsity >= least - 1e-9:  # 0.7 less 0.6 is less than 0.1

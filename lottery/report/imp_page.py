@@ -10,7 +10,7 @@ from lottery.report.sections.imp import ImpResults, schedule
 
 
 def of_this_notebook() -> tuple[TicketStudy, "TicketPage"]:
-    """The procedure that this notebook's parameters ask for, and the page that shows it."""
+    """Return the procedure that this notebook's parameters ask for, and the page that shows it."""
     study = TicketStudy(profile_of_this_notebook())
     return study, TicketPage(study)
 
@@ -22,7 +22,7 @@ class TicketPage:
         self.study = study
 
     def describe(self):
-        """What is trained, how often, and how much of it is done."""
+        """Say what is trained, how often, and how much of it is done."""
         asked = self.study.profile.tickets
         left = ", ".join(percent(1 - sparsity_of(level, asked.prune_fraction)) for level in range(1, asked.levels + 1))
         return markdown(

@@ -12,9 +12,17 @@ FIGURES = ("loss-over-weights-left", "steps-over-weights-left", "tickets-beside-
 
 
 def summarize(profile: Profile, folder: Path) -> Path:
-    """Writes ``winning-ticket.md``, its figures as SVG and all runs as CSV into a folder. **Returns** the page.
+    """Write ``winning-ticket.md``, its figures as SVG and all runs as CSV into a folder.
 
-    **Raises** ``LotteryError`` where a run is missing: what stands in a summary must be whole.
+    Args:
+        profile: The profile, which has to ask for tickets.
+        folder: Where the files go.
+
+    Returns:
+        The page.
+
+    Raises:
+        LotteryError: A run is missing. A summary must be complete.
     """
     report = Report(profile)
     procedure = report.procedure

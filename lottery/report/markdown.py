@@ -21,8 +21,13 @@ def markdown(*paragraphs: str) -> Markdown:
 
 
 def table(rows: list[dict], right: str = "", caption: str = "") -> str:
-    """A Markdown table of dictionaries with the same keys; columns named in ``right`` (joined by '|') are aligned to the right. A
-    caption becomes one in HTML and PDF, and a line below the table in a notebook."""
+    """Return a Markdown table.
+
+    Args:
+        rows: Dictionaries with the same keys.
+        right: The columns to align to the right, joined by '|'.
+        caption: A caption in HTML and PDF, a line below the table in a notebook.
+    """
     if not rows:
         return "*Nothing to show.*"
     align = ["right" if name in right.split("|") else "left" for name in rows[0]]
@@ -32,7 +37,7 @@ def table(rows: list[dict], right: str = "", caption: str = "") -> str:
 
 
 def escape_unprintable(text: str) -> str:
-    """Text in which every character can be seen: what has no shape is written as ``\\u{…}``; newlines stay.
+    """Return text in which every character can be seen: what has no shape is written as ``\\u{…}``; newlines stay.
 
     Text that a model wrote is data, and a broken model writes anything: control characters, bidirectional overrides, nothing.
     """
@@ -40,7 +45,7 @@ def escape_unprintable(text: str) -> str:
 
 
 def verbatim(text: str) -> str:
-    """A Markdown code block that holds the text as it is; the fence is longer than any run of backticks inside."""
+    """Return a Markdown code block that holds the text as it is; the fence is longer than any run of backticks inside."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     # A broken model may write newlines and little else: a long run of them is counted, not shown.
@@ -49,8 +54,10 @@ def verbatim(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text from elsewhere as running text, in a table say: every sign that Markdown or TeX could take for its own is written as its
-    number, and a newline as ↵."""
+    """Return text from elsewhere as running text, such as in a table.
+
+    Every sign that Markdown or TeX could take for its own is written as its number, and a newline as ↵.
+    """
     line = re.sub(r"\n+", lambda run: f" {'↵' * len(run[0]) if len(run[0]) < 3 else f'↵×{len(run[0])}'} ", escape_unprintable(text).strip())
     return "".join(f"&#{ord(c)};" if c in _SIGNS else c for c in line)
 
@@ -59,7 +66,7 @@ _SIGNS = set(string.punctuation) - set(",.;?!")
 
 
 def code_span(text: str) -> str:
-    """A Markdown code span that holds a line from elsewhere, an error message say, as it is."""
+    """Return a Markdown code span that holds a line from elsewhere, such as an error message, as it is."""
     line = " ".join(escape_unprintable(text).split())
     fence = "`" * (max((len(run) for run in re.findall(r"`+", line)), default=0) + 1)
     return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
@@ -74,7 +81,7 @@ class Picture:
         self.figure, self.svg, self.caption, self.alt = figure, buffer.getvalue(), caption, alt
 
     def save(self, folder: Path, name: str) -> None:
-        """Writes the figure as ``name.svg``, and as ``name.png`` with 200 dots an inch."""
+        """Write the figure as ``name.svg``, and as ``name.png`` with 200 dots an inch."""
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
         atomic_write(folder / f"{name}.svg", self.svg)

@@ -16,19 +16,19 @@ from lottery.report.sections import protocols
 
 
 def of_this_notebook() -> tuple[Study, "ModelPage"]:
-    """The study that this notebook's parameters ask for, and the page that shows it."""
+    """Return the study that this notebook's parameters ask for, and the page that shows it."""
     study = Study(profile_of_this_notebook())
     return study, ModelPage(study)
 
 
 class ModelPage:
-    """Shows what lies on disk of a study, and measures nothing but the protocols, which are their own section."""
+    """Shows what lies on disk of a study. It measures nothing but the protocols, which have their own section."""
 
     def __init__(self, study: Study):
         self.study = study
 
     def describe(self) -> Markdown:
-        """What is studied, on what, and how much of it is done."""
+        """Say what is studied, on what, and how much of it is done."""
         study = self.study
         parameters = sum(p.numel() for p in study.skeleton.parameters())
         profile, windows = study.profile, study.windows
@@ -57,7 +57,7 @@ class ModelPage:
         return tables.samples(self.study.records)
 
     def protocols(self) -> Markdown | None:
-        """The dense model's perplexity by every protocol that people use, where the profile asks for it."""
+        """Show the dense model's perplexity by every protocol in use, where the profile asks for it."""
         return markdown(protocols.told(self.study.profile.model_name, self._by_protocol)) if self.study.profile.protocols else None
 
     def protocols_figure(self) -> Picture | None:

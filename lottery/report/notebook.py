@@ -10,13 +10,15 @@ from lottery.config.profile import Profile, load_profile
 
 
 def notebook_parameters(history: list[str], namespace: dict[str, Any]) -> dict[str, Any]:
-    """The parameters that a running notebook was given, whichever way: edited in its cell, or injected by papermill.
+    """Return the parameters that a running notebook was given, whichever way: edited in its cell, or injected by papermill.
 
-    papermill accepts a misspelt parameter: it only sets a variable that nobody reads. We reject it, so the names are taken from the cells
-    themselves. Both the notebook's own cell and the one that papermill puts behind it begin with ``# Parameters``; only what
-    was executed since the own cell last ran counts, so that a mistake can be mended and run again.
+    papermill accepts a misspelt parameter: it only sets a variable that nobody reads. It has to be rejected here, so the names are taken
+    from the cells themselves. Both the notebook's own cell and the one that papermill puts behind it begin with ``# Parameters``. Only what
+    was executed since the own cell last ran counts, so that a mistake can be corrected and run again.
 
-    **Arguments**: the sources executed so far (IPython's ``In``), and the notebook's variables.
+    Args:
+        history: The sources executed so far (IPython's ``In``).
+        namespace: The notebook's variables.
     """
     marked = [index for index, source in enumerate(history) if source.lstrip().startswith("# Parameters:")]
     if not marked:
@@ -31,7 +33,7 @@ def notebook_parameters(history: list[str], namespace: dict[str, Any]) -> dict[s
 
 
 def profile_of_this_notebook() -> Profile:
-    """The validated profile of the notebook that calls it."""
+    """Return the validated profile of the notebook that calls it."""
     shell = get_ipython()
     if shell is None:
         raise ParamsError("this is not a notebook: use load_profile('demo')")

@@ -1,4 +1,4 @@
-"""What each protocol gave as a page of Markdown: ``python -m lottery protocols PROFILE [MODEL]``."""
+"""What each protocol gave, as a page of Markdown: ``python -m lottery protocols PROFILE [MODEL]``."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from lottery.report.sections.protocols import told
 
 
 def page(profile: Profile, records: dict[str, list[ProtocolRecord]]) -> str:
-    """What was found as a page of Markdown, with the commands and the commits that it came from."""
+    """Return what was found as a page of Markdown, with the commands and the commits that it came from."""
     frames = {name: frame(found) for name, found in records.items()}
     commits = sorted({record.provenance.commit[:10] for found in records.values() for record in found})
     devices = sorted({record.provenance.device for found in records.values() for record in found})
@@ -31,7 +31,7 @@ def page(profile: Profile, records: dict[str, list[ProtocolRecord]]) -> str:
 
 
 def score(profile: Profile, name: str | None = None, page_path: Path | None = None) -> None:
-    """Scores one dense model of a profile, or all of them, by each protocol, and writes a page about it where one is asked for."""
+    """Score one dense model of a profile, or all of them, by each protocol, and write a page about it where one is asked for."""
     names = [name] if name else list(profile.checkpoints)
     records = {name: measure(profile.model_copy(update={"model": name})) for name in names}
     if page_path:

@@ -18,24 +18,26 @@ matplotlib.rcParams["svg.hashsalt"] = "lottery"  # the same figure is the same f
 
 
 def new_figure(width: float = 8, height: float = 4.6) -> Figure:
-    """An empty figure in inches; it belongs to no window, so that nothing needs to be closed."""
+    """Return an empty figure, its size in inches; it belongs to no window, so that nothing needs to be closed."""
     sns.set_theme(style="whitegrid", rc={"axes.edgecolor": ".6", "grid.color": ".92", "font.size": 10})
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def colours(count: int) -> list:
-    """Colours that people who are colour-blind can tell apart, dark enough on white for lines (3 to 1, WCAG 2.2); beyond ten they
-    repeat, and the markers must do."""
+    """Return colours that colour-blind people can tell apart, dark enough on white for lines (3 to 1, WCAG 2.2).
+
+    Beyond ten they repeat, and the markers must do.
+    """
     return [darkened(colour, 3) for colour in sns.color_palette("colorblind", max(count, 1))]
 
 
 def ink(colour) -> tuple:
-    """A colour for text: that of its line, dark enough on white to be read (4.5 to 1, WCAG 2.2)."""
+    """Return a colour for text: that of its line, dark enough on white to be read (4.5 to 1, WCAG 2.2)."""
     return darkened(colour, 4.5)
 
 
 def darkened(colour, contrast: float) -> tuple:
-    """A colour, or the first darker shade of it whose contrast to white is high enough."""
+    """Return a colour, or the first darker shade of it whose contrast to white is high enough."""
     red, green, blue = to_rgb(colour)
     while 1.05 / (luminance((red, green, blue)) + 0.05) < contrast:
         red, green, blue = 0.98 * red, 0.98 * green, 0.98 * blue
@@ -43,7 +45,7 @@ def darkened(colour, contrast: float) -> tuple:
 
 
 def luminance(colour) -> float:
-    """The relative luminance of a colour, from 0 to 1 (WCAG 2.2)."""
+    """Return the relative luminance of a colour, from 0 to 1 (WCAG 2.2)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -53,8 +55,11 @@ _STEPS = [(1, 1.2, 1.5, 2, 3, 5, 7), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1,)]  # w
 
 
 def logarithmic(axis) -> None:
-    """Ticks of a logarithmic axis whose limits are set: as many within each decade as there is room for, else powers of ten, and every
-    second or third of these where they are many. ``LABELS`` at most; from 10⁵ on written as powers."""
+    """Set the ticks of a logarithmic axis whose limits are set.
+
+    It gets as many within each decade as there is room for, else powers of ten, and every second or third of these where they are many.
+    There are at most ``LABELS``; from 10⁵ on they are written as powers.
+    """
     low, high = sorted(getattr(axis.axes, f"get_{axis.axis_name}lim")())
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     choices = [[m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high] for steps in _STEPS]
@@ -73,7 +78,7 @@ def _written(value: float) -> str:
 
 
 def label_ends(axes: Axes, ends: list[tuple]) -> None:
-    """Names at the right end of each line, pushed apart so that none covers another: ``(y, x, name, colour)`` each."""
+    """Write names at the right end of each line, pushed apart so that none covers another: ``(y, x, name, colour)`` each."""
     figure_height = axes.figure.get_size_inches()[1] * 72 * 0.8
     low, high = (math.log(limit) for limit in axes.get_ylim())
     least = 13 / figure_height  # points of a line of text, as a share of the axis

@@ -16,14 +16,17 @@ from lottery.report.markdown import escape_markdown, markdown, table, verbatim
 
 
 def trials(records: list[Record]) -> Markdown:
-    """The five columns of one model: Sparsity, which links to the record, Perplexity, Tokens/sec, Memory, Coherent? Below them the scores
-    of tasks, where any were asked for. Sparsities that a bisection added are only scored; the caption names them."""
+    """Show the five columns of one model: Sparsity, which links to the record, Perplexity, Tokens/sec, Memory, Coherent?
+
+    Below them stand the scores of tasks, where any were asked for. Sparsities that a bisection added are only scored; the caption names
+    them.
+    """
     caption = " ".join([_of_memory(records), *map(_of_texts, records[:1]), _scored_only(records)]).strip()
     return markdown(table(_rows(records, "records", _is_named(records)), "Perplexity|Tokens/sec|Memory", caption), knowledge(records))
 
 
 def all_models(models: dict[str, list[Record]]) -> str:
-    """The five columns of every model in one table; the name of a model stands at its first row."""
+    """Return the five columns of every model in one table; the name of a model stands at its first row."""
     rows, named = [], _is_named([record for records in models.values() for record in records])
     for name, records in models.items():
         for index, row in enumerate(_rows(records, f"{name}/records", named)):
@@ -35,7 +38,7 @@ def all_models(models: dict[str, list[Record]]) -> str:
 
 
 def _is_named(records: list[Record]) -> bool:
-    """Whether the way of pruning has to stand in each row: there are several, or a pattern and not a sparsity says how far."""
+    """Return whether each row has to name the way of pruning: there are several, or the degree is a pattern and not a sparsity."""
     pruned = {record.request.variant for record in records if record.request.method != "dense"}
     return len({variant.label for variant in pruned}) != 1 or any(variant.pattern != "unstructured" for variant in pruned)
 
@@ -75,14 +78,14 @@ def _scored_only(records: list[Record]) -> str:
 
 
 def about(records: list[Record]) -> str:
-    """What is not in a row of the table of all models: what texts of one model are judged by, and which sparsities were only scored."""
+    """Say what the table of all models leaves out: what texts of one model are judged by, and which sparsities were only scored."""
     texts = records[0].result.texts
     bits = f"Bits per new byte: {texts.dense_bits:.2f} of its own texts, {texts.shuffled:.2f} of shuffled words." if texts else ""
     return " ".join(filter(None, [bits, _scored_only(records)]))
 
 
 def knowledge(records: list[Record]) -> str:
-    """The scores of tasks, where any were asked for, with their standard errors; higher is better but for perplexities and bits."""
+    """Return the scores of tasks, where any were asked for, with standard errors; higher is better except for perplexities and bits."""
     rows = []
     for record in records:
         scores = {}
@@ -100,14 +103,14 @@ _SAID = {"coherent": "yes", "degraded": "degraded", "broken": "no"}
 
 
 def linked(record: Record, folder: str, named: bool = True) -> str:
-    """What a record's variant is called, or only its sparsity, as a link to the record in ``folder``."""
+    """Return what a record's variant is called, or only its sparsity, as a link to the record in ``folder``."""
     request = record.request
     text = request.title if named or request.method == "dense" else percent(request.sparsity)
     return f"[{text}]({folder}/{request.file_name})"
 
 
 def quality(data: pd.DataFrame) -> str:
-    """One step behind the five columns: how well the variants of one model predict the text, with 95% intervals."""
+    """Show, one step behind the five columns, how well the variants of one model predict the text, with 95% intervals."""
     rows = [
         {
             "Variant": f"[{label(row)}]({row['record']})",
@@ -128,13 +131,13 @@ def _shown(metric: Metric, row: pd.Series, name: str) -> str:
 
 
 def legend() -> str:
-    """What the columns of metrics hold, in words."""
+    """Say in words what the columns of metrics hold."""
     said = [f"*{one.title}*: {one.summary}{f', in {one.unit}' if one.unit.startswith('nats') else ''}" for one in METRICS.values()]
     return "; ".join(said) + "."
 
 
 def cost(records: list[Record], folder: str) -> str:
-    """One step behind the five columns: speed and memory of one model's variants, and a link to each record in ``folder``."""
+    """Show, one step behind the five columns, speed and memory of one model's variants, with a link to each record in ``folder``."""
     rows = []
     for record in records:
         result = record.result
@@ -161,12 +164,12 @@ def cost(records: list[Record], folder: str) -> str:
 
 
 def label(row: pd.Series) -> str:
-    """What the variant of a row is called, as ``Request.title`` says it."""
+    """Return what the variant of a row is called, as ``Request.title`` says it."""
     return title(row["method"], row["base_method"], row["pattern"], row["sparsity"])
 
 
 def within(row: pd.Series, name: str) -> str:
-    """A value and its 95% interval, where there is one."""
+    """Return a value and its 95% interval, where there is one."""
     value, low, high = (number(row[column]) for column in (name, f"{name}_low", f"{name}_high"))
     if math.isnan(row[f"{name}_low"]):
         return value
@@ -176,9 +179,12 @@ def within(row: pd.Series, name: str) -> str:
 
 
 def summary(data: pd.DataFrame, scores: dict[str, dict[str, Crossing]], survives: Callable[[pd.DataFrame], pd.Series]) -> str:
-    """A row a model, the best ticket first: its size, its dense perplexity, its ticket scores, and how far it keeps working.
+    """Return a row for each model, the best ticket first: its size, dense perplexity and ticket scores, and how far it keeps working.
 
-    **Arguments**: what models are compared by; their ticket scores; ``survives``, given rows of it, which of them keep working.
+    Args:
+        data: What models are compared by.
+        scores: Their ticket scores.
+        survives: Given rows of ``data``, returns which of them keep working.
     """
     rows, models = [], [model for model in scores if model in set(data["model"])]
     for model in sorted(models, key=lambda model: -scores[model]["5% more"].at):
@@ -205,8 +211,10 @@ WIDE = 6  # columns of models; with more, models are rows
 
 
 def by_method(data: pd.DataFrame, level: float) -> str:
-    """Perplexity at a sparsity, a row a way of pruning and a column a model, the lowest of each model in bold; with many models the other
-    way round."""
+    """Return perplexity at a sparsity, a row a way of pruning and a column a model, the lowest of each model in bold.
+
+    With many models, models are the rows.
+    """
     at = data[(data["method"] != "dense") & (data["sparsity"] == level)]
     models = list(at["model"].unique())
     best = at.groupby("model")["perplexity"].min()
@@ -230,7 +238,7 @@ SHOWN = 3  # beginnings whose continuations are shown; the verdict is on all of 
 
 
 def samples(records: list[Record]) -> Markdown:
-    """What each variant wrote after the same first few beginnings. Shown verbatim: it is data."""
+    """Show what each variant wrote after the same first few beginnings. It is shown verbatim, because it is data."""
     parts, written = [], [record for record in records if record.result.texts]
     beginnings = list(dict.fromkeys(sample.prompt for record in written for sample in record.result.texts.samples))[:SHOWN]
     for index, beginning in enumerate(beginnings):
@@ -244,7 +252,7 @@ def samples(records: list[Record]) -> Markdown:
 
 
 def side_by_side(records: list[Record]) -> str:
-    """How the variants of one model continue the same beginning, the first, a row a variant."""
+    """Show how the variants of one model continue the same beginning, the first, a row a variant."""
     written = [record for record in records if record.result.texts]
     if not written:
         return ""

@@ -48,5 +48,5 @@ CONTROLS = [name for name, arm in ARMS.items() if arm.control]
 
 
 def arms_at(level: int) -> list[str]:
-    """The names of the arms that a level has; level 0 has the dense ones."""
+    """Return the names of the arms that a level has; level 0 has the dense ones."""
     return [name for name, arm in ARMS.items() if (name in DENSE if level == 0 else name not in DENSE and level >= arm.first_level)]

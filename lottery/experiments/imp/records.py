@@ -1,4 +1,4 @@
-"""The runs of the lottery ticket procedure on disk: what was asked of each and what came out, and which run needs which. No torch."""
+"""The runs of the lottery ticket procedure on disk: what was asked of each, what came out, and which run needs which. No torch."""
 
 import hashlib
 import json
@@ -54,7 +54,7 @@ class TicketRequest(BaseModel):
 
     @property
     def lineage(self) -> str:
-        """What all arms and levels of one seed share: the folder of their weights is named by it."""
+        """What all arms and levels of one seed share; it names the folder of their weights."""
         return f"{self.model}-{self.seed}-{_digest(self.model_dump(exclude={'arm', 'level'}))}"
 
     @property
@@ -70,10 +70,13 @@ class Point(NamedTuple):
 
 
 class TicketResult(BaseModel):
-    """``problem``: why there is no finite loss, empty where there is one; ``no_next``: why the level after it cannot be pruned.
+    """What came out of a run.
 
-    Of a dense run also ``validation_loss``, on training text that was kept back, and ``checkpoint_loss``, the held-out loss of the weights
-    that the checkpoint itself has.
+    Attributes:
+        problem: Why there is no finite loss; empty where there is one.
+        no_next: Why the level after it cannot be pruned.
+        validation_loss: The loss on training text that was kept back; of a dense run only.
+        checkpoint_loss: The held-out loss of the weights that the checkpoint itself has; of a dense run only.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="strings")
@@ -107,7 +110,7 @@ class TicketRecord(BaseModel):
 
 
 def sparsity_of(level: int, share: float) -> float:
-    """The sparsity after ``level`` rounds that each take ``share`` of what is left."""
+    """Return the sparsity after ``level`` rounds that each take ``share`` of what is left."""
     return 1 - (1 - share) ** level
 
 
@@ -116,9 +119,11 @@ def folder_of(profile: Profile) -> Path:
 
 
 def requests(profile: Profile) -> list[TicketRequest]:
-    """All runs that can be asked for so far. Where several rates are given, first each architecture's dense model of the first seed with
-    each of them; then, once these are recorded, with the best one seed by seed: the dense model, then level by level the ticket and what
-    it is compared with.
+    """Return all runs that can be asked for so far.
+
+    Where several learning rates are given, these are first each architecture's dense model of the first seed with each of them. Once these
+    are recorded, the runs with the best rate follow seed by seed: the dense model, then level by level the ticket and what it is compared
+    with.
     """
     asked, found, folder = profile.tickets, [], folder_of(profile)
     settings = asked.model_dump(exclude={"models", "train_text", "levels", "seeds", "learning_rate"})
@@ -144,12 +149,12 @@ def requests(profile: Profile) -> list[TicketRequest]:
 
 
 def best_rate(tried: list[TicketRecord]) -> float:
-    """The learning rate of the dense run that does best on training text that was kept back; of equal ones the lowest."""
+    """Return the learning rate of the dense run that does best on training text that was kept back; of equal ones the lowest."""
     return min((math.inf if r.result.validation_loss is None else r.result.validation_loss, r.request.learning_rate) for r in tried)[1]
 
 
 def parent(request: TicketRequest) -> TicketRequest | None:
-    """The run whose weights or mask another one starts from; the dense one has none."""
+    """Return the run whose weights or mask another one starts from; the dense one has none."""
     if request.arm == "dense":
         return None
     if ARMS[request.arm].mask != "ticket" or request.level == 1:
@@ -162,13 +167,13 @@ def write_ticket(folder: Path, record: TicketRecord) -> None:
 
 
 def read_ticket(folder: Path, request: TicketRequest) -> TicketRecord | None:
-    """The record of a request, or ``None`` where there is none that can be read and is of just this request."""
+    """Return the record of a request, or ``None`` where no readable record of exactly this request exists."""
     record = read_json(TicketRecord, folder / "records" / request.file_name)
     return record if record and record.request == request else None
 
 
 def recorded_requests(profile: Profile) -> list[TicketRequest]:
-    """As ``requests``; where a text or a checkpoint is gone, what the records on disk say that they were made with takes its place."""
+    """Return the same as ``requests``; where a text or a checkpoint is gone, use what the records on disk say they were made with."""
     try:
         return requests(profile)
     except LotteryError:

@@ -54,12 +54,12 @@ class Architecture:
 
     @property
     def _kept_back(self) -> int:
-        """Windows at the end of the training text that no run is trained on, a tenth of it at most."""
+        """Windows at the end of the training text that no run is trained on, at most a tenth of it."""
         return min(HELD_OUT, max(1, len(self._training_windows) // 10))
 
     @cached_property
     def tokens(self) -> torch.Tensor:
-        """What is trained on, int64 [tokens]."""
+        """The training tokens, int64 [tokens]."""
         return self._training_windows[: -self._kept_back].reshape(-1)
 
     @cached_property
@@ -69,7 +69,10 @@ class Architecture:
 
     @cached_property
     def checkpoint_loss(self) -> float | None:
-        """The held-out loss of the checkpoint's own weights; a configuration and a tokenizer are enough for a run, and have none."""
+        """The held-out loss of the checkpoint's own weights.
+
+        ``None`` where it has none: a configuration and a tokenizer are enough for a run.
+        """
         if not list(self._source.folder.glob("*.safetensors")):
             return None
         return held_out_loss(loading.load(self._source, self.plan), self.held_out)
@@ -81,13 +84,13 @@ class Architecture:
         return torch.from_numpy(found.tokens).to(self.plan.device)
 
     def new_model(self, seed: int) -> nn.Module:
-        """The architecture with weights of its own initialisation, drawn on the CPU, so that they are the same everywhere."""
+        """Return the architecture with freshly initialised weights, drawn on the CPU, so that they are the same everywhere."""
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(self.config, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False)
         return model.to(self.plan.device).train()
 
     def batches(self, request: TicketRequest, first: int):
-        """The windows of each step from ``first`` on: drawn at random from the text, the same ones for all arms of a seed."""
+        """Yield the windows of each step from ``first`` on: drawn at random from the text, the same ones for all arms of a seed."""
         draw = np.random.default_rng(request.seed)
         starts = draw.integers(0, len(self.tokens) - request.seq_len + 1, (request.steps, request.batch_size))[first:]
         for row in starts:
@@ -96,15 +99,29 @@ class Architecture:
 
 @lru_cache(maxsize=8)
 def bench(profile: str, name: str) -> Architecture:
-    """**Arguments**: the profile as JSON, so that it can be remembered by; the name of the architecture."""
+    """Return what the runs of one architecture share.
+
+    Args:
+        profile: The profile as JSON, which the cache can use as a key.
+        name: The name of the architecture.
+    """
     return Architecture(Profile.model_validate_json(profile, strict=False), name)
 
 
 def check(profile: Profile) -> dict[str, int]:
-    """**Raises** ``LotteryError`` where an architecture is not there or a level would leave nothing of a layer, before any long work.
+    """Check, before any long work, that every architecture is there and that every level leaves something of each layer.
 
-    By layer every layer loses the same share, so that it is known beforehand; over the whole model only the run can tell.
-    **Returns** the number of parameters of each architecture.
+    With the scope 'layer' every layer loses the same share, so that the check can tell beforehand; over the whole model only the run can
+    tell.
+
+    Args:
+        profile: The profile, with its ``tickets``.
+
+    Returns:
+        The number of parameters of each architecture.
+
+    Raises:
+        LotteryError: An architecture is not there, or a level would leave nothing of a layer.
     """
     asked, found = profile.tickets, {}
     for name in asked.models:
@@ -121,9 +138,13 @@ def check(profile: Profile) -> dict[str, int]:
 
 
 def run(profile: str, request: TicketRequest) -> TicketRecord:
-    """Makes one run and writes its record, and whatever runs after it need: its weights, or the mask of the next level.
+    """Make one run, and write its record and whatever later runs need: its weights, or the mask of the next level.
 
-    **Arguments**: the profile as JSON; what is asked. The runs that it starts from must have been made.
+    The runs that it starts from must have been made.
+
+    Args:
+        profile: The profile as JSON.
+        request: What is asked.
     """
     whole = Profile.model_validate_json(profile, strict=False)
     folder, made = folder_of(whole), bench(profile, request.model)
@@ -140,9 +161,14 @@ def run(profile: str, request: TicketRequest) -> TicketRecord:
 
 
 def again(profile: str, request: TicketRequest) -> TicketResult:
-    """Makes a recorded run once more, on one thread as a worker does, and leaves nothing behind. Arguments as ``run``.
+    """Make a recorded run once more, on one thread as a worker does, and leave nothing behind.
 
-    **Raises** ``LotteryError`` where the weights that it starts from are gone.
+    Args:
+        profile: The profile as JSON.
+        request: What is asked.
+
+    Raises:
+        LotteryError: The weights that it starts from are gone.
     """
     begins_with = needs(folder_of(Profile.model_validate_json(profile, strict=False)), request)
     if gone := [path.name for path in begins_with if not path.exists()]:
@@ -159,7 +185,7 @@ def again(profile: str, request: TicketRequest) -> TicketResult:
 
 
 def needs(folder: Path, request: TicketRequest) -> list[Path]:
-    """The files that a run starts from."""
+    """Return the files that a run starts from."""
     weights = folder / "weights" / request.lineage
     arm = ARMS[request.arm]
     masks = {"none": [], "ticket": [f"mask-{request.level}"], "dense": ["dense"]}[arm.mask]
@@ -206,7 +232,7 @@ def _train(made: Architecture, request: TicketRequest, folder: Path) -> TicketRe
 
 
 def _masks(model: nn.Module, request: TicketRequest, folder: Path) -> Masks:
-    """The weights that an arm keeps, by layer."""
+    """Return the weights that an arm keeps, by layer."""
     arm = ARMS[request.arm]
     if arm.mask == "none":
         return {}
@@ -233,7 +259,7 @@ def _result(made: Architecture, model: nn.Module | None, curve: list[Point], mas
 
 
 def _keep_next(model: nn.Module, request: TicketRequest, folder: Path) -> str:
-    """Writes the mask of the next level, and the dense model's weights. **Returns** why there is no next level, or nothing."""
+    """Write the mask of the next level, and the dense model's weights; return why there is no next level, or nothing."""
     if request.arm == "dense":
         _keep_weights(model, folder / "dense.safetensors")
     following = request.model_copy(update={"arm": "ticket", "level": request.level + 1})

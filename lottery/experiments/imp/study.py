@@ -1,5 +1,7 @@
-"""The lottery ticket procedure of a profile: which runs are missing, who makes them, how long it will take. Two runs at a time on two
-cores, each on one: small models gain more from that than from sharing a matrix product."""
+"""The lottery ticket procedure of a profile: which runs are missing, who makes them, and how long it will take.
+
+Runs go side by side, each on one core (two runs on two cores): small models gain more from that than from sharing a matrix product.
+"""
 
 import multiprocessing
 import os
@@ -25,7 +27,7 @@ _WORKER_BYTES = 1 << 30
 
 
 class TicketStudy:
-    """All runs of the procedure under one profile. Records that exist are never measured again; a killed run goes on after them."""
+    """All runs of the procedure under one profile. Existing records are never measured again; a killed run goes on after them."""
 
     def __init__(self, profile: Profile):
         if profile.tickets is None:
@@ -40,7 +42,7 @@ class TicketStudy:
 
     @property
     def requests(self) -> list[TicketRequest]:
-        """All runs that can be asked for so far: with several learning rates they become more once the best ones are known."""
+        """All runs that can be asked for so far; with several learning rates their number grows once the best ones are known."""
         return requests(self.profile)
 
     @property
@@ -49,7 +51,7 @@ class TicketStudy:
         return [record for request in self.requests if (record := read_ticket(self.folder, request))]
 
     def train(self) -> None:
-        """Makes every run whose record is not there, as soon as what it starts from is."""
+        """Make every run without a record, as soon as what it starts from exists."""
         with record_failure(self.folder):
             todo = self._todo()
         if not todo:
@@ -70,7 +72,7 @@ class TicketStudy:
                     pool.shutdown(cancel_futures=True)
 
     def finish(self) -> None:
-        """Says, as the last thing that a run writes, that all trials are recorded; else raises."""
+        """Write, as the last thing of a run, that all trials are recorded; raise if they are not."""
         self.say(finish(self.folder, len(self.records), len(self.requests)))
 
     def say(self, line: str) -> None:
@@ -102,7 +104,7 @@ class TicketStudy:
                     self.say(f"{_said(record)}; {count} of {len(requests)}, {_time(seconds)} left")
 
     def _todo(self) -> list[TicketRequest]:
-        """The runs without a record, and those whose weights they need and that are gone; in an order in which they can be made."""
+        """Return the runs without a record, and those whose lost weights they need, in an order in which they can be made."""
         requests = self.requests
         wanted = {request.key for request in requests if read_ticket(self.folder, request) is None}
         for request in reversed(requests):
@@ -115,7 +117,7 @@ class TicketStudy:
         return [request for request in requests if request.key in wanted]
 
     def _work(self, request: TicketRequest) -> float:
-        """How much there is to do in a run, beside others: steps times weights; a little where nothing is trained."""
+        """Return how much work a run is, relative to others: steps times weights; a little where nothing is trained."""
         arm = ARMS[request.arm]
         steps = request.steps - request.rewind * (arm.start == "rewound weights") if arm.trained else 1
         return steps * self.parameters[request.model]
@@ -126,7 +128,7 @@ class TicketStudy:
 
     @property
     def _workers(self) -> int:
-        """A worker a core that this process may use, as far as memory goes; on a GPU one."""
+        """One worker for each core that this process may use, as far as memory allows; on a GPU one."""
         if not self._on_cpu:
             return 1
         # In float32: weights, gradients and two moments; beside them what torch itself takes, and a batch at work.
@@ -135,7 +137,7 @@ class TicketStudy:
 
 
 def _begin(on_cpu: bool) -> None:
-    """In a worker: one thread each, on which the last bits depend; and an end when the process that asks is gone, however it went."""
+    """Set up a worker: one thread each, since the last bits depend on it, and an end when its parent process is gone, however it went."""
     if on_cpu:
         torch.set_num_threads(1)
 

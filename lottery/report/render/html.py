@@ -50,8 +50,10 @@ class LotteryHTMLExporter(HTMLExporter):
 
 
 def finished(html: str) -> str:
-    """A page with what needs all of it: headings that can be linked to, contents, and tables that a keyboard and a screen reader can
-    follow."""
+    """Return a page with headings that can be linked to, contents, and tables that a keyboard and a screen reader can follow.
+
+    These need the whole page.
+    """
     page = BeautifulSoup(html, "html.parser")
     _name_headings(page)
     for number, table in enumerate(page.find_all("table"), 1):
@@ -64,7 +66,7 @@ def finished(html: str) -> str:
 
 
 def _name_headings(page: BeautifulSoup) -> None:
-    """Every heading gets a name of its own: pandoc, which sees a cell at a time, gives some twice."""
+    """Give every heading a name of its own: pandoc, which sees a cell at a time, gives some twice."""
     taken: dict[str, int] = {}
     for heading in page.find_all(["h1", "h2", "h3", "h4"]):
         name = heading.get("id") or "section"
@@ -80,7 +82,7 @@ def _entry(page: BeautifulSoup, heading):
 
 
 def _make_accessible(page: BeautifulSoup, table, number: int) -> None:
-    """Headers say what they head; a table that is wider than the screen scrolls by itself, with the keyboard too, below its caption."""
+    """Say what each header heads, and let a table wider than the screen scroll by itself below its caption, with the keyboard too."""
     for header in table.select("thead th"):
         header["scope"] = "col"
     for row in table.select("tbody tr"):

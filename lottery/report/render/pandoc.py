@@ -13,13 +13,22 @@ _ALWAYS = [
 
 
 def to_html(markdown: str) -> str:
-    """An HTML fragment; formulas become MathML, which every current browser draws without a script."""
+    """Return an HTML fragment; formulas become MathML, which every current browser draws without a script."""
     return pypandoc.convert_text(markdown, "html5", format=MARKDOWN, extra_args=["--mathml", *_ALWAYS])
 
 
 def to_typst(markdown: str, title: str, subtitle: str, header: str, folder: Path) -> str:
-    """A whole Typst document with a title block and contents; the document's second headings become its first. ``folder`` holds its
-    pictures."""
+    """Return a whole Typst document with a title block and contents.
+
+    The document's second headings become its first.
+
+    Args:
+        markdown: The text.
+        title: The title.
+        subtitle: The line below the title.
+        header: Typst that goes into the head of the document.
+        folder: Holds the pictures of the text.
+    """
     arguments = [
         "--standalone", *_ALWAYS,
         "--shift-heading-level-by=-1", "--table-of-contents", "--toc-depth=1",

@@ -45,7 +45,7 @@ _HEADER = Path(__file__).parent / "templates" / "header.typ"
 
 
 def to_markdown(notebook, folder: Path) -> tuple[str, str, str]:
-    """A notebook as its title, the sentence below that, and one Markdown text; its pictures are written into ``folder``."""
+    """Return a notebook as its title, the sentence below that, and one Markdown text; write its pictures into ``folder``."""
     parts, title, subtitle = [], "Notebook", ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -79,10 +79,10 @@ def _output(output, folder: Path, number: int) -> str:
 
 @cache
 def _drawable() -> frozenset[int]:
-    """The characters of DejaVu Sans Mono, the font of verbatim text, which every other font here falls back to."""
+    """Return the characters of DejaVu Sans Mono, the font of verbatim text, which every other font here falls back to."""
     return frozenset(FT2Font(str(_FONTS / "DejaVuSansMono.ttf")).get_charmap())
 
 
 def legible(markdown: str) -> str:
-    """Text in which a character that no font here has is written as ``\\u{…}``, instead of a box that says nothing."""
+    """Return text in which a character that no font here has is written as ``\\u{…}``, instead of a box that says nothing."""
     return "".join(c if c in "\n\t" or ord(c) in _drawable() else f"\\u{{{ord(c):x}}}" for c in markdown)

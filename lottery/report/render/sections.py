@@ -5,10 +5,10 @@ import copy
 
 
 def with_content(notebook):
-    """A copy of an executed notebook without calls that showed nothing, and without sections in which nothing is left to show.
+    """Return a copy of an executed notebook without calls that showed nothing, and without sections left with nothing to show.
 
-    A section begins at a Markdown cell with a second-level heading; one that never had code is kept as it is. A cell is such a call if its
-    last line is an expression, whose value a notebook would show, and it has no output. A notebook that never ran is shown whole.
+    A section begins at a Markdown cell with a second-level heading; one that never had code is kept as it is. A cell is such a call if it
+    has no output and its last line is an expression, whose value a notebook would show. A notebook that never ran is shown whole.
     """
     shown = copy.deepcopy(notebook)
     code = [cell for cell in shown.cells if cell.cell_type == "code"]

@@ -26,8 +26,8 @@ class ImpResults:
     def data(self) -> pd.DataFrame:
         """A row a run: model, seed, arm, level, share of the weights left, held-out loss, steps to the model's target loss, problem.
 
-        What diverged has an infinite loss; what could not be made, because pruning left nothing of a layer, has none. One shot to the
-        first level is the ticket of the first level, and stands here under both names.
+        What diverged has an infinite loss. What could not be made, because pruning left nothing of a layer, has none. One shot to the first
+        level is the ticket of the first level, and stands here under both names.
         """
         rows = [
             {
@@ -70,18 +70,20 @@ class ImpResults:
         return self.data["seed"].nunique()
 
     def by_seed(self, model: str, arm: str, level: int, what: str = "loss") -> pd.Series:
-        """A column of an arm at a level, by seed."""
+        """Return a column of an arm at a level, by seed."""
         data = self.data
         return data[(data["model"] == model) & (data["arm"] == arm) & (data["level"] == level)].set_index("seed")[what]
 
     def baseline(self, model: str) -> str:
-        """The dense arm that a ticket is judged beside: the better one in the mean, of those that are recorded."""
+        """Return the dense arm that a ticket is judged beside: the better one in the mean, of those that are recorded."""
         means = {arm: mean(self.by_seed(model, arm, 0)).value for arm in DENSE}
         return min((arm for arm in DENSE if not math.isnan(means[arm])), key=lambda arm: means[arm], default=DENSE[0])
 
     def compared(self, model: str, level: int, error: float) -> tuple[Compared, dict[str, Compared]]:
-        """The ticket of a level beside the better dense arm, and each control beside the ticket. What could not be made, because pruning
-        left nothing of a layer, counts as diverged: a procedure that ends so has found no ticket."""
+        """Compare the ticket of a level with the better dense arm, and each control with the ticket.
+
+        What could not be made, because pruning left nothing of a layer, counts as diverged: a procedure that ends so has found no ticket.
+        """
 
         def losses(arm: str, at: int) -> pd.Series:
             found = self.by_seed(model, arm, at).where(self.by_seed(model, arm, at, "problem") == "", math.inf)
@@ -121,11 +123,11 @@ class ImpResults:
         return found
 
     def left(self, level: int) -> float:
-        """The share of the prunable weights that a level leaves."""
+        """Return the share of the prunable weights that a level leaves."""
         return float(self.data.loc[self.data["level"] == level, "left"].iloc[0])
 
     def verdicts(self) -> str:
-        """A line a model, and what a verdict means."""
+        """Return a line for each model, and what a verdict means."""
         if not self.records:
             return "*No run is recorded.*"
         lines = []
@@ -135,7 +137,7 @@ class ImpResults:
         return "\n".join(lines) + f"\n\n{MEANING}"
 
     def protocol(self, notebook: str) -> str:
-        """How it was measured, in the numbers of the records, and what it took."""
+        """Say how it was measured, in the numbers of the records, and what it took."""
         if not self.records:
             return ""
         minutes = sum(record.result.seconds for record in self.records) / 60
@@ -145,7 +147,7 @@ class ImpResults:
         )
 
     def _of_rates(self) -> str:
-        """The peak learning rate of each architecture, and how it was chosen."""
+        """Give the peak learning rate of each architecture, and say how it was chosen."""
         if len(self.tried) == 1:
             return f"The peak learning rate is {self.tried[0]:g}."
         chosen = ", ".join(f"{rate:g} for {model}" for model, rate in self.rates.items())
@@ -157,7 +159,7 @@ class ImpResults:
         )
 
     def _of_checkpoints(self) -> str:
-        """How the dense model compares with the weights that the checkpoint itself has."""
+        """Say how the dense model compares with the weights that the checkpoint itself has."""
         parts = []
         for model in self.models:
             known = [r.result.checkpoint_loss for r in self.records if r.request.model == model and r.result.checkpoint_loss is not None]
@@ -166,7 +168,7 @@ class ImpResults:
         return f"Held-out loss of the dense models, and of the checkpoints' own weights: {', '.join(parts)}." if parts else ""
 
     def losses(self) -> str:
-        """A table a model: a row an arm, a column a level."""
+        """Return a table for each model: a row an arm, a column a level."""
         parts = []
         for model in self.models:
             rows = []
@@ -178,13 +180,13 @@ class ImpResults:
         return "\n\n".join(parts)
 
     def _cell(self, model: str, arm: str, level: int) -> str:
-        """A mean loss, and of how many seeds where some could not be made."""
+        """Return a mean loss, and of how many seeds where some could not be made."""
         losses = self.by_seed(model, arm, level)
         few = f", {losses.notna().sum()} of {_seeds(len(losses))}" if losses.isna().any() and losses.notna().any() else ""
         return "none" if len(losses) and losses.isna().all() else f"{mean(losses)}{few}"
 
     def problems(self) -> str:
-        """What diverged, and what could not be pruned, a line a level."""
+        """Say what diverged, and what could not be pruned, a line a level."""
         troubled = self.data[self.data["problem"] != ""]
         seeds = troubled.groupby(["model", "left", "problem", "arm"], sort=False)["seed"].agg(
             lambda found: ", ".join(map(str, sorted(found)))
@@ -196,7 +198,7 @@ class ImpResults:
 
 
 def schedule(asked: TicketRequest | Tickets) -> str:
-    """How each run is trained, pruned and rewound, in words."""
+    """Say how each run is trained, pruned and rewound."""
     where = "each layer's smallest" if asked.scope == "layer" else "the smallest of all layers together"
     back = f"step {asked.rewind}" if asked.rewind else "the initialisation"
     return (
@@ -206,7 +208,7 @@ def schedule(asked: TicketRequest | Tickets) -> str:
 
 
 def _tried(records: list[TicketRecord]) -> dict[str, list[TicketRecord]]:
-    """For each model its dense runs of the first seed, one a learning rate that was tried; without any, one run of whatever there is."""
+    """Return for each model its dense runs of the first seed, one for each learning rate tried; without any, one run of whatever exists."""
     found: dict[str, list[TicketRecord]] = {}
     for record in records:
         found.setdefault(record.request.model, []).append(record)
@@ -223,7 +225,7 @@ def _names(record: TicketRecord) -> list[str]:
 
 
 def _steps_to(record: TicketRecord, target: float) -> float:
-    """Steps until the held-out loss is first at the target, between points of the curve on a straight line; infinite if it never is."""
+    """Return the steps until the held-out loss first reaches the target, interpolated linearly on the curve; infinite if it never does."""
     if record.result.problem:
         return math.inf if record.result.curve else math.nan
     before = None
@@ -241,5 +243,5 @@ def _seeds(count: int) -> str:
 
 
 def of_intervals(seeds: int) -> str:
-    """What a caption says of intervals over so many seeds."""
+    """Return what a caption says of intervals over so many seeds."""
     return " with its 95% interval" if seeds > 1 else "; one seed is too few for an interval"

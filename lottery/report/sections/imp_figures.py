@@ -18,13 +18,13 @@ from lottery.report.sections.one_shot_vs_imp import both_scores
 
 
 def loss_over_weights_left(outcome: ImpResults) -> Picture | None:
-    """The figure of the paper: held-out loss over the share of the weights left, a panel an architecture, a line an arm."""
+    """Draw the figure of the paper: held-out loss over the share of the weights left, a panel an architecture, a line an arm."""
     caption = "Held-out loss after training over the share of the weights left, a panel an architecture."
     return _panels(outcome, "loss", "held-out loss, nats a token (lower is better)", caption, [arm for arm in ARMS if arm not in DENSE])
 
 
 def steps_over_weights_left(outcome: ImpResults) -> Picture | None:
-    """How soon an arm learns: steps to the loss that the dense model has after half its steps."""
+    """Draw how soon an arm learns: steps to the loss that the dense model has after half its steps."""
     caption = "Training steps until the held-out loss is at that of the dense model after half its steps. ∞: it is never reached."
     return _panels(
         outcome,
@@ -36,7 +36,10 @@ def steps_over_weights_left(outcome: ImpResults) -> Picture | None:
 
 
 def bridge(outcome: ImpResults, one_shot: Scores) -> Picture | None:
-    """Tickets beside one-shot pruning: what a ticket loses at the last level over how far the trained model can be pruned in one shot."""
+    """Draw tickets beside one-shot pruning.
+
+    The figure shows what a ticket loses at the last level over how far the trained model can be pruned in one shot.
+    """
     both = both_scores(outcome, one_shot)
     if len(both) < 3:  # two points rank nothing
         return None
@@ -72,7 +75,7 @@ def bridge(outcome: ImpResults, one_shot: Scores) -> Picture | None:
 
 
 def _colours() -> dict:
-    """A colour an arm, the same in all figures; grey is what was not trained again."""
+    """Return a colour for each arm, the same in all figures; grey is what was not trained again."""
     ten = style.colours(10)
     grey = ten.pop(7)
     colours = itertools.cycle(ten)
@@ -84,7 +87,7 @@ def _of_bars(outcome: ImpResults, what: str) -> str:
 
 
 def _panels(outcome: ImpResults, what: str, label: str, caption: str, arms: list[str]) -> Picture | None:
-    """A panel an architecture: a quantity over the share of the weights left, a line an arm, with 95% intervals over seeds."""
+    """Draw a panel an architecture: a quantity over the share of the weights left, a line an arm, with 95% intervals over seeds."""
     if not outcome.records or not outcome.levels:
         return None
     models = outcome.models

@@ -12,7 +12,7 @@ _MEMORY = {  # what a kind of memory figure counts
 
 
 def paragraphs(profile: Profile, records: list[Record]) -> list[str]:
-    """What was done, as Markdown: the ways of pruning, the text, and whatever else was asked for."""
+    """Return what was done, as Markdown: the ways of pruning, the text, and whatever else was asked for."""
     return [_ways(profile, records), _measurements(profile, records), _recovery(profile, records), _tasks(profile)]
 
 
@@ -45,7 +45,7 @@ def _measurements(p: Profile, records: list[Record]) -> str:
 
 
 def _within_rows(found: dict[str, bool]) -> str:
-    """Where samples of a text came from, by model: tokenizers differ in how many rows are long enough."""
+    """Say where samples of a text came from, by model: tokenizers differ in how many rows are long enough."""
     joined = [model for model, within in found.items() if not within]
     if not found:
         return ""
@@ -72,7 +72,7 @@ def _tasks(p: Profile) -> str:
 
 
 def limits(p: Profile, records: list[Record]) -> list[str]:
-    """What the figures of a study do not say, a sentence or two each."""
+    """Return what the figures of a study do not say, a sentence or two each."""
     said = ["One-shot pruning of finished models is measured, not a lottery ticket in the sense of Frankle and Carbin."]
     if p.tickets:
         said = [

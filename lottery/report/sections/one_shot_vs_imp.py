@@ -16,7 +16,7 @@ LEVEL = "5% more"
 
 
 def at_a_cost(outcome: ImpResults, arm: str = "ticket") -> dict[str, float]:
-    """For each model the sparsity at which the mean loss of an arm is up by 5% on the dense one: infinite beyond the last level."""
+    """Return for each model the sparsity at which an arm's mean loss is 5% above the dense one; infinite beyond the last level."""
     found = {}
     for model in outcome.models if outcome.levels else []:
         columns = [outcome.by_seed(model, arm if level else outcome.baseline(model), level) for level in (0, *outcome.levels)]
@@ -29,9 +29,12 @@ def at_a_cost(outcome: ImpResults, arm: str = "ticket") -> dict[str, float]:
 
 
 def both_scores(outcome: ImpResults, one_shot: Scores) -> pd.DataFrame:
-    """A row a model that has both: the sparsity at which one-shot pruning costs 5%, where it is known closely, and what is lost by its
-    ticket at the last level, as a multiple of the dense model's loss (a ``Mean``). Not that ticket's own 5%: good tickets cost less than
-    that at every level."""
+    """Return a row for each model that has both a one-shot score and a ticket.
+
+    It holds the sparsity at which one-shot pruning costs 5%, where it is known closely, and what is lost by its ticket at the last level,
+    as a multiple of the dense model's loss (a ``MeanCI``). The ticket's own 5% would not do: good tickets cost less than that at every
+    level.
+    """
     rows = []
     for model in outcome.models if outcome.levels else []:
         times = mean((outcome.by_seed(model, "ticket", outcome.levels[-1]) / outcome.by_seed(model, outcome.baseline(model), 0)).dropna())
@@ -42,7 +45,7 @@ def both_scores(outcome: ImpResults, one_shot: Scores) -> pd.DataFrame:
 
 
 def does_one_shot_tell(outcome: ImpResults, one_shot: Scores) -> str:
-    """Whether the ranking by one-shot prunability is that by real tickets."""
+    """Say whether the ranking by one-shot prunability is that by real tickets."""
     both = both_scores(outcome, one_shot)
     if len(both) < 3:
         return f"Fewer than three architectures have both scores ({len(both)}), so the two rankings cannot be compared."
@@ -56,8 +59,10 @@ def does_one_shot_tell(outcome: ImpResults, one_shot: Scores) -> str:
 
 
 def told(outcome: ImpResults, one_shot: Scores) -> str:
-    """A row a model: the sparsity at a cost of 5%, pruned once after the study's long training, pruned once here, and as a ticket; and
-    what the ticket loses at the last level."""
+    """Return a row for each model: the sparsity at a cost of 5% in three ways, and what the ticket loses at the last level.
+
+    The three are: pruned once after the study's long training, pruned once here, and as a ticket.
+    """
     tickets, pruned = at_a_cost(outcome), at_a_cost(outcome, "pruned")
     times = dict(both_scores(outcome, one_shot)[["model", "times_dense"]].itertuples(index=False))
     last = outcome.left(outcome.levels[-1]) if outcome.levels else 0.0

@@ -12,12 +12,12 @@ from lottery.report.markdown import Picture, markdown, table
 
 
 def change(share: float) -> str:
-    """A relative change in per cent, without a sign where it is none."""
+    """Return a relative change in per cent, without a sign where there is none."""
     return "0.0%" if abs(share) < 0.0005 else f"{100 * share:+.1f}%"
 
 
 def told(model: str, data: pd.DataFrame) -> str:
-    """The protocols of one model as a table, and the span between them in a sentence."""
+    """Return the protocols of one model as a table, and the span between them in a sentence."""
     measured = data[(data["skipped"] == "") & data["perplexity"].notna()]
     if measured.empty:
         return ""
@@ -43,7 +43,7 @@ def told(model: str, data: pd.DataFrame) -> str:
 
 
 def picture(model: str, data: pd.DataFrame) -> Picture | None:
-    """Each protocol's perplexity as a dot, the standard one as a line."""
+    """Draw each protocol's perplexity as a dot, the standard one as a line."""
     shown = data[(data["skipped"] == "") & data["perplexity"].map(math.isfinite)].iloc[::-1]
     if len(shown) < 2:
         return None

@@ -1,5 +1,7 @@
-"""What others have published on pruned models, beside what was measured here. ``published.csv`` holds each figure with its protocol,
-its source, and whether that is the primary one."""
+"""What others have published on pruned models, beside what was measured here.
+
+``published.csv`` holds each figure with its protocol, its source, and whether that is the primary one.
+"""
 
 import math
 from pathlib import Path
@@ -22,19 +24,19 @@ TEAM = "ROSIE team"  # whose first table this study measures again
 
 
 def figures() -> pd.DataFrame:
-    """All published figures: model, method, pattern, perplexity, protocol, source, standing."""
+    """Return all published figures: model, method, pattern, perplexity, protocol, source, standing."""
     return pd.read_csv(Path(__file__).with_name("published.csv"))
 
 
 def name_of(source: str) -> str:
-    """A checkpoint's own name, without its owner, its revision, or the wheel that it came in."""
+    """Return a checkpoint's own name, without its owner, its revision, or the wheel that it came in."""
     return source.split("@")[0].split("/")[-1].split("#")[0]
 
 
 def beside(records: list[Record], text: str) -> pd.DataFrame:
-    """The published figures on models that were measured here, with the measured one; none for stand-ins that share a name only.
+    """Return the published figures on models measured here, with the measured one; none for stand-ins that only share a name.
 
-    A figure counts as measured where checkpoint, method and share are the same and the text is WikiText-2; the protocol is named and may
+    A figure counts as measured where checkpoint, method and share are the same and the text is WikiText-2. The protocol is named and may
     still differ.
     """
     published = figures()
@@ -53,7 +55,7 @@ def beside(records: list[Record], text: str) -> pd.DataFrame:
 
 
 def told(records: list[Record], text: str) -> str:
-    """The published figures beside the measured ones as a table, and what is to be said of the difference."""
+    """Return the published figures beside the measured ones as a table, and what there is to say about the difference."""
     found = beside(records, text)
     if found.empty:
         return "None of these models is among those whose published figures are listed in `lottery/report/sections/published.csv`."
@@ -77,10 +79,13 @@ def told(records: list[Record], text: str) -> str:
 
 
 def by_protocol(measured: dict[str, pd.DataFrame]) -> str:
-    """What published dense figures by other protocols are to the full test's in windows of 2048, beside what the same protocol changes in
-    the models that were scored by it here; and which protocol may be behind a figure that does not say its own.
+    """Compare published dense figures by other protocols with those of the full test in windows of 2048.
 
-    **Arguments**: for each model scored here, its frame of protocols.
+    Beside each stands what the same protocol changes in the models that were scored by it here. Where a figure does not say its own
+    protocol, the text says which one may be behind it.
+
+    Args:
+        measured: For each model scored here, its frame of protocols.
     """
     dense = figures().query("method == 'dense'")
     rows, said = [], []
@@ -113,10 +118,14 @@ def by_protocol(measured: dict[str, pd.DataFrame]) -> str:
 
 
 def reproduced(name: str, data: pd.DataFrame) -> str:
-    """Which protocols reproduce what is published of a dense model, in a sentence a figure.
+    """Say which protocols reproduce what is published of a dense model, in a sentence a figure.
 
-    **Arguments**: the checkpoint's own name, such as 'Qwen2.5-0.5B'; its frame of protocols. A name that goes on, as that of an instructed
-    or rounded version does, is a relative: its figures need not agree. Of a stretch the figures are those expected on the whole text.
+    A name that goes on, such as that of an instructed or rounded version, is a relative: its figures need not agree. The figures of a
+    stretch are those expected on the whole text.
+
+    Args:
+        name: The checkpoint's own name, such as 'Qwen2.5-0.5B'.
+        data: Its frame of protocols.
     """
     measured = data[(data["skipped"] == "") & data["expected"].notna()]
     said = []
@@ -137,7 +146,7 @@ def reproduced(name: str, data: pd.DataFrame) -> str:
 
 
 def _changes(data: pd.DataFrame) -> list[tuple[str, float]]:
-    """Each other protocol's change of the perplexity, where it was measured."""
+    """Return each other protocol's change of the perplexity, where it was measured."""
     other = data[(data["skipped"] == "") & (data["protocol"] != protocols.STANDARD) & data["change"].map(math.isfinite)]
     return list(zip(other["protocol"], other["change"], strict=True))
 
@@ -159,7 +168,7 @@ def _of_the_difference(found: pd.DataFrame, records: list[Record]) -> str:
 
 
 def _of_the_first_table() -> str:
-    """What the team's first table said of its dense model, beside the figure that the full test gives elsewhere."""
+    """Say what the team's first table gave for its dense model, beside the figure that the full test gives elsewhere."""
     data = figures()
     first = data[data["source"].str.contains(TEAM)]
     model = first["model"].iloc[0]
@@ -177,7 +186,7 @@ def _of_the_first_table() -> str:
 
 
 def _of_methods() -> str:
-    """How far magnitude lies from the best published way at the same share, per model."""
+    """Say how far magnitude lies from the best published way at the same share, per model."""
     data = figures()
     data = data[~data["source"].str.contains(TEAM)]
     said = []

@@ -14,10 +14,10 @@ COLUMNS = ["model", "method", "sparsity", "nonzero", "bits_per_byte", "front"]
 
 
 def sizes(data: pd.DataFrame) -> pd.DataFrame:
-    """A row a variant: the weights of the whole model that are not zero, bits per byte, and whether it lies on the Pareto front.
+    """Return a row for each variant: the nonzero weights of the whole model, bits per byte, and whether it lies on the Pareto front.
 
-    Bits per byte and not perplexity, so that models with different tokenizers compare. A variant is on the front if no other with at
-    most as many non-zero weights predicts the text as well or better.
+    The front uses bits per byte and not perplexity, so that models with different tokenizers compare. A variant is on the front if no other
+    with at most as many nonzero weights predicts the text as well or better.
     """
     found = data[data["bits_per_byte"].map(math.isfinite)].copy()
     found["nonzero"] = ((1 - found["sparsity_model"]) * found["parameters"]).round().astype(int)
@@ -28,7 +28,7 @@ def sizes(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def picture(data: pd.DataFrame) -> Picture | None:
-    """Bits per byte over non-zero weights, both logarithmic, a line a model from its dense self down; the front drawn in grey.
+    """Draw bits per byte over nonzero weights, both logarithmic, a line a model from its dense self down; the front in grey.
 
     ``None`` where nothing finite was measured.
     """
@@ -79,8 +79,11 @@ def picture(data: pd.DataFrame) -> Picture | None:
 
 
 def who_is_best_at_a_size(data: pd.DataFrame) -> str:
-    """The Pareto front of the variants whose texts are coherent, and whether a model that was pruned down to the size of a smaller dense
-    one is better than that: what a ticket must beat. A model that is smaller than it already while dense proves nothing by pruning."""
+    """Name the Pareto front of the variants whose texts are coherent, and say whether pruning beats a smaller dense model.
+
+    What a ticket must beat is a dense model of the size that a larger model was pruned down to. A model that is smaller than it already
+    while dense proves nothing by pruning.
+    """
     found = sizes(data[(data["method"] == "dense") | data["coherent"].astype(bool)])
     dense = found[found["method"] == "dense"]
     if dense["model"].nunique() < 2:

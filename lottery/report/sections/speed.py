@@ -6,10 +6,10 @@ from lottery.common.format import number, percent
 
 
 def what_zeros_save(data: pd.DataFrame) -> str:
-    """Speed and memory over sparsity: flat, because zeros in a dense tensor are stored and multiplied like any other number.
+    """Describe speed and memory over sparsity: flat, because zeros in a dense tensor are stored and multiplied like other numbers.
 
-    A variant's speed is told as a multiple of that of the dense model timed right after it. Only where all
-    ratios of a model lie on one side of 1, and a sign test finds that rarer than one case in twenty, do zeros seem to matter.
+    A variant's speed is told as a multiple of that of the dense model timed right after it. Zeros seem to matter only where all ratios of a
+    model lie on one side of 1 and a sign test finds that rarer than one case in twenty.
     """
     said = ["Zeros in dense tensors save neither time nor memory, so both figures should be flat over sparsity."]
     if ratios := {str(model): found for model, rows in data.groupby("model", sort=False) if len(found := rows["speed_ratio"].dropna())}:
@@ -39,7 +39,7 @@ def _from_to(ratios: pd.Series) -> str:
 
 
 def what_limits_decoding(data: pd.DataFrame) -> str:
-    """The share of the memory bandwidth that decoding reaches, dense models only."""
+    """Give the share of the memory bandwidth that decoding reaches, dense models only."""
     dense = data[data["method"] == "dense"]
     shares = ", ".join(f"{row['model']} {percent(row['bandwidth_share'])}" for _, row in dense.iterrows())
     return (
@@ -49,7 +49,7 @@ def what_limits_decoding(data: pd.DataFrame) -> str:
 
 
 def what_does_not_compare(data: pd.DataFrame) -> str:
-    """Names models whose variants were measured on several devices or in several dtypes; empty where there is none."""
+    """Name models whose variants were measured on several devices or in several dtypes; empty where there is none."""
     mixed = [str(model) for model, rows in data.groupby("model", sort=False) if len(rows[["device", "dtype"]].drop_duplicates()) > 1]
     if not mixed:
         return ""

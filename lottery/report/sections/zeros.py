@@ -15,7 +15,7 @@ UNEVEN = 0.005  # shares of zeros that differ by more between layers are no roun
 
 
 def zeros(records: list[Record]) -> pd.DataFrame:
-    """A row a layer of every pruned variant: its block, its kind (``self_attn.q_proj``), its weights and its share of zeros."""
+    """Return a row for each layer of every pruned variant: block, kind (``self_attn.q_proj``), weights and share of zeros."""
     rows = []
     for record in records:
         if record.request.method == "dense":
@@ -39,7 +39,7 @@ def zeros(records: list[Record]) -> pd.DataFrame:
 
 
 def uneven(data: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """One way of pruning for each way of spreading zeros over layers unevenly, by its name, at the middle sparsity measured of it."""
+    """Return one way of pruning for each uneven way of spreading zeros over layers, by its name, at the middle sparsity measured of it."""
     found = {}
     for (base, allocation), rows in data.groupby(["base_method", "allocation"], sort=False) if len(data) else []:
         levels = sorted(rows["sparsity"].unique())
@@ -52,7 +52,7 @@ def uneven(data: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def picture(records: list[Record]) -> Picture | None:
-    """Shares of zeros as maps, a row of maps a model and a column a way of spreading them; ``None`` where all ways spread evenly."""
+    """Draw shares of zeros as maps, a row of maps a model and a column a way of spreading; ``None`` where all ways spread evenly."""
     found = uneven(zeros(records))
     if not found:
         return None
@@ -97,7 +97,7 @@ def picture(records: list[Record]) -> Picture | None:
 
 
 def where_they_are(records: list[Record]) -> str:
-    """What an even and an uneven way of pruning spare, in sentences."""
+    """Say what an even and an uneven way of pruning spare."""
     data = zeros(records)
     if data.empty:
         return "No pruned variant is recorded, so there are no zeros to look for."
@@ -113,7 +113,7 @@ def where_they_are(records: list[Record]) -> str:
 
 
 def _extremes(lost: pd.DataFrame, column: str, called: str) -> str:
-    """From which kind or block least and most was taken over all models; empty where that is hardly a difference."""
+    """Say from which kind or block least and most was taken over all models; empty where that is hardly a difference."""
     sums = lost.groupby(column)[["lost", "weights"]].sum()
     shares = (sums["lost"] / sums["weights"]).sort_values()
     if shares.iloc[-1] - shares.iloc[0] <= UNEVEN:
@@ -126,7 +126,7 @@ _CAPTION = "How much of each model lies where, and how much of the whole is gone
 
 
 def share_table(records: list[Record]) -> str:
-    """For each model the parts that are pruned, the rest, and the share of zeros over the whole model at each sparsity."""
+    """Return, for each model, the parts that are pruned, the rest, and the share of zeros over the whole model at each sparsity."""
     rows, zeros = [], {}
     for model in dict.fromkeys(record.model for record in records):
         own = [record for record in records if record.model == model]
