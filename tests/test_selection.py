@@ -32,7 +32,7 @@ def test_the_kth_magnitude_is_that_of_a_sort(values, dtype, share, chunk):
     weight = torch.where(torch.isfinite(weight), weight, torch.zeros_like(weight))
     k = 1 + int(share * (len(values) - 1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "_PART", {"cpu": chunk})
+        patch.setattr(selection, "_CHUNK", {"cpu": chunk})
         found = kth_lowest(magnitude_chunks(weight), k)
     assert (as_value(found.pattern, dtype), found.lower, found.equal) == by_sorting(weight, k)
 
@@ -54,7 +54,7 @@ def test_no_distribution_is_special(dtype, make):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_ties_go_first_in_memory_first_across_chunks(dtype, monkeypatch):
-    monkeypatch.setattr(selection, "_PART", {"cpu": 4})
+    monkeypatch.setattr(selection, "_CHUNK", {"cpu": 4})
     weight = torch.tensor([2, 1, -1, 3, 1, 1, -1, 5, 1, -2], dtype=dtype)
     zero_smallest_(weight, 4)
     assert weight.tolist() == [2, 0, 0, 3, 0, 0, -1, 5, 1, -2]

@@ -297,6 +297,7 @@ def test_a_bad_profile_is_refused_before_anything_is_submitted(toy_project, clus
         ("dgxx", [], "PARTITION: given 'dgxx'; allowed: teaching, dgx, dgxh100; slurm/sites.yaml says what they are"),
         (None, [], "PARTITION: given None; allowed: teaching, dgx, dgxh100; "),
         ("dgx", ["cpus=no"], "slurm/sites.yaml or SET, cpus: given 'no'; allowed: a whole number of cores a task, at least 1"),
+        ("dgx", ["cpus=0"], "slurm/sites.yaml or SET, cpus: given 0; allowed: a whole number of cores a task, at least 1"),
         ("dgx", ["time"], "SET: given 'time'; allowed: key=value with a key of partition, gres, "),
         ("dgx", ["mem=4G"], "SET: given 'mem=4G'; allowed: key=value with a key of partition, gres, "),
         ("dgx", ["memory=much"], "slurm/sites.yaml or SET, memory: given 'much'; allowed: main memory a task, such as 64G"),

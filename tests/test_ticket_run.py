@@ -60,7 +60,7 @@ def starts(monkeypatch):
 
 
 def test_what_the_learning_rate_is_chosen_on_is_never_trained_on(asked):
-    made = run.bench(asked().model_dump_json(), NAME)
+    made = run.architecture(asked().model_dump_json(), NAME)
     whole = made._training_windows.reshape(-1)
     assert len(made.validation) == 48
     assert torch.equal(torch.cat([made.tokens, made.validation.reshape(-1)]), whole)
@@ -102,7 +102,7 @@ def test_no_pruned_weight_ever_moved_and_shares_are_those_asked_for(asked):
         if arm in DENSE:
             assert record.result.sparsity_layers == {}
             continue
-        layers = run.bench(asked().model_dump_json(), NAME).layers
+        layers = run.architecture(asked().model_dump_json(), NAME).layers
         kept = sum(round((1 - share) * layers[name]) for name, share in record.result.sparsity_layers.items())
         assert 1 - kept / sum(layers.values()) == pytest.approx(1 - 0.4**level, abs=1e-4)
         if arm == "random mask" or arm in CONTROLS:
@@ -128,7 +128,7 @@ def test_a_ticket_that_keeps_all_weights_is_the_dense_model_rewound_to_the_bit(a
 def test_the_initialisation_is_step_0(asked):
     profile = asked(rewind=0)
     run_all(profile, "dense")
-    made = run.bench(profile.model_dump_json(), NAME).new_model(0)
+    made = run.architecture(profile.model_dump_json(), NAME).new_model(0)
     kept = load_file(weights_of(profile) / "rewind.safetensors")
     assert all(torch.equal(parameter, kept[name]) for name, parameter in made.named_parameters())
 

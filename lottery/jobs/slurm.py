@@ -70,7 +70,8 @@ def site(partition: str | None, changes: list[str]) -> Site:
         key, equals, value = change.partition("=")
         if not equals or key not in Site.model_fields:
             raise ParamsError(f"SET: given {change!r}; allowed: key=value with a key of {', '.join(Site.model_fields)}")
-        values[key] = (int(value) if value.isdigit() and Site.model_fields[key].annotation is int else value) or None
+        whole = value.isdigit() and Site.model_fields[key].annotation is int
+        values[key] = int(value) if whole else value or None
     try:
         return Site(**values)
     except ValidationError as error:

@@ -76,8 +76,8 @@ def prune_lowest_(
             )
         zero_lowest_along_(score_chunks(weight, checked if score else _itself), count, None, spec.name)
     else:
-        parts = score_chunks(weight, checked) if score else magnitude_chunks(weight)
-        zero_lowest_(parts, round(spec.sparsity * weight.numel()), spec.name)
+        chunks = score_chunks(weight, checked) if score else magnitude_chunks(weight)
+        zero_lowest_(chunks, round(spec.sparsity * weight.numel()), spec.name)
 
 
 def _itself(rows: torch.Tensor, which: slice) -> torch.Tensor:

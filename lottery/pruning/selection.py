@@ -20,7 +20,7 @@ Chunks = Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]]
 
 _INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Weights at a time. On a CPU a part and what is computed from it stay in the cache; a GPU wants few, large steps.
-_PART = {"cpu": 1 << 18, "cuda": 1 << 26}
+_CHUNK = {"cpu": 1 << 18, "cuda": 1 << 26}
 _DIGIT = 16
 _SORTED = 32  # groups up to so many are sorted, longer rows are partitioned
 
@@ -44,12 +44,12 @@ def magnitude_chunks(*weights: torch.Tensor) -> Chunks:
     widest = max((weight.dtype for weight in weights), key=lambda dtype: dtype.itemsize)
     widest = widest if len({weight.dtype for weight in weights}) == 1 or widest.itemsize > 2 else torch.float32
 
-    def parts():
+    def chunks():
         for weight in weights:
-            for stretch in weight.view(-1).split(_part(weight)):
+            for stretch in weight.view(-1).split(_chunk(weight)):
                 yield stretch, stretch.to(widest)
 
-    return parts
+    return chunks
 
 
 def score_chunks(weight: torch.Tensor, score: Callable[[torch.Tensor, slice], torch.Tensor]) -> Chunks:
@@ -62,21 +62,21 @@ def score_chunks(weight: torch.Tensor, score: Callable[[torch.Tensor, slice], to
     Returns:
         The chunks.
     """
-    rows = max(1, _part(weight) // weight.shape[1])
+    rows = max(1, _chunk(weight) // weight.shape[1])
 
-    def parts():
+    def chunks():
         for start in range(0, weight.shape[0], rows):
             which = slice(start, min(start + rows, weight.shape[0]))
             yield weight[which], score(weight[which], which)
 
-    return parts
+    return chunks
 
 
-def kth_lowest(parts: Chunks, k: int, name: str = "weight") -> Score:
+def kth_lowest(chunks: Chunks, k: int, name: str = "weight") -> Score:
     """Find the ``k``-th lowest score, exactly.
 
     Args:
-        parts: Weights and scores in chunks.
+        chunks: Weights and scores in chunks.
         k: From 1 to the number of scores.
         name: Name for errors.
 
@@ -89,7 +89,7 @@ def kth_lowest(parts: Chunks, k: int, name: str = "weight") -> Score:
     prefix, lower, equal, shift = 0, 0, 0, None
     while shift is None or shift > 0:
         counts, first = None, shift is None
-        for _, score in parts():
+        for _, score in chunks():
             if counts is None:
                 width = 8 * score.element_size()
                 shift = width - _DIGIT if first else shift - _DIGIT
@@ -111,18 +111,18 @@ def kth_lowest(parts: Chunks, k: int, name: str = "weight") -> Score:
     return Score(prefix, lower, equal)
 
 
-def zero_lowest_(parts: Chunks, count: int, name: str = "weight") -> None:
+def zero_lowest_(chunks: Chunks, count: int, name: str = "weight") -> None:
     """Zero the ``count`` weights with the lowest scores among all chunks, in place.
 
     Raises:
         LotteryError: As for ``kth_lowest``.
     """
-    last = kth_lowest(parts, max(count, 1), name)
+    last = kth_lowest(chunks, max(count, 1), name)
     if count == 0:
         return
     ties_to_go = count - last.lower
     all_go = ties_to_go == last.equal  # as nearly always in float32: no need to count them
-    for weight, score in parts():
+    for weight, score in chunks():
         bits = _bits(score)
         target = weight.view(-1).view(_INTEGER[weight.element_size()])  # as integers, so that no -0.0 is left
         ties = 0 if all_go or not ties_to_go else int(torch.count_nonzero(bits == last.pattern))
@@ -136,13 +136,13 @@ def zero_lowest_(parts: Chunks, count: int, name: str = "weight") -> None:
             ties_to_go = 0
 
 
-def zero_lowest_along_(parts: Chunks, count: int, group: int | None = None, name: str = "weight") -> None:
+def zero_lowest_along_(chunks: Chunks, count: int, group: int | None = None, name: str = "weight") -> None:
     """Zero the ``count`` weights with the lowest scores in every row, or in every ``group`` neighbours of a row, in place.
 
     Raises:
         LotteryError: A score is not finite.
     """
-    for weight, score in parts():
+    for weight, score in chunks():
         if not torch.isfinite(score).all():
             raise not_finite(name)
         if group:
@@ -166,8 +166,8 @@ def lowest(score: torch.Tensor, count: int) -> torch.Tensor:
     return below | ties
 
 
-def _part(weight: torch.Tensor) -> int:
-    return _PART.get(weight.device.type, _PART["cpu"])
+def _chunk(weight: torch.Tensor) -> int:
+    return _CHUNK.get(weight.device.type, _CHUNK["cpu"])
 
 
 def _bits(score: torch.Tensor) -> torch.Tensor:

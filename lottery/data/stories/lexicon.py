@@ -65,7 +65,7 @@ foal piglet mole heron stork falcon seal crab
 
 COLOURS = "red blue green yellow white black brown grey golden silver purple pink orange crimson violet scarlet".split()
 MATERIALS = "wooden iron copper paper woollen silk leather glass brass tin clay stone velvet cotton straw ivory".split()
-EVALS_PER_RUN = """
+LOOKS = """
 old new big small tiny heavy light shiny dusty broken pretty strange plain smooth rough round long short thick thin fine soft
 worn clean dirty simple lovely curious bright dull ancient painted polished carved folded knitted
 """.split()

@@ -44,7 +44,7 @@ class Story:
         return item
 
     def new_thing(self) -> str:
-        look = self.draw.pick([lex.COLOURS, lex.MATERIALS, lex.EVALS_PER_RUN])
+        look = self.draw.pick([lex.COLOURS, lex.MATERIALS, lex.LOOKS])
         return f"{self.draw.pick(look)} {self.fresh(lex.THINGS)}"
 
     def two(self) -> tuple[Person, Person]:
@@ -213,7 +213,7 @@ class Story:
         d, (first, second) = self.draw, self.two()
         animal, (trouble, help_, outcome) = self.fresh(lex.ANIMALS), d.pick(lex.TROUBLES)
         self.say(
-            f"there they met {a(d.pick(lex.EVALS_PER_RUN[:7] + lex.COLOURS))} {animal}.",
+            f"there they met {a(d.pick(lex.LOOKS[:7] + lex.COLOURS))} {animal}.",
             f"{first.name} heard {a(animal)} crying.",
             f"{a(animal)} sat beside the {d.pick(lex.SPOTS)}.",
         )

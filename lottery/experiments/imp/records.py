@@ -86,7 +86,7 @@ class TicketResult(BaseModel):
     parameters: int
     prunable_parameters: int
     sparsity_layers: dict[str, float]  # of the mask
-    moved: int  # weights outside the mask that were not nought at the end: none, ever
+    moved: int  # weights outside the mask that were not zero at the end: none, ever
     seconds: float
     problem: str = ""
     no_next: str = ""

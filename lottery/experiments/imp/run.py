@@ -98,7 +98,7 @@ class Architecture:
 
 
 @lru_cache(maxsize=8)
-def bench(profile: str, name: str) -> Architecture:
+def architecture(profile: str, name: str) -> Architecture:
     """Return what the runs of one architecture share.
 
     Args:
@@ -147,7 +147,7 @@ def run(profile: str, request: TicketRequest) -> TicketRecord:
         request: What is asked.
     """
     whole = Profile.model_validate_json(profile, strict=False)
-    folder, made = folder_of(whole), bench(profile, request.model)
+    folder, made = folder_of(whole), architecture(profile, request.model)
     started, began = datetime.now().astimezone(), time.monotonic()
     before = read_ticket(folder, parent(request)) if request.arm != "dense" else None
     if before and before.result.no_next and not (ARMS[request.arm].mask == "none" and not before.result.problem):
@@ -179,7 +179,7 @@ def again(profile: str, request: TicketRequest) -> TicketResult:
             shutil.copy(path, room)
         torch.set_num_threads(1)  # the last bits depend on it
         try:
-            return _train(bench(profile, request.model), request, Path(room))
+            return _train(architecture(profile, request.model), request, Path(room))
         finally:
             torch.set_num_threads(threads)
 

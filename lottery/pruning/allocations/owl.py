@@ -43,8 +43,8 @@ def outlier_share(layers: list[Layer]) -> float:
     """Return OWL's D: the percentage of a block's Wanda scores above M = 5 times their mean."""
     scores = [_wanda(layer) for layer in layers]
     count = sum(layer.linear.weight.numel() for layer in layers)
-    mean = sum(float(score.sum(dtype=torch.float64)) for parts in scores for _, score in parts()) / count
-    above = sum(int((score > OUTLIER * mean).sum()) for parts in scores for _, score in parts())
+    mean = sum(float(score.sum(dtype=torch.float64)) for chunks in scores for _, score in chunks()) / count
+    above = sum(int((score > OUTLIER * mean).sum()) for chunks in scores for _, score in chunks())
     return 100 * above / count
 
 
