@@ -18,7 +18,7 @@ FOLDER = ("folder", {"type": Path, "help": "where to"})
 
 
 def command(*arguments: tuple[str, dict]):
-    """Registers a function as the command of its name; its docstring is the help, its return value the exit status (``None``: 0)."""
+    """Register a function as the command of its name; its docstring is the help, its return value the exit status (``None``: 0)."""
 
     def register(function):
         COMMANDS[function.__name__.replace("_", "-")] = (function, list(arguments))
@@ -152,7 +152,7 @@ def docs(given) -> None:
 
 
 def main() -> int:
-    """**Returns** the exit status; an error that is foreseen is one line."""
+    """Return the exit status; print a foreseen error on one line."""
     parser = argparse.ArgumentParser(prog="python -m lottery", description="Who has the best lottery ticket?")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (function, arguments) in COMMANDS.items():

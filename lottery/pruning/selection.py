@@ -19,7 +19,7 @@ from lottery.common.errors import LotteryError
 Chunks = Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]]
 
 _INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-# Weights at a time. On a CPU a part and what is computed from it stay in the cache; a GPU wants few, large steps.
+# Weights at a time. On a CPU a chunk and what is computed from it stay in the cache; a GPU wants few, large steps.
 _CHUNK = {"cpu": 1 << 18, "cuda": 1 << 26}
 _DIGIT = 16
 _SORTED = 32  # groups up to so many are sorted, longer rows are partitioned
