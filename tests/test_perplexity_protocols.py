@@ -215,12 +215,14 @@ def test_what_a_model_cannot_do_is_skipped_with_its_reason(profile):
     assert skipped[f"windows of {2 * longest:,}"] == f"the model was made for at most {longest:,} tokens"
 
 
-def test_the_report_shows_them_where_there_are_any(measured):
-    bare = measured.model_copy(update={"model": None})
+def test_a_report_without_them_says_nothing_of_them(profile):
+    bare = profile.model_copy(update={"model": None})
     assert Report(bare).protocols() is None
     assert Report(bare).protocols_figure() is None
-    measure(measured)
-    report = Report(bare)
+
+
+def test_the_report_shows_them_where_there_are_any(measured):
+    report = Report(measured.model_copy(update={"model": None}))
     said = report.protocols().data
     assert "**phi-2**, dense: the same model on the same text has a perplexity of " in said
     assert "A figure without its protocol says nothing." in said

@@ -118,7 +118,7 @@ def test_out_of_memory_halves_the_batch_then_streams_then_says_so(toy, monkeypat
     assert "out of memory; going on with 2 windows at a time" in capsys.readouterr().out
     for record, wanted in zip(halved.records, expected, strict=True):
         assert record.provenance.batch_size == 2
-        assert record.result.perplexity == pytest.approx(wanted["perplexity"], rel=1e-5)
+        assert record.result.perplexity == pytest.approx(wanted["metrics"]["perplexity"], rel=1e-5)
     limit = 0
     with pytest.raises(
         LotteryError, match=r"^out of memory with one window of 64 tokens at a time; take a smaller seq_len or another device"
