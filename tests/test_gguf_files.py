@@ -92,7 +92,7 @@ def test_a_file_that_lies_here_is_converted_by_the_study_itself_and_called_by_it
     assert "running notebooks/model.ipynb" in capsys.readouterr().out
     assert read_state(project / "outputs" / "toy" / "tiny-q4").state == "finished"
     html = (project / "outputs" / "toy" / "report.html").read_text()
-    assert '<strong>tiny-q4</strong>' in html
+    assert "<strong>tiny-q4</strong>" in html
     assert "weights rounded to Q4_1 before anything was pruned" in html
     assert "Weights that were rounded to few bits before anything was pruned: tiny-q4 (Q4_1)." in html
     assert str(project) not in html

@@ -15,9 +15,9 @@ from lottery.__main__ import main
 from lottery.common.errors import LotteryError, StoppedError
 from lottery.common.paths import outputs
 from lottery.config.profile import WINNING_TICKET, validated
-from lottery.experiments.imp.records import MEASUREMENT, TicketRecord, folder_of, recorded_requests, requests, write_ticket
+from lottery.experiments.imp.records import MEASUREMENT, TicketRecord, folder_of, recorded_requests, requests
 from lottery.experiments.imp.study import TicketStudy
-from lottery.experiments.records import read_state, write_state
+from lottery.experiments.records import read_state, write_record, write_state
 from lottery.experiments.status import run_status
 from lottery.models.memory import Room
 from lottery.report.builder import Report
@@ -168,7 +168,7 @@ def test_the_report_tells_what_is_recorded_and_names_the_gap(profile):
         made = ticket_of(
             NAME, request.arm, request.level, 0, {"dense": 2.0, "dense rewound": 2.0, "pruned": 5.0, "ticket": 2.1}.get(request.arm, 2.3)
         )
-        write_ticket(folder_of(profile), made.model_copy(update={"request": request}))
+        write_record(folder_of(profile), made.model_copy(update={"request": request}))
     write_state(folder_of(profile), "stopped")
     report = Report(profile)
     assert "- winning-ticket: 7 of 14 trials are recorded; it was stopped between trials" in report.answer().data
@@ -191,7 +191,7 @@ def test_a_summary_is_whole_or_refused(profile, tmp_path, capsys, monkeypatch):
         made = ticket_of(
             NAME, request.arm, request.level, request.seed, {"dense": 2.0, "dense rewound": 2.0, "ticket": 2.0}.get(request.arm, 2.3)
         )
-        write_ticket(folder_of(profile), made.model_copy(update={"request": request}))
+        write_record(folder_of(profile), made.model_copy(update={"request": request}))
     page = summarize(profile, tmp_path / "docs")
     text = page.read_text()
     assert "- **qwen2.5-0.5b: ticket.** With 40% of the weights left it does as well as the dense model" in text
@@ -212,7 +212,7 @@ def test_a_report_without_the_procedure_says_nothing_of_it(project):
 
 def test_a_report_is_made_where_the_text_is_gone(profile, monkeypatch):
     for request in requests(profile):
-        write_ticket(folder_of(profile), ticket_of(NAME, "dense", 0, 0, 2.0).model_copy(update={"request": request}))
+        write_record(folder_of(profile), ticket_of(NAME, "dense", 0, 0, 2.0).model_copy(update={"request": request}))
 
     def gone(*_):
         raise LotteryError("text: gone")
@@ -228,7 +228,7 @@ def test_records_of_an_older_version_are_not_mixed_in_where_the_text_is_gone(pro
     for request in requests(profile):
         for version in (request.measurement - 1, request.measurement):
             other = request.model_copy(update={"measurement": version})
-            write_ticket(folder_of(profile), ticket_of(NAME, "dense", 0, 0, 2.0).model_copy(update={"request": other}))
+            write_record(folder_of(profile), ticket_of(NAME, "dense", 0, 0, 2.0).model_copy(update={"request": other}))
 
     def gone(*_):
         raise LotteryError("text: gone")
@@ -245,14 +245,14 @@ def test_a_dense_model_is_rewound_where_pruning_leaves_nothing_and_the_weights_a
     assert (dense.arm, rewound.arm) == ("dense", "dense rewound")
     made = ticket_of(NAME, "dense", 0, 0, 2.0).model_copy(update={"request": dense})
     made.result.no_next = "leaves nothing of q"
-    write_ticket(study.folder, made)
+    write_record(study.folder, made)
     assert dense in study._todo()
 
 
 def test_a_changed_profile_is_not_taken_for_an_older_version(profile):
     """Tickets and trials have versions of their own, and those of trials are ahead."""
     for request in requests(profile):
-        write_ticket(folder_of(profile), ticket_of(NAME, "dense", 0, 0, 2.0).model_copy(update={"request": request}))
+        write_record(folder_of(profile), ticket_of(NAME, "dense", 0, 0, 2.0).model_copy(update={"request": request}))
     write_state(folder_of(profile), "finished")
     longer = profile.model_copy(update={"tickets": profile.tickets.model_copy(update={"steps": 9})})
     assert (

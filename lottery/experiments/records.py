@@ -265,15 +265,16 @@ def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: s
     return found
 
 
-def write_record(folder: Path, record: Record) -> Path:
+def write_record(folder: Path, record: BaseModel) -> Path:
+    """Write a record of a trial, or of a run of the ticket procedure, under the name that its request gives it."""
     path = folder / "records" / record.request.file_name
     atomic_write(path, record.model_dump_json(indent=1) + "\n")
     return path
 
 
-def read_record(folder: Path, request: Request) -> Record | None:
+def read_record(folder: Path, request: BaseModel, kind: type[BaseModel] = Record):
     """Return the record of a request, or ``None`` where no readable record of exactly this request exists."""
-    record = read_json(Record, folder / "records" / request.file_name)
+    record = read_json(kind, folder / "records" / request.file_name)
     return record if record and record.request == request else None
 
 

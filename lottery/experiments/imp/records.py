@@ -9,14 +9,13 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from lottery.common.errors import LotteryError
-from lottery.common.files import atomic_write
 from lottery.common.format import percent
 from lottery.common.paths import outputs
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import WINNING_TICKET, Profile
 from lottery.data.corpus import corpus
 from lottery.experiments.imp.arms import ARMS, arms_at
-from lottery.experiments.records import Provenance, read_json
+from lottery.experiments.records import Provenance, read_json, read_record
 
 # Raised whenever the meaning of a number changes: older records are then measured again.
 MEASUREMENT = 3
@@ -162,14 +161,9 @@ def parent(request: TicketRequest) -> TicketRequest | None:
     return request.model_copy(update={"arm": "ticket", "level": request.level - 1})
 
 
-def write_ticket(folder: Path, record: TicketRecord) -> None:
-    atomic_write(folder / "records" / record.request.file_name, record.model_dump_json(indent=1) + "\n")
-
-
 def read_ticket(folder: Path, request: TicketRequest) -> TicketRecord | None:
-    """Return the record of a request, or ``None`` where no readable record of exactly this request exists."""
-    record = read_json(TicketRecord, folder / "records" / request.file_name)
-    return record if record and record.request == request else None
+    """Return the record of a run, as ``read_record`` does that of a trial."""
+    return read_record(folder, request, TicketRecord)
 
 
 def recorded_requests(profile: Profile) -> list[TicketRequest]:

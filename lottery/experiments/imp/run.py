@@ -20,8 +20,9 @@ from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
 from lottery.data.corpus import corpus, windows
 from lottery.experiments.imp.arms import ARMS
-from lottery.experiments.imp.records import Point, TicketRecord, TicketRequest, TicketResult, folder_of, parent, read_ticket, write_ticket
+from lottery.experiments.imp.records import Point, TicketRecord, TicketRequest, TicketResult, folder_of, parent, read_ticket
 from lottery.experiments.provenance import provenance
+from lottery.experiments.records import write_record
 from lottery.models import loading
 from lottery.models.blocks import prunable
 from lottery.training.masks import mask_of, moved
@@ -156,7 +157,7 @@ def run(profile: str, request: TicketRequest) -> TicketRecord:
         result = _train(made, request, folder / "weights" / request.lineage)
     result.seconds = time.monotonic() - began
     record = TicketRecord(request=request, result=result, provenance=provenance(made.plan, started))
-    write_ticket(folder, record)
+    write_record(folder, record)
     return record
 
 
