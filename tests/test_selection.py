@@ -69,3 +69,22 @@ def test_pruning_needs_little_memory_beside_the_layer(dtype):
     before = memory.peak(device)
     zero_smallest_(weight, weight.numel() // 2)
     assert memory.peak(device) - before < 0.25 * weight.numel() * weight.element_size()
+
+
+@pytest.mark.parametrize("width", [8, 32, 33, 200])
+def test_along_rows_the_first_of_equal_scores_go_in_each_row_for_itself(width):
+    """Short rows are sorted and long ones partitioned; both must agree with a stable sort, also where most scores are equal."""
+    scores = torch.randint(0, 4, (12, width), generator=torch.Generator().manual_seed(width)).float()
+    scores[0], scores[1] = 1.0, torch.arange(width).float()
+    for count in (1, width // 3, width - 1):
+        wanted = torch.zeros_like(scores, dtype=torch.bool)
+        for row, values in enumerate(scores.tolist()):
+            wanted[row, sorted(range(width), key=lambda i: values[i])[:count]] = True
+        assert torch.equal(selection.lowest(scores, count), wanted)
+
+
+def test_a_score_is_told_which_rows_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr(selection, "_CHUNK", {"cpu": 8})
+    weight = torch.ones(6, 4)
+    asked = [which for _, which in selection.score_chunks(weight, lambda rows, which: torch.arange(6.0)[which])()]
+    assert [values.tolist() for values in asked] == [[0, 1], [2, 3], [4, 5]]
