@@ -1,6 +1,6 @@
 """The commands of the package: ``python -m lottery COMMAND``. The targets of the Makefile call these.
 
-A command imports what it needs when it is called: torch takes seconds, which a wrong argument should not cost.
+A command imports what it needs when it is called, so that none waits for the libraries of another.
 """
 
 import argparse

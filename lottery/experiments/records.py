@@ -148,8 +148,8 @@ class Result(BaseModel):
     # JSON has no infinity; "Infinity" as a string survives every reader.
     model_config = ConfigDict(ser_json_inf_nan="strings")
 
-    metrics: dict[str, float]  # of ``evaluation.metrics``, from the sums below
-    metric_versions: dict[str, int]
+    metrics: dict[str, float] = {}  # of ``evaluation.metrics``, filled in from the sums below
+    metric_versions: dict[str, int] = {}
     window_nll: list[float]  # of each window: summed nats,
     window_kl: list[float]  # summed divergences in nats,
     window_agreed: list[float]  # tokens on which both agree,

@@ -98,8 +98,6 @@ class Trials:
             architecture=type(study.skeleton).__name__,
             request=request,
             result=Result(
-                metrics={},
-                metric_versions={},
                 window_nll=perplexity.finite(scored.nll).tolist(),
                 window_kl=perplexity.finite(scored.kl).tolist(),
                 window_agreed=scored.agreed.tolist(),

@@ -94,6 +94,6 @@ def _why() -> str:
 
 
 def _study(profile: Profile, model: str):
-    from lottery.experiments.study import Study  # torch takes seconds, which a wrong argument should not cost
+    from lottery.experiments.study import Study  # transformers takes seconds, which a wrong argument should not cost
 
     return Study(profile.model_copy(update={"model": model}))

@@ -1,4 +1,4 @@
-"""The runs of the lottery ticket procedure on disk: what was asked of each, what came out, and which run needs which. No torch."""
+"""The runs of the lottery ticket procedure on disk: what was asked of each, what came out, and which run needs which."""
 
 import hashlib
 import json
