@@ -89,3 +89,36 @@ def procedure_of(model, losses: dict[str, list[float]], noise: list[float]) -> l
                 if (arm, level) != ("one-shot", 1):
                     found.append(ticket_of(model, arm, level, seed, loss + extra + 0.001 * ((seed + index) % 3)))
     return found
+
+
+GRID = (0.0, 0.3, 0.32, 0.5, 0.52, 0.7, 0.72)
+
+
+def curve(model, *bits, noise=None, sparsities=GRID, windows=20, method="magnitude", **more):
+    """The dense model and its variants at the sparsities of a grid, with the given bits per byte; ``noise`` moves the windows."""
+    wobble = noise or [0.0] * windows
+    return [
+        record_of(
+            model, method if s else "dense", s, 10 * b, bits_per_byte=b, windows=windows, window_nll=[b * (1 + n) for n in wobble], **more
+        )
+        for s, b in zip(sparsities, bits, strict=True)
+    ]
+
+
+GOOD = curve("good", 1, 1.01, 1.02, 1.03, 1.06, 1.9, 2.1)
+BAD = curve("bad", 1, 1.04, 1.07, 1.9, 2.1, 4, 5)
+COARSE = curve("coarse", 1, 1.5, 5, sparsities=(0.0, 0.5, 0.7))
+
+
+def timed(model, *ratios, dense=100.0, **more):
+    """A model's variants, each so many times as fast as the dense model beside it."""
+    pruned = [record_of(model, "magnitude", (i + 1) / 20, speed=dense * r, dense_speed=dense, **more) for i, r in enumerate(ratios)]
+    return [record_of(model, "dense", 0.0), *pruned]
+
+
+def ways(model, **of_methods):
+    """The dense model at one bit per byte and perplexity 10, and for each way of pruning its bits at 50% and 70%."""
+    found = [record_of(model, "dense", 0.0, 10.0)]
+    for method, bits in of_methods.items():
+        found += [record_of(model, method, level, 10 * b, bits_per_byte=b) for level, b in zip((0.5, 0.7), bits, strict=True)]
+    return found

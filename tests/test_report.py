@@ -61,7 +61,7 @@ def test_complete_records_make_a_report_without_gaps(profile):
     assert report.figure().alt.startswith("Line chart of bits per byte, times dense, over sparsity. mistral-7b: dense 1.00, 50% 1.20")
     assert "git checkout " + "c" * 40 in said
     assert "Memory: the peak during generation; main memory is the weights, and by how much the process grows" in said
-    assert said.index("These are stand-ins") < said.index("**No model has clearly the best ticket**")
+    assert said.index("These are stand-ins") < said.index("**No model clearly has the best ticket**")
 
 
 def test_what_has_to_be_fetched_first_is_said(profile):
@@ -138,7 +138,7 @@ def test_one_model_alone_is_told_without_a_comparison(profile):
     report = Report(alone)
     said = everything(report)
     assert "**phi-2** is the only model measured: its text costs" in said
-    assert "**Do bigger models prune better?** One model cannot say." in said
+    assert "**Do bigger models prune better?** One model alone cannot answer this." in said
     assert report.size() is report.size_figure() is None, "a question for several models"
     assert "Incomplete" not in said
     assert report.figure()
@@ -280,7 +280,7 @@ def test_several_methods_stand_side_by_side_and_models_are_judged_by_the_first(p
     report = Report(several)
     said = everything(report)
     assert "Incomplete" not in said
-    assert report.answer().data.index("Judged by magnitude: **No model has clearly the best ticket**, there are too few windows") > 0
+    assert report.answer().data.index("Judged by magnitude: **No model clearly has the best ticket**: there are too few windows") > 0
     assert "By 6 ways the best two cannot be told apart." in said
     assert report.figure().alt.count("50%") == 2, "one line a model"
     picture = report.methods_figure()

@@ -1,7 +1,10 @@
 import pytest
 import seaborn as sns
 
+from lottery.analysis.frame import frame
 from lottery.report import style
+from lottery.report.figures import methods_compared
+from tests.factory import record_of
 
 
 @pytest.mark.parametrize("count", [1, 5, 10])
@@ -38,3 +41,11 @@ def test_a_logarithmic_axis_has_seven_labels_at_most_and_powers_of_ten(low, high
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == expected
     assert len(labels) <= style.LABELS
+
+
+def test_every_sparsity_that_there_is_room_for_is_written_at_the_axis():
+    steps = (("dense", 0.0), *((way, s) for way in ("magnitude", "wanda") for s in (0.5, 0.6, 0.7, 0.72)))
+    figure = methods_compared(frame([record_of("a", way, s, bits_per_byte=1 + s) for way, s in steps])).figure
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["50%", "60%", "72%"]
+    figure = methods_compared(frame([record_of("a", way, s, bits_per_byte=1 + s) for way, s in steps if s < 0.71])).figure
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["50%", "60%", "70%"]

@@ -1,21 +1,22 @@
-"""Numbers to sentences. Each function takes the data frame of ``frame.frame`` and says what it shows, or that it shows nothing."""
+"""What the records show, as values. The sentences that tell it are templates in ``report/text``.
 
-import itertools
+Data frames are those of ``frame.frame``.
+"""
+
 import math
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from lottery.analysis.frame import lines
-from lottery.common.format import number, percent
 from lottery.evaluation import perplexity
 from lottery.experiments.records import Record
-from lottery.experiments.threshold import COST_LEVELS, Crossing, crossing, significantly_different, span
+from lottery.experiments.threshold import COST_LEVELS, Crossing, crossing, significantly_different
 
 KEEPS = 1.25  # times the dense model's bits per byte: up to there, and with coherent texts, a variant keeps working
 FEWEST_MODELS = 5  # with fewer, no order of models is rarer than 1 in 20, so that nothing can be decided
-METHODS_NAMED = 4  # more names of methods than that nobody reads
 
 
 def keeps_working(data: pd.DataFrame) -> pd.Series:
@@ -76,102 +77,87 @@ def ranking(data: pd.DataFrame, scores: Scores) -> pd.DataFrame:
     return ranks.sort_values(["five", "twice", "lost_bits"], ascending=[False, False, True], ignore_index=True)
 
 
-def who_has_the_best_ticket(data: pd.DataFrame, scores: Scores) -> str:
-    ranks = ranking(data, scores)
-    if ranks.empty:
-        return "No model has been measured both dense and at every sparsity, so nothing can be compared."
-    best, *others = ranks["model"]
-    rivals = [model for model in others if not significantly_different(scores[best]["5% more"], scores[model]["5% more"])]
-    if data["model"].nunique() == 1:
-        text = f"**{best}** is the only model measured: {_loses(scores[best])}."
-    elif not others:
-        text = f"Only **{best}** can be judged so far: {_loses(scores[best])}."
-    elif not rivals:
-        text = f"**{best}** has the best ticket: {_loses(scores[best])}. Next is {others[0]}: {_loses(scores[others[0]])}."
-    else:
-        doubt = "the two cannot be told apart" if len(rivals) == 1 else f"the first {len(rivals) + 1} cannot be told apart"
-        if not scores[best]["5% more"].has_interval:
-            doubt = "there are too few windows to tell models apart"
-        said = "; ".join(f"{model} {_at(scores[model]['5% more'])}" for model in [best, *rivals])
-        text = f"**No model has clearly the best ticket**, {doubt}. Text costs 5% more bits per byte at these sparsities: {said}."
-    left_out = [label for label in lines(data) if label not in set(ranks["model"])]
-    if left_out:
-        text += f" Not compared, because a measurement is missing or the dense model's is not finite: {', '.join(left_out)}."
-    return text + " " + who_survives(data)
+@dataclass(frozen=True)
+class Survivors:
+    """Which models keep working at a sparsity.
+
+    Attributes:
+        sparsity: The share of weights pruned.
+        models: Those that keep working.
+        measured: How many were measured there.
+    """
+
+    sparsity: float
+    models: list[str]
+    measured: int
 
 
-def _loses(crossings: dict[str, Crossing]) -> str:
-    """Say what a model's linear layers can lose: what is known of both levels."""
-    five, twice = (crossings[name] for name in COST_LEVELS)
-    if math.isinf(five.above):
-        return f"even at {percent(five.below)} sparsity its text costs less than 5% more bits per byte"
-    return f"its text costs 5% more bits per byte {_at(five)} sparsity, twice as many {_at(twice)}"
-
-
-def _at(score: Crossing) -> str:
-    text = span(score)
-    return text if text.startswith(("between", "above")) else f"at {text}"
-
-
-def who_survives(data: pd.DataFrame) -> str:
-    """Say, for each sparsity, which models keep working there."""
+def survivors(data: pd.DataFrame) -> list[Survivors]:
+    """Return, for each sparsity that occurs, which models keep working there."""
     pruned = comparable(data)
-    said = []
-    if data["model"].nunique() == 1 and len(pruned):
-        alive = set(pruned["sparsity"][keeps_working(pruned)])
-        good, bad = ([percent(level) for level in levels(data) if (level in alive) == wanted] for wanted in (True, False))
-        if not good:
-            return f"It does not keep working at {_listed(bad, 'or')}."
-        return f"It keeps working at {_listed(good, 'and')}" + (f", not at {_listed(bad, 'or')}." if bad else ".")
+    found = []
     for level in levels(data):
         at = pruned[pruned["sparsity"] == level]
-        alive = list(dict.fromkeys(at["model"][keeps_working(at)]))
-        everyone = at["model"].nunique()
-        said.append(f"none of {everyone}" if not alive else f"all {everyone}" if len(alive) == everyone > 1 else ", ".join(alive))
-    runs = [
-        (who, [level for level, _ in run]) for who, run in itertools.groupby(zip(levels(data), said, strict=True), lambda pair: pair[1])
-    ]
-    together = "; ".join(f"{_from_to(run)} {who}" for who, run in runs)
-    return f"Of the models measured, these keep working: {together}." if said else ""
+        found.append(Survivors(level, list(dict.fromkeys(at["model"][keeps_working(at)])), at["model"].nunique()))
+    return found
 
 
-def _from_to(run: list[float]) -> str:
-    """Name neighbouring sparsities of which the same is said."""
-    if len(run) > 2:
-        return f"from {percent(run[0])} to {percent(run[-1])}"
-    return f"at {_listed([percent(level) for level in run], 'and')}"
+@dataclass(frozen=True)
+class BestTicket:
+    """Which model can lose most of its weights before text costs it 5% more bits per byte.
+
+    Attributes:
+        ranks: The models that can be ranked, the best first.
+        rivals: Those that cannot be told apart from the best.
+        left_out: Those of which a measurement is missing, or whose dense one is not finite.
+        scores: Where the bits of each pass the levels.
+        survivors: Who keeps working at each sparsity.
+    """
+
+    ranks: list[str]
+    rivals: list[str]
+    left_out: list[str]
+    scores: Scores
+    survivors: list[Survivors]
 
 
-def _listed(names: list[str], last: str) -> str:
-    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def best_ticket(data: pd.DataFrame, scores: Scores) -> BestTicket:
+    """Return the ranking of the models, and which cannot be told apart from the best."""
+    ranks = list(ranking(data, scores)["model"])
+    five = {model: scores[model]["5% more"] for model in ranks}
+    rivals = [model for model in ranks[1:] if not significantly_different(five[ranks[0]], five[model])]
+    return BestTicket(ranks, rivals, [model for model in lines(data) if model not in ranks], scores, survivors(data))
 
 
-def do_bigger_models_prune_better(data: pd.DataFrame) -> str:
-    """Correlate the ranks of size and bits lost at each sparsity, and give the share of orders as extreme by chance."""
-    pruned = comparable(data)
-    said, decided, most = [], [], 0
+@dataclass(frozen=True)
+class SizeCorrelation:
+    """How the size of models and what they keep go together at a sparsity.
+
+    Attributes:
+        sparsity: The share of weights pruned.
+        rho: Spearman's rank correlation of parameters with how little is lost, in bits per byte.
+        p: The share of orders as extreme by chance.
+        models: How many models were compared.
+    """
+
+    sparsity: float
+    rho: float
+    p: float
+    models: int
+
+    @property
+    def decided(self) -> bool:
+        return self.p <= 0.05
+
+
+def size_correlations(data: pd.DataFrame) -> list[SizeCorrelation]:
+    """Return the correlation of size and loss at each sparsity at which three models or more can be compared."""
+    pruned, found = comparable(data), []
     for level in levels(data):
-        at = pruned[(pruned["sparsity"] == level)].drop_duplicates("model")
-        most = max(most, len(at))
-        if len(at) < 3:
-            continue
-        rho, chance = rank_correlation(list(at["parameters"]), list(-at["lost_bits"]))
-        said.append(f"{rho:+.2f} at {percent(level)} ({len(at)} models" + (f", p = {chance:.2f})" if len(at) >= FEWEST_MODELS else ")"))
-        if chance <= 0.05:
-            decided.append((rho > 0, percent(level)))
-    if data["model"].nunique() == 1:
-        return "One model cannot say."
-    if not said:
-        return "Cannot be decided: fewer than three models can be compared at any sparsity."
-    verdicts = []
-    if better := [level for up, level in decided if up]:
-        verdicts.append(f"yes at {', '.join(better)}")
-    if worse := [level for up, level in decided if not up]:
-        verdicts.append(f"the contrary at {', '.join(worse)}")
-    verdict = "; ".join(verdicts) or "not decided: such a correlation could be chance"
-    if most < FEWEST_MODELS:
-        verdict = "cannot be decided with fewer than five models"
-    return f"{verdict[0].upper()}{verdict[1:]}. Rank correlation of size with how little is lost (bits per byte): {'; '.join(said)}."
+        at = pruned[pruned["sparsity"] == level].drop_duplicates("model")
+        if len(at) >= 3:
+            found.append(SizeCorrelation(level, *rank_correlation(list(at["parameters"]), list(-at["lost_bits"])), len(at)))
+    return found
 
 
 def rank_correlation(x: list[float], y: list[float]) -> tuple[float, float]:
@@ -190,75 +176,74 @@ def rank_correlation(x: list[float], y: list[float]) -> tuple[float, float]:
     return float(test.statistic), float(test.pvalue)
 
 
-def where_is_the_cliff(data: pd.DataFrame, scores: Scores) -> str:
-    """Say, for each model, where text goes from 5% more to twice the cost."""
-    if not scores:
-        return "No model has a finite dense and a pruned measurement, so no cliff can be seen."
-    said = [f"{model} from {_known(scores[model]['5% more'])} to {_known(scores[model]['twice'])}" for model in _of(data, scores)]
-    return (
-        f"Where bits per byte go from 5% more to twice the dense model's: {'; '.join(said)}. A cliff between two measured sparsities is"
-        " known no better than they are apart."
-    )
+@dataclass(frozen=True)
+class Decline:
+    """How a model's text gets worse between 5% more bits per byte and twice as many.
 
-
-def _known(score: Crossing) -> str:
-    return span(score, interval=False)
-
-
-def _of(data: pd.DataFrame, scores: Scores) -> list[str]:
-    return [model for model in data["model"].unique() if model in scores]
-
-
-def does_any_degrade_gracefully(data: pd.DataFrame, scores: Scores) -> str:
-    """Say whether any model never doubles its bits; else how many points of sparsity the gentlest takes from 5% more to twice."""
-    models = list(ranking(data, scores)["model"])
-    if not models:
-        return "No model has been measured both dense and at every sparsity."
-    if gentle := [model for model in models if math.isinf(scores[model]["twice"].above)]:
-        where = ", ".join(f"{model} (up to {percent(scores[model]['twice'].below)})" for model in gentle)
-        return f"Yes: {where}; bits per byte never double within what was measured."
-    steps = {model: _width(*(scores[model][name] for name in COST_LEVELS)) for model in models}
-    model, (low, high) = max(steps.items(), key=lambda item: sum(item[1]))
-    points = f"{100 * low:.0f}" if round(100 * low) == round(100 * high) else f"{100 * low:.0f} to {100 * high:.0f}"
-    return (
-        "No: every model doubles its bits per byte within what was measured. From 5% more to twice as many "
-        + (f"{model} takes longest, {points}" if len(models) > 1 else f"{model} takes {points}")
-        + " points of sparsity."
-    )
-
-
-def _width(five: Crossing, twice: Crossing) -> tuple[float, float]:
-    """Return the least and the most points of sparsity that may lie between two crossings."""
-    return max(0.0, twice.below - five.above), twice.above - five.below
-
-
-def which_method_keeps_most(data: pd.DataFrame, records: list[Record]) -> str:
-    """Say which way of pruning loses least at each sparsity, and which ways cannot be told apart from it.
-
-    Only models for which all ways were measured count. Differences are paired, window by window.
+    Attributes:
+        model: The model.
+        least: The least share of weights that may lie between the two levels.
+        most: The most; infinite where its bits never double within what was measured.
+        measured_to: The highest sparsity at which its bits are below twice the dense model's.
     """
-    said, fewest = [], math.inf
+
+    model: str
+    least: float
+    most: float
+    measured_to: float
+
+    @property
+    def never_doubles(self) -> bool:
+        return math.isinf(self.most)
+
+
+def declines(data: pd.DataFrame, scores: Scores) -> list[Decline]:
+    """Return how each model that can be ranked declines, the slowest first."""
+    found = []
+    for model in ranking(data, scores)["model"]:
+        five, twice = (scores[model][name] for name in COST_LEVELS)
+        found.append(Decline(model, max(0.0, twice.below - five.above), twice.above - five.below, twice.below))
+    return sorted(found, key=lambda decline: -(decline.least + decline.most))
+
+
+@dataclass(frozen=True)
+class MethodRanking:
+    """Which way of pruning loses least at a sparsity, in the mean of the models that were pruned in every way.
+
+    Attributes:
+        sparsity: The share of weights pruned.
+        lost: Mean bits per byte that each way loses, the least first.
+        models: How many models the mean is of.
+        wins: In how many of them the best way loses least of all.
+        interval: The 95% interval of the best way's loss; ``None`` where there are too few windows.
+        rivals: Ways that cannot be told apart from the best. Differences are paired, window by window.
+    """
+
+    sparsity: float
+    lost: dict[str, float]
+    models: int
+    wins: int
+    interval: tuple[float, float] | None
+    rivals: list[str] = field(default_factory=list)
+
+
+def method_rankings(data: pd.DataFrame, records: list[Record]) -> list[MethodRanking]:
+    """Rank the ways of pruning at each sparsity at which two or more were measured on the same models."""
+    found = []
     for level in levels(data):
         grid = lost_by_method(data, level)
         if grid.empty or len(grid.columns) < 2:
             continue
         means = grid.mean().sort_values(kind="stable")  # of equal ones the first that was asked for
-        best, worst = means.index[0], means.index[-1]
-        wins = int((grid.idxmin(axis=1) == best).sum())
-        lost, windows = _resampled_losses(records, level, grid)
-        fewest = min(fewest, windows)
-        value, rivals = number(means[best]), []
+        best, *others = means.index
+        wins, (lost, windows) = int((grid.idxmin(axis=1) == best).sum()), _resampled_losses(records, level, grid)
+        interval, rivals = None, []
         if lost:
-            low, high = perplexity.interval(lost[best], windows)
-            value += f" ({number(low)} to {number(high)})"
+            interval = perplexity.interval(lost[best], windows)
             with np.errstate(invalid="ignore"):  # infinity less infinity
-                rivals = [way for way in means.index[1:] if not perplexity.interval(lost[way] - lost[best], windows)[0] > 0]
-        where = f" in the mean of {len(grid)} models (least of all in {wins})" if len(grid) > 1 else ""
-        doubt = f"; {_listed(rivals, 'and')} cannot be told apart from it" if rivals else ""
-        said.append(f"At {percent(level)} {best} loses least, {value} bits per byte{where}, {worst} most, {number(means[worst])}{doubt}.")
-    if not said:
-        return "No sparsity has two ways of pruning measured on the same models, so they cannot be compared."
-    return " ".join(said + ["There are too few windows to tell ways of pruning apart."] * (fewest < perplexity.MIN_WINDOWS))
+                rivals = [way for way in others if not perplexity.interval(lost[way] - lost[best], windows)[0] > 0]
+        found.append(MethodRanking(level, means.to_dict(), len(grid), wins, interval, rivals))
+    return found
 
 
 def _resampled_losses(records: list[Record], level: float, grid: pd.DataFrame) -> tuple[dict[str, np.ndarray], int]:
@@ -290,33 +275,36 @@ def lost_by_method(data: pd.DataFrame, level: float) -> pd.DataFrame:
     return grid.reindex(columns=[method for method in methods(data) if method in grid.columns]).dropna()
 
 
-def do_methods_agree(data: pd.DataFrame, records: list[Record]) -> str:
-    """Say whether the best ticket is the same model whichever way it is looked for, or whether magnitude is only a bad way to look.
+@dataclass(frozen=True)
+class Agreement:
+    """Whether the best ticket is the same model whichever way it is looked for.
 
-    A way has a say where its best model is told apart from the next. Random pruning looks for nothing: it is the control.
+    Attributes:
+        best: The best model by each way of pruning by which it is told apart from the next.
+        undecided: The ways by which it is not.
+    """
+
+    best: dict[str, str]
+    undecided: list[str]
+
+    def by(self, model: str) -> list[str]:
+        """Return the ways by which a model is the best."""
+        return [method for method, best in self.best.items() if best == model]
+
+
+def agreement(data: pd.DataFrame, records: list[Record]) -> Agreement:
+    """Return the best model by each way of pruning, or whether magnitude is only a bad way to look.
+
+    Random pruning looks for nothing: it is the control, and has no say.
     """
     best, undecided = {}, []
     for method in methods(data[data["base_method"] != "random"]):
-        found = scores(records, method)
-        ranks = ranking(judged_by(data, method), found)
-        if len(ranks) < 2:
+        by_method = best_ticket(judged_by(data, method), scores(records, method))
+        if len(by_method.ranks) < 2:
             continue
-        first, second = (found[model]["5% more"] for model in ranks["model"][:2])
+        first, second = (by_method.scores[model]["5% more"] for model in by_method.ranks[:2])
         if significantly_different(first, second):
-            best[method] = ranks.iloc[0]["model"]
+            best[method] = by_method.ranks[0]
         else:
             undecided.append(method)
-    if len(best) + len(undecided) < 2:
-        return ""
-    rest = f" By {_ways(undecided)} the best two cannot be told apart." if undecided else ""
-    if len(best) < 2:
-        return f"Whether the best ticket depends on how it is looked for is not decided.{rest}"
-    if len(set(best.values())) == 1:
-        return f"{len(best)} ways of pruning find the best ticket in the same model, {next(iter(best.values()))}.{rest}"
-    groups = {model: [method for method, found in best.items() if found == model] for model in dict.fromkeys(best.values())}
-    said = "; ".join(f"{model} by {_ways(found)}" for model, found in groups.items())
-    return f"The best ticket depends on how it is looked for: {said}.{rest}"
-
-
-def _ways(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= METHODS_NAMED else f"{len(names)} ways"
+    return Agreement(best, undecided)

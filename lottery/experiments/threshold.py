@@ -48,6 +48,11 @@ class Crossing(NamedTuple):
         return self.windows >= perplexity.MIN_WINDOWS
 
     @property
+    def reached(self) -> bool:
+        """Whether the bits pass the level within what was measured."""
+        return math.isfinite(self.above)
+
+    @property
     def is_number(self) -> bool:
         """Whether both sides were measured closely enough to state it as a number."""
         return self.above - self.below <= FINE + 1e-9

@@ -21,6 +21,7 @@ from lottery.report.markdown import Picture, code_span, escape_markdown, markdow
 from lottery.report.notebook import profile_of_this_notebook
 from lottery.report.sections import imp_figures, method, one_shot_vs_imp, protocols, published, size, speed, zeros
 from lottery.report.sections.imp import ImpResults
+from lottery.report.sentences import sentences
 
 
 class Report:
@@ -63,6 +64,15 @@ class Report:
         return findings.scores(self.records, next(iter(findings.methods(self.data)), ""))
 
     @cached_property
+    def _best_ticket(self) -> str:
+        return sentences("best_ticket", found=findings.best_ticket(self.main, self.scores))
+
+    @cached_property
+    def _agreement(self) -> str:
+        """Whether the best ticket depends on how it is looked for."""
+        return sentences("agreement", found=findings.agreement(self._named, self.records))
+
+    @cached_property
     def _several(self) -> bool:
         return len(findings.methods(self.data)) > 1
 
@@ -76,9 +86,9 @@ class Report:
     def answer(self) -> Markdown:
         """Show the first screen: whether these are stand-ins, the answer, and what is missing."""
         mixed = speed.what_does_not_compare(self.data) if self.records else ""
-        answer = findings.who_has_the_best_ticket(self.main, self.scores)
+        answer = self._best_ticket
         if self._several:
-            answer = f"Judged by {findings.methods(self.data)[0]}: {answer} {findings.do_methods_agree(self._named, self.records)}"
+            answer = f"Judged by {findings.methods(self.data)[0]}: {answer} {self._agreement}"
         return markdown(self._stand_in_notice(), answer, mixed, self._gaps())
 
     def figure(self) -> Picture | Markdown:
@@ -91,10 +101,10 @@ class Report:
         """Show the ways of pruning beside each other, where there are several."""
         if not self._several:
             return None
-        said = f"{findings.which_method_keeps_most(self._named, self.records)} {findings.do_methods_agree(self._named, self.records)}"
+        said = sentences("methods", found=findings.method_rankings(self._named, self.records))
         parts = [tables.by_method(self._named, level) for level in findings.levels(self._named)]
         return markdown(
-            said,
+            f"{said} {self._agreement}",
             *parts,
             "The seconds of pruning are those of a whole model, passes over the calibration data included; the median of the models.",
         )
@@ -206,12 +216,15 @@ class Report:
 
     def answers(self) -> Markdown:
         """Answer the four questions from the records."""
-        data = self.main
+        data, models = self.main, self.main["model"].unique()
+        correlations, declines = findings.size_correlations(data), findings.declines(data, self.scores)
+        of_each = {model: self.scores[model] for model in models if model in self.scores}
         return markdown(
-            "**Who has the best ticket?** " + findings.who_has_the_best_ticket(data, self.scores),
-            "**Do bigger models prune better?** " + findings.do_bigger_models_prune_better(data),
-            "**Where is the cliff?** " + findings.where_is_the_cliff(data, self.scores),
-            "**Does any architecture degrade gracefully?** " + findings.does_any_degrade_gracefully(data, self.scores),
+            "**Who has the best ticket?** " + self._best_ticket,
+            "**Do bigger models prune better?** "
+            + sentences("size", models=len(models), found=correlations, fewest=findings.FEWEST_MODELS),
+            "**Where is the cliff?** " + sentences("cliff", scores=of_each),
+            "**Does any architecture degrade gracefully?** " + sentences("grace", found=declines),
         )
 
     def summary(self) -> Markdown | None:

@@ -1,0 +1,148 @@
+"""How findings are worded, each case of a template once. What is found is tested in ``test_findings``."""
+
+import math
+
+import pytest
+
+from lottery.analysis import findings
+from lottery.analysis.findings import Agreement, Decline, MethodRanking, SizeCorrelation, Survivors
+from lottery.report.sentences import from_to, listed, sentences, ways
+from tests.factory import BAD, COARSE, GOOD, curve
+
+FINE = (0.0, 0.5, 0.52)
+TOUGH = curve("tough", 1, 1, 1, 1, 1.01, 1.02, 1.02)
+SCORES = findings.scores([*GOOD, *BAD, *COARSE, *TOUGH, *curve("few", 1, 1.04, 1.06, sparsities=FINE, windows=3)], "magnitude")
+
+
+def best(ranks, rivals=(), left_out=(), survivors=()):
+    return sentences("best_ticket", found=findings.BestTicket(list(ranks), list(rivals), list(left_out), SCORES, list(survivors)))
+
+
+def test_the_best_ticket_is_named_with_its_scores_and_the_next():
+    assert best(["good", "bad"]) == (
+        "**good** has the best ticket: its text costs 5% more bits per byte at 51.3% (95%: 50% to 52%) sparsity, twice as many at 71% (95%:"
+        " 70% to 72%). Next is bad: its text costs 5% more bits per byte at 30.7% (95%: 30% to 32%) sparsity, twice as many at 51% (95%: 50%"
+        " to 52%)."
+    )
+    assert best(["tough", "bad"]).startswith(
+        "**tough** has the best ticket: even at 72% sparsity its text costs less than 5% more bits per byte. Next is bad: its text"
+    )
+
+
+def test_rivals_of_the_best_are_named():
+    assert best(["good", "bad"], rivals=["bad"]) == (
+        "**No model clearly has the best ticket**: the two cannot be told apart. Text costs 5% more bits per byte at these sparsities:"
+        " good at 51.3% (95%: 50% to 52%); bad at 30.7% (95%: 30% to 32%)."
+    )
+    assert "**: the first 3 cannot be told apart." in best(["good", "bad", "tough"], rivals=["bad", "tough"])
+    assert "**: there are too few windows to tell models apart. Text costs" in best(["few", "bad"], rivals=["bad"])
+    assert best(["good", "bad", "tough"], rivals=["tough"]).endswith("good at 51.3% (95%: 50% to 52%); tough above 72%.")
+
+
+def test_a_model_alone_is_judged_alone():
+    """The first real model: a straight line from dense to 50% put the score at 3.4%, where 20 to 30% were true."""
+    assert best(["coarse"]) == (
+        "**coarse** is the only model measured: its text costs 5% more bits per byte between dense and 50% sparsity, twice as many between"
+        " 50% and 70%."
+    )
+    assert best(["good"], left_out=["gap", "half"]).startswith("Only **good** can be judged so far: its text")
+    assert "Not compared, because a measurement is missing or the dense model's is not finite: gap, half." in best(
+        ["good"], left_out=["gap", "half"]
+    )
+    assert best([]) == "No model has been measured both dense and at every sparsity, so nothing can be compared."
+
+
+def at(*sparsities, models=(), measured=1):
+    return [Survivors(sparsity, list(models), measured) for sparsity in sparsities]
+
+
+@pytest.mark.parametrize(
+    ("survivors", "said"),
+    [
+        (at(0.5, models=["good"]), "It keeps working at 50%."),
+        (at(0.5, 0.7, models=["good"]), "It keeps working at 50% and 70%."),
+        (at(0.5, models=["good"]) + at(0.7, 0.9), "It keeps working at 50%, not at 70% or 90%."),
+        (at(0.5, 0.7, 0.9), "It does not keep working at 50%, 70% or 90%."),
+    ],
+)
+def test_where_one_model_keeps_working(survivors, said):
+    assert best(["good"], survivors=survivors).endswith(f" {said}")
+
+
+def test_who_keeps_working_is_said_once_for_many_sparsities():
+    two = ["good", "bad"]
+    said = best(two, survivors=at(0.1, 0.2, models=two, measured=2) + at(0.3, models=["good"], measured=2) + at(0.4, 0.5, 0.6, measured=2))
+    assert said.endswith(" Of the models measured, these keep working: at 10% and 20% all 2; at 30% good; from 40% to 60% none of 2.")
+
+
+def size(*correlations, models=5):
+    return sentences("size", models=models, found=[SizeCorrelation(*values) for values in correlations], fewest=findings.FEWEST_MODELS)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([(0.5, 1.0, 1 / 60, 5), (0.7, 0.0, 1.0, 5)], "Yes at 50%."),
+        ([(0.5, -1.0, 1 / 60, 5)], "No: smaller ones do at 50%."),
+        ([(0.5, 1.0, 1 / 60, 5), (0.7, -1.0, 1 / 60, 5)], "Yes at 50%; smaller ones do at 70%."),
+        ([(0.5, 0.3, 0.6, 5)], "Not decided: such a correlation could be chance."),
+        ([(0.5, 1.0, 1 / 3, 3)], "Cannot be decided with fewer than five models."),
+    ],
+)
+def test_whether_bigger_models_prune_better(values, said):
+    assert size(*values).startswith(f"{said} Rank correlation of size with how little is lost (bits per byte): ")
+
+
+def test_correlations_are_given_with_their_models_and_chance():
+    assert size((0.5, 1.0, 1 / 60, 5), (0.7, -0.5, 1.0, 4)).endswith(": +1.00 at 50% (5 models, p = 0.02); -0.50 at 70% (4 models).")
+    assert size(models=1) == "One model alone cannot answer this."
+    assert size(models=2) == "Cannot be decided: fewer than three models can be compared at any sparsity."
+
+
+def test_the_cliff_lies_between_both_levels_of_the_ticket_score():
+    assert sentences("cliff", scores={model: SCORES[model] for model in ("good", "coarse")}) == (
+        "Where bits per byte go from 5% more to twice the dense model's: good from 51.3% to 71%; coarse from between dense and 50% to between"
+        " 50% and 70%. A cliff between two measured sparsities is known no better than they are apart."
+    )
+    assert sentences("cliff", scores={}) == "No model has a finite dense and a pruned measurement, so no cliff can be seen."
+
+
+def test_grace_is_never_to_double():
+    gentle, steep, steeper = Decline("gentle", 0.2, math.inf, 0.72), Decline("steep", 0.18, 0.22, 0.7), Decline("steeper", 0.1, 0.1, 0.7)
+    assert sentences("grace", found=[gentle, steep]) == "Yes: gentle (up to 72%); bits per byte never double within what was measured."
+    no = "No: every model doubles its bits per byte within what was measured. From 5% more to twice as many"
+    assert sentences("grace", found=[steep, steeper]) == f"{no} steep takes longest, 18 to 22 points of sparsity."
+    assert sentences("grace", found=[steeper]) == f"{no} steeper takes 10 points of sparsity."
+    assert sentences("grace", found=[]) == "No model has been measured both dense and at every sparsity."
+
+
+def test_which_method_keeps_most():
+    lost = {"sparsegpt": 0.3, "ria": 0.301, "wanda": 0.31, "random": math.inf}
+    known = MethodRanking(0.5, lost, models=1, wins=1, interval=(0.29, 0.31), rivals=["ria", "wanda"])
+    said = "At 50% sparsegpt loses least, 0.300 (0.290 to 0.310) bits per byte, random most, ∞; ria and wanda cannot be told apart from it."
+    assert sentences("methods", found=[known]) == said
+    unsure = MethodRanking(0.7, {"wanda": 1.25, "random": 8.0}, models=3, wins=2, interval=None)
+    assert sentences("methods", found=[unsure]) == (
+        "At 70% wanda loses least, 1.25 bits per byte in the mean of 3 models (least of all in 2), random most, 8.00."
+        " There are too few windows to tell ways of pruning apart."
+    )
+    assert sentences("methods", found=[]) == "No sparsity has two ways of pruning measured on the same models, so they cannot be compared."
+
+
+@pytest.mark.parametrize(
+    ("best", "undecided", "said"),
+    [
+        ({"magnitude": "a", "wanda": "a"}, [], "2 ways of pruning find the best ticket in the same model, a."),
+        ({"magnitude": "a", "wanda": "b"}, [], "The best ticket depends on how it is looked for: a by magnitude; b by wanda."),
+        ({"magnitude": "a"}, ["wanda"], "Whether the best ticket depends on how it is looked for is not decided. By wanda the best two cannot be told apart."),
+        ({"magnitude": "a"}, [], ""),
+    ],
+)  # fmt: skip
+def test_whether_the_best_ticket_depends_on_the_way_of_looking(best, undecided, said):
+    assert sentences("agreement", found=Agreement(best, undecided)) == said
+
+
+def test_lists_read_as_people_write_them():
+    assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"], "or")] == ["a", "a and b", "a, b or c"]
+    assert [ways(["a", "b"]), ways(list("abcde"))] == ["a, b", "5 ways"]
+    assert [from_to([0.5]), from_to([0.5, 0.6]), from_to([0.5, 0.6, 0.7])] == ["at 50%", "at 50% and 60%", "from 50% to 70%"]
