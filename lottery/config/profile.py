@@ -72,7 +72,24 @@ class Recovery(BaseModel):
     batch_size: int = Field(4, description="a whole number of windows of 'calibration_seq_len' a step, at least 1", ge=1, le=4096)
 
 
-class Profile(BaseModel):
+class Settings(BaseModel):
+    """How to measure: the keys of a profile that every trial's record repeats, because another value gives other numbers."""
+
+    seq_len: int = Field(description="a whole number of tokens a window, 2 to 131072", ge=2, le=131072)
+    max_windows: int | None = Field(None, description="a whole number of windows, at least 1, or null for the whole text", ge=1)
+    prompts: int = Field(
+        12, description="a whole number of sample texts, 1 to 100; fewer than ten make the verdict unreliable", ge=1, le=100
+    )
+    prompt_words: int = Field(30, description="a whole number of words a prompt, 1 to 1000", ge=1, le=1000)
+    new_tokens: int = Field(50, description="a whole number of generated tokens, 2 to 4096", ge=2, le=4096)
+    temperature: float = Field(0.7, description="a number above 0, at most 2", gt=0, le=2)
+    repeats: int = Field(5, description="a whole number of timed repeats, 1 to 100", ge=1, le=100)
+    seed: int = Field(0, description="a whole number, at least 0", ge=0, lt=2**63)
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto, float32, float16 or bfloat16")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
+
+
+class Profile(Settings):
     """What to prune, how far, on what, and how to measure it. Error messages quote the descriptions as what is allowed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -111,16 +128,7 @@ class Profile(BaseModel):
     )
     calibration_samples: int = Field(128, description="a whole number of samples, 1 to 65536", ge=1, le=65536)
     calibration_seq_len: int = Field(2048, description="a whole number of tokens a sample, 2 to 131072", ge=2, le=131072)
-    seq_len: int = Field(description="a whole number of tokens a window, 2 to 131072", ge=2, le=131072)
-    max_windows: int | None = Field(None, description="a whole number of windows, at least 1, or null for the whole text", ge=1)
     batch_size: int = Field(1, description="a whole number of windows scored at once, at least 1", ge=1)
-    prompts: int = Field(
-        12, description="a whole number of sample texts, 1 to 100; fewer than ten make the verdict unreliable", ge=1, le=100
-    )
-    prompt_words: int = Field(30, description="a whole number of words a prompt, 1 to 1000", ge=1, le=1000)
-    new_tokens: int = Field(50, description="a whole number of generated tokens, 2 to 4096", ge=2, le=4096)
-    temperature: float = Field(0.7, description="a number above 0, at most 2", gt=0, le=2)
-    repeats: int = Field(5, description="a whole number of timed repeats, 1 to 100", ge=1, le=100)
     tasks: Annotated[list[str], One] = Field(
         [], description="a list of tasks of lm-evaluation-harness such as [arc_easy, hellaswag], or .yaml files; needs make .venv/tasks"
     )
@@ -131,9 +139,6 @@ class Profile(BaseModel):
     tickets: Tickets | None = Field(
         None, description=f"the lottery ticket procedure: null, or a mapping of {', '.join(Tickets.model_fields)}"
     )
-    seed: int = Field(0, description="a whole number, at least 0", ge=0, lt=2**63)
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto, float32, float16 or bfloat16")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
     memory: Literal["auto", "resident", "streamed"] = Field(
         "auto", description="auto, resident (the whole model on the device) or streamed (one block at a time from main memory)"
     )
@@ -249,11 +254,16 @@ def read_yaml(path) -> dict[str, Any]:
     return values
 
 
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """Return the keys of a profile, or of a mapping in it: what to measure first, then the settings, which say how."""
+    return sorted(model.model_fields, key=lambda name: name not in model.__annotations__)
+
+
 def validated(values: dict[str, Any]) -> Profile:
     """Return a profile from plain values, or raise ``ParamsError`` with the first fault."""
     for key in values:
         if not isinstance(key, str):  # YAML reads on, yes and 1 as other things than text
-            raise ParamsError(f"unknown key {short(key)} (given {short(values[key])}); allowed: {', '.join(Profile.model_fields)}")
+            raise ParamsError(f"unknown key {short(key)} (given {short(values[key])}); allowed: {', '.join(keys_of(Profile))}")
     try:
         return Profile(**values)
     except ValidationError as error:
@@ -268,7 +278,7 @@ def _sentence(fault: dict) -> str:
     key, *inner = fault["loc"]
     where = key + "".join(f"[{short(part)}]" for part in inner if part != "[key]")
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = _NESTED[key].model_fields if inner else Profile.model_fields
+        known = keys_of(_NESTED[key] if inner else Profile)
         if new := RENAMED.get(fault["loc"]):
             return f"{where}: is called {new!r} now; write that instead"
         close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lottery.common.files import atomic_write
 from lottery.common.format import NBSP, percent
-from lottery.config.profile import Profile
+from lottery.config.profile import Profile, Settings
 from lottery.evaluation import coherence, lm_eval_tasks
 from lottery.evaluation.generation import Speed
 from lottery.evaluation.metrics import METRICS, WindowSums, window_sums
@@ -24,8 +24,11 @@ from lottery.pruning.variants import Variant
 MEASUREMENT = 6
 
 
-class Request(BaseModel):
-    """Everything that was asked for. Two requests with the same ``key`` would measure the same thing."""
+class Request(Settings):
+    """Everything that was asked for: the settings of the profile, and what is measured by them.
+
+    Two requests with the same ``key`` would measure the same thing.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,17 +42,9 @@ class Request(BaseModel):
     calibration: str | None  # identity of the calibration text; None where no calibration is needed
     calibration_samples: int | None
     calibration_seq_len: int | None
-    seq_len: int
-    max_windows: int | None
-    prompts: int
-    prompt_words: int
-    new_tokens: int
-    temperature: float
+    prompts: int  # none where a bisection only scores a variant, and no repeats either
     repeats: int
     tasks: list[str]  # of lm-evaluation-harness; a file with the SHA-256 of its content
-    seed: int
-    dtype: str
-    device: str
     recover_steps: int | None = None  # of retraining after pruning
     recover_learning_rate: float | None = None
     recover_batch_size: int | None = None
@@ -245,10 +240,8 @@ def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: s
         text_sha256: The SHA-256 of the text.
         calibration: The identity of the calibration text.
     """
-    own = {*Variant._fields, "calibration", "calibration_samples", "calibration_seq_len", "tasks"}
     recovery = {f"recover_{name}": value for name, value in profile.recover.model_dump().items()} if profile.recover else {}
-    shared = {name: getattr(profile, name) for name in Request.model_fields if name in Profile.model_fields and name not in own}
-    shared["tasks"] = lm_eval_tasks.identities(profile.tasks)
+    shared = {**profile.model_dump(include=set(Settings.model_fields)), "tasks": lm_eval_tasks.identities(profile.tasks)}
     found = []
     for variant in profile.variants:
         calibrated = {

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from lottery.common.files import atomic_write
 from lottery.common.paths import project_root
-from lottery.config.profile import Profile, Recovery, Tickets
+from lottery.config.profile import Profile, Recovery, Tickets, keys_of
 from lottery.pruning.catalogue import ALLOCATIONS, METHODS
 
 BEGIN, END = "<!-- `make docs` writes all between this line and the next comment -->", "<!-- end -->"
@@ -23,7 +23,7 @@ def _tables() -> list[str]:
     methods = {"Method": METHODS, "Allocation": ALLOCATIONS}
     found = []
     for title, model in {"All keys": Profile, "The keys of `tickets`": Tickets, "The keys of `recover`": Recovery}.items():
-        found += [f"## {title}", _table("Key | Allowed | Default", [_key(name, model) for name in model.model_fields])]
+        found += [f"## {title}", _table("Key | Allowed | Default", [_key(name, model) for name in keys_of(model)])]
     for title, entries in methods.items():
         rows = [f"`{name}` | {one.summary} | {'yes' if one.needs != 'nothing' else 'no'} | {one.source}" for name, one in entries.items()]
         found += [f"## {title}s", _table(f"{title} | What it does | Needs `calibration_text` | Source", rows)]
