@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN ?= .venv/bin
 READY ?= .venv/ready
 
-.PHONY: report verify test test-tasks lint lab fetch submit status bench stand-ins notebooks docs pictures publish protocols ticket-summary
+.PHONY: export decode report verify test test-tasks lint lab fetch submit status bench stand-ins notebooks docs pictures publish protocols ticket-summary
 report: $(READY)
 	@$(BIN)/python -m lottery run $(PROFILE)
 
@@ -20,11 +20,17 @@ lint: .venv/ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && { said=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$said"; exit 1; }; } && $(BIN)/python -m pytest -q tests/test_notebooks.py -k "outputs or function or shared"
 
 bench: .venv/ready
-	@for benchmark in selection whole_model scored sparsegpt walk real_model perplexity streaming training recovery full_shapes; do $(BIN)/python -m benchmarks.$$benchmark || exit 1; done
+	@for benchmark in selection whole_model scored sparsegpt walk real_model perplexity streaming training recovery sparse_kernel decoding full_shapes; do $(BIN)/python -m benchmarks.$$benchmark || exit 1; done
 
 lab: .venv/ready
 	@$(BIN)/python -m ipykernel install --sys-prefix --name lottery --display-name lottery
 	@$(BIN)/jupyter lab --notebook-dir=notebooks
+
+export: $(READY)
+	@$(BIN)/python -m lottery export $(PROFILE) $(MODEL) "$(VARIANT)"
+
+decode: $(READY)
+	@$(BIN)/python -m lottery decode $(FOLDER) $(if $(PROMPT),--prompt="$(PROMPT)") $(if $(TOKENS),--tokens=$(TOKENS))
 
 fetch: $(READY)
 	@$(BIN)/python -m lottery fetch $(PROFILE)

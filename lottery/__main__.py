@@ -103,6 +103,32 @@ def publish(given) -> None:
     print(publish(load_profile(given.profile), given.folder))
 
 
+@command(PROFILE, ("model", {"help": "a key of its checkpoints"}), ("variant", {"help": "what the report calls it, such as 'wanda 50%%'"}))
+def export(given) -> None:
+    """Write a pruned model as a folder in the sparse-bitmask format."""
+    from lottery.experiments.export import export
+
+    export(load_profile(given.profile, model=given.model), given.variant)
+
+
+@command(
+    ("folder", {"help": "a folder that export wrote"}),
+    ("--prompt", {"default": "Once upon a time", "help": "the text to continue"}),
+    ("--tokens", {"type": int, "default": 50, "help": "how many to write, 50 unless given"}),
+)
+def decode(given) -> None:
+    """Continue a text with an exported model, and time it: sparse, dense, and dense by transformers."""
+    from lottery.common.format import number, size
+    from lottery.experiments.decode import compare
+
+    if given.tokens < 2:
+        raise LotteryError(f"--tokens: given {given.tokens}; allowed: a whole number of tokens, at least 2")
+    ways = compare(given.folder, given.prompt, given.tokens)
+    for way in ways:
+        print(f"{way.how:20} {size(way.weights):>9} of weights a token, {number(way.tokens_per_second):>6} tokens/s")
+    print(f"\n{given.prompt}{ways[0].text}")
+
+
 @command(
     PROFILE,
     ("model", {"nargs": "?", "help": "a key of its checkpoints; all of them unless given"}),

@@ -61,7 +61,7 @@ def test_every_make_target_and_every_profile_is_there(name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_variable_of_make_is_one_that_the_makefile_reads(name):
-    shell = {"HF_HOME", "BIN", "READY"}  # exported; make reads the last two
+    shell = {"HF_HOME", "LOTTERY_KERNEL", "BIN", "READY"}  # exported; make reads the last two
     for variable in re.findall(r"\b([A-Z_]{3,})=", code(PAGES[name])):
         assert f"$({variable})" in MAKEFILE or variable in shell, variable
 
@@ -122,3 +122,19 @@ def test_the_examples_of_extending_work(monkeypatch):
     exec(metric, names)
     found = metrics.METRICS["bits_per_word"].function(metrics.window_sums([math.log(2)] * 4, 0, 0, 1, 2, 1))
     assert found.value == pytest.approx(0.5)
+
+
+def test_the_lines_that_read_an_exported_folder_do(tmp_path):
+    from safetensors.torch import save_file
+
+    from lottery.sparse.bitmask import pack
+    from tests.test_sparse_bitmask import sparse
+
+    weights = {"a.b": sparse(7, 30, 0.4), "c": sparse(5, 64, 0.1, torch.float16)}
+    tensors = {f"{layer}.{part}": value for layer, weight in weights.items() for part, value in pack(weight)._asdict().items()}
+    save_file(tensors | {"norm.weight": torch.ones(3)}, tmp_path / "model.safetensors")
+    code = re.search(r"```python\n(import numpy.*?)```", (ROOT / "docs" / "sparse.md").read_text(), re.S)[1]
+    exec(code, names := {})
+    found = names["dense_weights"](tmp_path / "model.safetensors")
+    assert found.keys() == {"a.b.weight", "c.weight"}
+    assert all(torch.equal(torch.from_numpy(found[f"{layer}.weight"]), weight) for layer, weight in weights.items())

@@ -66,7 +66,7 @@ class Trials:
         others, bandwidth = memory.others(plan.device), self._bandwidth  # the first time before anything is loaded
         scored, peak = self._score_dense(label) if self._dense_states is None else (None, 0)
         judged_by = self._judged_by if request.prompts else None
-        model, seconds, recovered = self._pruned(request, label)
+        model, seconds, recovered = self.pruned(request, label)
         retrained_on = study.recovery if _is_retrained(request) else None
         sparsity = count_zeros(model)
         if request.method != "dense" or scored is None:
@@ -131,7 +131,7 @@ class Trials:
             provenance=provenance(plan, started, self.batch_size),
         )
 
-    def _pruned(self, request: Request, label: str) -> tuple[torch.nn.Module, float, float]:
+    def pruned(self, request: Request, label: str) -> tuple[torch.nn.Module, float, float]:
         """Return a model that is pruned, and retrained where asked, with the seconds of both. The dense model is given up for it."""
         model, self._model = self._dense(), None
         began = time.monotonic()
@@ -148,7 +148,7 @@ class Trials:
         """Add the scores of the missing tasks to an earlier record: prune in the same way once more, and measure nothing else."""
         started = datetime.now().astimezone()
         lacking = [task for task, identity in zip(self.profile.tasks, request.tasks, strict=True) if identity not in earlier.request.tasks]
-        model, _, _ = self._pruned(request, label)
+        model, _, _ = self.pruned(request, label)
         with self._memory_to_speak:
             model = self._speaking(model)
         tasks = earlier.result.tasks | self._scores_of_tasks(model, label, lacking)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 from accelerate import init_empty_weights
+from accelerate.utils import set_module_tensor_to_device
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -13,6 +14,9 @@ from lottery.common.errors import LotteryError, NoRoomError
 from lottery.models import memory
 from lottery.models.checkpoints import Checkpoint
 from lottery.models.devices import describe
+from lottery.sparse import folder
+from lottery.sparse.bitmask import FormatError, Packed
+from lottery.sparse.linear import SparseLinear, unpack
 
 # Progress is the study's own; a bar a shard would fill the log.
 transformers_logging.disable_progress_bar()
@@ -184,17 +188,27 @@ def tokenizer(checkpoint: Checkpoint):
     return found
 
 
-def skeleton(checkpoint: Checkpoint) -> torch.nn.Module:
-    """Return the model without its weights, on the meta device: shapes and modules of a 7B model in a second, using no memory."""
+def skeleton(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> torch.nn.Module:
+    """Return the model without its weights, on the meta device: shapes and modules of a 7B model in a second, using no memory.
+
+    Args:
+        checkpoint: Whose configuration is read.
+        dtype: Of the parameters; that of the configuration unless given.
+    """
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
     with init_empty_weights():
-        model = AutoModelForCausalLM.from_config(config, dtype=config.dtype, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype or config.dtype, trust_remote_code=False)
     model.tie_weights()
     return model.eval()
 
 
 def load(checkpoint: Checkpoint, plan: Plan) -> torch.nn.Module:
-    """Load the dense model where its weights belong, in evaluation mode. Read safetensors only, and run no code from the checkpoint."""
+    """Load the model where its weights belong, in evaluation mode. Read safetensors only, and run no code from the checkpoint.
+
+    A folder in the sparse-bitmask format is unpacked: an exported model is studied like any other.
+    """
+    if folder.is_sparse(checkpoint.folder):
+        return load_sparse(checkpoint, plan.dtype, packed=False).to(plan.home)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         model = AutoModelForCausalLM.from_pretrained(
@@ -205,4 +219,36 @@ def load(checkpoint: Checkpoint, plan: Plan) -> torch.nn.Module:
             trust_remote_code=False,
             local_files_only=True,
         )
+    return model.eval()
+
+
+def load_sparse(checkpoint: Checkpoint, dtype: torch.dtype | None = None, packed: bool = True) -> torch.nn.Module:
+    """Load a model from a folder in the sparse-bitmask format into main memory. Beyond the result, one layer is held.
+
+    Args:
+        checkpoint: The folder.
+        dtype: Of the parameters; that of the file unless given. Packed weights keep theirs.
+        packed: Whether weights stay packed, in ``SparseLinear``; else they are unpacked.
+
+    Raises:
+        FormatError: A file is damaged, or lacks a weight of the model.
+    """
+    model = skeleton(checkpoint, dtype)
+    for name, value in folder.read(checkpoint.folder):
+        layer = name.rpartition(".")[0]
+        try:
+            module = model.get_submodule(layer)
+            if isinstance(value, Packed) and packed:
+                if (module.out_features, module.in_features) != tuple(value.shape.tolist()):
+                    raise ValueError
+                parent, _, leaf = layer.rpartition(".")
+                setattr(model.get_submodule(parent), leaf, SparseLinear(value, module.bias))  # which came before: read() sorts by name
+            else:
+                dense = unpack(value) if isinstance(value, Packed) else value
+                set_module_tensor_to_device(model, name, "cpu", value=dense, dtype=dtype or model.dtype)
+        except (AttributeError, ValueError) as error:
+            raise FormatError(f"{checkpoint.source}: {name} does not fit the model of its config.json; export it again") from error
+    model.tie_weights()
+    if empty := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
+        raise FormatError(f"{checkpoint.source} lacks {empty[0]}; export the model again")
     return model.eval()

@@ -1,0 +1,86 @@
+"""How fast an exported model writes: with packed weights, with the same weights dense, and by transformers' own loop."""
+
+import statistics
+import time
+from typing import NamedTuple
+
+import torch
+
+from lottery.common.errors import LotteryError
+from lottery.common.paths import resolve
+from lottery.evaluation.decoder import Decoder
+from lottery.evaluation.generation import generate, greedy
+from lottery.models import loading
+from lottery.models.checkpoints import Checkpoint
+from lottery.sparse import folder
+
+PROMPT = "Once upon a time"
+
+
+class Decoded(NamedTuple):
+    """One way of decoding.
+
+    Attributes:
+        how: What it is called.
+        weights: Bytes of weights that a token reads.
+        tokens_per_second: Median over the repeats, the prompt's pass left out.
+        text: What was written.
+    """
+
+    how: str
+    weights: int
+    tokens_per_second: float
+    text: str
+
+
+def compare(exported: str, prompt: str = PROMPT, new_tokens: int = 50, repeats: int = 5) -> list[Decoded]:
+    """Decode greedily in three ways, in turn, so that they share whatever else the machine does.
+
+    Args:
+        exported: A folder that ``export`` wrote.
+        prompt: The text to continue.
+        new_tokens: Tokens to write after it.
+        repeats: Timed runs of each way, after one that is not timed.
+
+    Returns:
+        The packed weights by this package's decoder, the same weights dense by the same decoder, and dense by transformers' own loop.
+
+    Raises:
+        LotteryError: The folder is not in the sparse-bitmask format, or its architecture is not supported.
+    """
+    source = _checkpoint(exported)
+    tokenizer = loading.tokenizer(source)
+    tokens = tokenizer(prompt, return_tensors="pt").input_ids
+    packed, dense = loading.load_sparse(source), loading.load_sparse(source, packed=False)
+    room = tokens.shape[1] + new_tokens
+    decoders = {"sparse": Decoder(packed, room), "dense": Decoder(dense, room)}
+    ways = {name: lambda decoder=decoder: written(decoder, tokens, new_tokens) for name, decoder in decoders.items()}
+    ways["dense, transformers"] = lambda: _by_transformers(dense, tokens, new_tokens)
+    runs = [{name: way() for name, way in ways.items()} for _ in range(repeats + 1)][1:]
+    found = []
+    for name in ways:
+        decoder = decoders.get(name, decoders["dense"])
+        speed, text = statistics.median(run[name][0] for run in runs), tokenizer.decode(runs[0][name][1])
+        found.append(Decoded(name, decoder.read_bytes(), speed, text))
+    return found
+
+
+def written(decoder: Decoder, tokens: torch.Tensor, new_tokens: int) -> tuple[float, list[int]]:
+    """Return tokens per second after the first, and the new tokens, decoded greedily."""
+    found = [int(decoder.prefill(tokens).argmax())]
+    started = time.perf_counter()
+    while len(found) < new_tokens:
+        found.append(int(decoder.step(found[-1]).argmax()))
+    return (new_tokens - 1) / (time.perf_counter() - started), found
+
+
+def _by_transformers(model, tokens: torch.Tensor, new_tokens: int) -> tuple[float, list[int]]:
+    run = generate(model, tokens, new_tokens, greedy)
+    return (new_tokens - 1) / run.decode, run.tokens[0].tolist()
+
+
+def _checkpoint(exported: str) -> Checkpoint:
+    where = resolve(exported)
+    if not folder.is_sparse(where):
+        raise LotteryError(f"{exported} is not in the sparse-bitmask format; allowed: a folder that make export wrote")
+    return Checkpoint(where.name, "folder", str(where)).check()

@@ -1,0 +1,60 @@
+"""A linear layer whose weight stays in the sparse-bitmask format."""
+
+import torch
+from torch.nn.functional import linear
+
+from lottery.sparse import bitmask
+from lottery.sparse.bitmask import Packed
+from lottery.sparse.kernel import FEW, Kernel, KernelError, kernel
+
+
+class SparseLinear(torch.nn.Module):
+    """``torch.nn.Linear`` with a packed weight, for inference on a CPU.
+
+    A few tokens are multiplied by the kernel, straight from the packed weight. For many, the weight is unpacked into scratch for the time
+    of one product by torch. Without a kernel it is always unpacked; ``kernel_reason`` says why there is none.
+    """
+
+    def __init__(self, packed: Packed, bias: torch.Tensor | None = None):
+        super().__init__()
+        self.out_features, self.in_features = packed.shape.tolist()
+        for name, part in packed._asdict().items():
+            self.register_buffer(name, part)
+        self.register_buffer("bias", bias)
+        self._kernel, self.kernel_reason = available_kernel()
+
+    @classmethod
+    def of(cls, layer: torch.nn.Linear) -> "SparseLinear":
+        """Return a dense layer with its weight packed."""
+        return cls(pack(layer.weight.detach()), None if layer.bias is None else layer.bias.detach())
+
+    @property
+    def packed(self) -> Packed:
+        return Packed(self.compressed, self.bitmask, self.row_offsets, self.shape)
+
+    def dense_weight(self) -> torch.Tensor:
+        """Return the weight [out_features, in_features] as a dense tensor."""
+        return unpack(self.packed)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self._kernel and x.device.type == "cpu" and x.numel() // self.in_features <= FEW:
+            return self._kernel.multiply(x, self.packed, self.bias)
+        return linear(x, self.dense_weight(), self.bias)
+
+
+def unpack(packed: Packed) -> torch.Tensor:
+    """Return the dense weight [rows, columns] of a packed one, by the kernel where there is one."""
+    return (available_kernel()[0] or bitmask).unpack(packed)
+
+
+def pack(weight: torch.Tensor) -> Packed:
+    """Return a weight [rows, columns] in the sparse-bitmask format, by the kernel where there is one."""
+    return (available_kernel()[0] or bitmask).pack(weight)
+
+
+def available_kernel() -> tuple[Kernel | None, str]:
+    """Return the kernel and '', or ``None`` and why there is none."""
+    try:
+        return kernel(), ""
+    except KernelError as error:
+        return None, str(error)
