@@ -69,4 +69,4 @@ ticket-summary: $(READY)
 	@echo "[install] installing lottery" && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && touch $@
 
 .venv/tasks: .venv/ready requirements-tasks.lock
-	@echo "[install] installing lm_eval for tasks" && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -r requirements-tasks.lock && touch $@
+	@echo "[install] installing lm_eval and ziglang" && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -r requirements-tasks.lock && touch $@

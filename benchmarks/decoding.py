@@ -4,6 +4,7 @@
 """
 
 import statistics
+import time
 
 import torch
 
@@ -22,6 +23,7 @@ from lottery.pruning.variants import Variant
 from lottery.sparse.linear import SparseLinear
 
 PROMPT, NEW_TOKENS = "The history of the town begins in the twelfth century, when", 50
+PREFILL = 512  # tokens read at once, through transformers: each layer is unpacked for torch's product
 SPARSITIES = (0.0, 0.5, 0.7, 0.9)
 
 
@@ -42,14 +44,20 @@ def compare(name: str, found, rounds: int) -> list[dict]:
     models = {(dtype, s): pruned(found, dtype, s) for dtype in (torch.float32, torch.bfloat16) for s in SPARSITIES}
     decoders = {key: Decoder(model, tokens.shape[1] + NEW_TOKENS) for key, model in models.items()}
     speeds = {key: [] for key in decoders} | {"transformers": []}
-    pace = []
+    pace, prompt, reading = [], torch.arange(1000, 1000 + PREFILL)[None], {key: [] for key in decoders}
     for round_ in range(rounds + 1):
         for key, decoder in decoders.items():
             speed = written(decoder, tokens, NEW_TOKENS)[0]
             speeds[key] += [speed] if round_ else []
+        for key, model in models.items():
+            started = time.perf_counter()
+            with torch.inference_mode():
+                model(prompt, logits_to_keep=1)
+            reading[key] += [time.perf_counter() - started] if round_ else []
         run = generate(models[torch.float32, 0.0], tokens, NEW_TOKENS, greedy)
         speeds["transformers"] += [(NEW_TOKENS - 1) / run.decode] if round_ else []
         pace.append(bandwidth(torch.device("cpu")))
+    prefill = {key: statistics.median(values) for key, values in reading.items()}
     median, floor = {key: statistics.median(values) for key, values in speeds.items()}, statistics.median(pace)
     return [
         {
@@ -60,6 +68,7 @@ def compare(name: str, found, rounds: int) -> list[dict]:
             "times_dense_by_the_same_decoder": median[dtype, sparsity] / median[dtype, 0.0],
             "times_transformers_float32": median[dtype, sparsity] / median["transformers"],
             "megabytes_read_a_token": decoder.read_bytes() / 1e6,
+            "prefill_times_dense": prefill[dtype, sparsity] / prefill[dtype, 0.0],
             "of_read_bandwidth": decoder.read_bytes() * median[dtype, sparsity] / floor,
         }
         for (dtype, sparsity), decoder in decoders.items()

@@ -179,6 +179,29 @@ def test_it_compiles_without_a_warning(flags, tmp_path):
     assert subprocess.run(run, capture_output=True, text=True).stderr == ""
 
 
+ZIG = [sys.executable, "-m", "ziglang", "cc"]
+
+
+@pytest.mark.tasks
+def test_where_there_is_no_cc_zig_compiles_the_same(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    path = module.compiled()
+    weight, x = pack(sparse(70, 300, 0.4)), torch.randn(2, 300)
+    for one in KERNELS:
+        other = Kernel(path, one.instructions)
+        assert torch.allclose(other.multiply(x, weight), one.multiply(x, weight), rtol=1e-5, atol=1e-5)
+    assert Kernel(path).instructions == BEST.instructions, "it finds the same processor"
+
+
+@pytest.mark.tasks
+@pytest.mark.parametrize("target", ["aarch64-linux-gnu", "x86_64-linux-gnu.2.17", "powerpc64-linux-musl"])
+def test_it_compiles_for_other_machines(target, tmp_path):
+    """A processor without x86, an old glibc, and one that keeps bytes the other way round."""
+    run = [*ZIG, "-target", target, *module._FLAGS, "-Wall", "-Werror", "-o", str(tmp_path / "k.so"), str(module._SOURCES[0]), "-lm"]
+    assert subprocess.run(run, capture_output=True, text=True).returncode == 0
+
+
 def test_a_layer_multiplies_few_tokens_by_the_kernel_and_many_by_torch():
     dense = torch.nn.Linear(300, 70)
     with torch.no_grad():

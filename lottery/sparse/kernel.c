@@ -49,18 +49,21 @@ EXPORT void lottery_threads(void *start, void *number) {
   thread_number = (int (*)(void))number;
 }
 
+// What the processor and the operating system have, asked of them directly: __builtin_cpu_supports knows nothing under zig.
 EXPORT int lottery_best_isa(void) {
 #ifdef X86
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
-    unsigned a, b, c, d, vbmi2 = 0, bf16 = 0;
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) vbmi2 = c >> 6 & 1;
-    if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) bf16 = a >> 5 & 1;
-    return vbmi2 && bf16 ? AVX512_VBMI2 : AVX512F;
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) return AVX2;
-#endif
+  enum { OSXSAVE = 1 << 27, FMA_F16C_POPCNT = 1 << 12 | 1 << 29 | 1 << 23 };        // leaf 1, ecx
+  enum { AVX2_BMI2 = 1 << 5 | 1 << 8, F_DQ_BW_VL = 1 << 16 | 1 << 17 | 1 << 30 };    // leaf 7, ebx; VL is the sign
+  unsigned a, b, c, d, low, high;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || (c & OSXSAVE) == 0 || (c & FMA_F16C_POPCNT) != FMA_F16C_POPCNT) return PORTABLE;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  if ((low & 0x06) != 0x06 || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & AVX2_BMI2) != AVX2_BMI2) return PORTABLE;
+  if ((low & 0xe6) != 0xe6 || (b & F_DQ_BW_VL) != F_DQ_BW_VL || b >> 31 == 0) return AVX2;
+  const unsigned vbmi2 = c >> 6 & 1;
+  return vbmi2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> 5 & 1 ? AVX512_VBMI2 : AVX512F;  // and BF16
+#else
   return PORTABLE;
+#endif
 }
 
 INLINE int64_t size_of(int dtype) { return dtype == F32 ? 4 : 2; }

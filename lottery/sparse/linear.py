@@ -1,5 +1,7 @@
 """A linear layer whose weight stays in the sparse-bitmask format."""
 
+from types import ModuleType
+
 import torch
 from torch.nn.functional import linear
 
@@ -44,12 +46,17 @@ class SparseLinear(torch.nn.Module):
 
 def unpack(packed: Packed) -> torch.Tensor:
     """Return the dense weight [rows, columns] of a packed one, by the kernel where there is one."""
-    return (available_kernel()[0] or bitmask).unpack(packed)
+    return _for(packed.compressed).unpack(packed)
 
 
 def pack(weight: torch.Tensor) -> Packed:
     """Return a weight [rows, columns] in the sparse-bitmask format, by the kernel where there is one."""
-    return (available_kernel()[0] or bitmask).pack(weight)
+    return _for(weight).pack(weight)
+
+
+def _for(tensor: torch.Tensor) -> Kernel | ModuleType:
+    """Return what packs and unpacks a tensor: the kernel in main memory, where there is one, else torch."""
+    return (tensor.device.type == "cpu" and available_kernel()[0]) or bitmask
 
 
 def available_kernel() -> tuple[Kernel | None, str]:
