@@ -67,6 +67,24 @@ def test_results_are_equal_to_the_bit_from_run_to_run_and_on_any_number_of_threa
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 
+def test_it_shares_the_threads_of_torch():
+    assert module._openmp() is not None, "torch's OpenMP is loaded on every Linux"
+
+
+def test_vectors_of_another_length_are_refused():
+    for weight in (torch.zeros(3, 64), pack(torch.zeros(3, 64))):
+        with pytest.raises(ValueError, match="x: given vectors of 63; allowed: the weight's 64"):
+            BEST.multiply(torch.zeros(1, 63), weight)
+
+
+def test_a_layer_takes_vectors_of_any_dtype_whatever_its_values_are():
+    dense = torch.nn.Linear(64, 5)
+    layer = SparseLinear.of(dense.half())
+    for dtype in DTYPES:
+        for tokens in (1, module.FEW + 1):
+            assert layer(torch.ones(tokens, 64, dtype=dtype)).dtype == dtype
+
+
 @pytest.mark.parametrize("one", KERNELS, ids=lambda one: one.instructions)
 @pytest.mark.parametrize("density", [0.1, 0.6])
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,15 +84,21 @@ class Kernel:
         """Return ``x @ weight.T + bias`` with fp32 sums.
 
         Args:
-            x: The vectors [..., columns]; float32, or of the weight's dtype.
+            x: The vectors [..., columns]; float32, float16 or bfloat16, whatever the weight is.
             weight: A weight [rows, columns], dense, or in the sparse-bitmask format and checked.
-            bias: Added to each product [rows]; of the dtype of ``x``.
+            bias: Added to each product [rows].
 
         Returns:
             The products [..., rows], of the dtype of ``x``.
+
+        Raises:
+            ValueError: The vectors have another length than the rows of the weight.
         """
-        sparse, x = isinstance(weight, Packed), x.contiguous()
-        y = torch.empty(*x.shape[:-1], len(weight.bitmask if sparse else weight), dtype=x.dtype)
+        rows, columns = weight.shape.tolist() if isinstance(weight, Packed) else weight.shape
+        if x.shape[-1] != columns:
+            raise ValueError(f"x: given vectors of {x.shape[-1]}; allowed: the weight's {columns}")
+        x, weight = x.contiguous(), weight if isinstance(weight, Packed) else weight.contiguous()
+        y, bias = torch.empty(*x.shape[:-1], rows, dtype=x.dtype), None if bias is None else bias.to(x.dtype).contiguous()
         product = product_of(x, weight, bias, y)
         if self.library.lottery_multiply(ctypes.byref(product), 1, self.isa, torch.get_num_threads()):
             raise MemoryError("no memory for a product of a sparse weight")
@@ -161,11 +168,12 @@ def compiled() -> Path:
 
 
 def _openmp() -> ctypes.CDLL | None:
-    """Return the OpenMP runtime that torch has loaded, whose threads the kernel shares; ``None`` where it is unknown."""
-    folder = Path(torch.__file__).parent / "lib"
-    for path in sorted(folder.glob("lib*omp*.so*")):
+    """Return the OpenMP runtime that torch has loaded, whose threads the kernel shares; ``None`` where none is seen."""
+    maps = Path("/proc/self/maps")
+    loaded = re.findall(r"/\S+/lib(?:gomp|iomp5|omp)[^/\s]*\.so\S*", maps.read_text()) if maps.exists() else []
+    for path in dict.fromkeys(loaded):
         with contextlib.suppress(OSError, AttributeError):
-            library = ctypes.CDLL(str(path))
+            library = ctypes.CDLL(path)
             _ = library.GOMP_parallel, library.omp_get_thread_num
             return library
     return None

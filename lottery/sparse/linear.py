@@ -41,7 +41,7 @@ class SparseLinear(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self._kernel and x.device.type == "cpu" and x.numel() // self.in_features <= FEW:
             return self._kernel.multiply(x, self.packed, self.bias)
-        return linear(x, self.dense_weight(), self.bias)
+        return linear(x, self.dense_weight().to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
 def unpack(packed: Packed) -> torch.Tensor:
