@@ -10,6 +10,9 @@ from lottery.experiments.decode import written
 from lottery.models.blocks import prunable
 from lottery.models.checkpoints import STAND_INS, stand_ins
 from lottery.sparse.linear import SparseLinear
+from tests.conftest import need_compiler
+
+need_compiler()
 
 SMALL = {
     "vocab_size": 300,

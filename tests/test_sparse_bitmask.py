@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from lottery.sparse import bitmask
 from lottery.sparse.bitmask import DTYPES, FormatError, Packed, checked, pack, packed_bytes, unpack
 from lottery.sparse.kernel import kernel
+from tests.conftest import need_compiler
+
+need_compiler()
 
 
 def sparse(rows, columns, density, dtype=torch.float32, seed=0):

@@ -17,7 +17,10 @@ from lottery.sparse import kernel as module
 from lottery.sparse.bitmask import DTYPES, Packed, pack
 from lottery.sparse.kernel import FORCE, SETS, Kernel, KernelError, kernel
 from lottery.sparse.linear import SparseLinear
+from tests.conftest import need_compiler
 from tests.test_sparse_bitmask import sparse
+
+need_compiler()
 
 PATH = module.compiled()
 BEST = Kernel(PATH)
@@ -238,6 +241,7 @@ from pathlib import Path
 import torch
 from lottery.sparse import kernel as module
 from lottery.sparse.bitmask import DTYPES, pack
+from tests.conftest import need_compiler
 from tests.test_sparse_bitmask import sparse
 library = Path({library!r})
 for name in module.SETS[: module.Kernel(library).isa + 1]:
