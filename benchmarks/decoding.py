@@ -34,8 +34,7 @@ def pruned(found, dtype: torch.dtype, sparsity: float) -> torch.nn.Module:
         prune(model, Variant("magnitude", "uniform", "unstructured", sparsity))
     model = model.to(dtype)
     for name, layer in prunable(model).items() if sparsity else ():
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, SparseLinear.of(layer))
+        model.set_submodule(name, SparseLinear.of(layer))
     return model
 
 

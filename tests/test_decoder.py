@@ -50,8 +50,7 @@ def sparsified(model):
     with torch.no_grad():
         for name, layer in prunable(model).items():
             layer.weight[layer.weight.abs() <= layer.weight.abs().float().median()] = 0
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, SparseLinear.of(layer))
+            model.set_submodule(name, SparseLinear.of(layer))
     return model
 
 

@@ -206,4 +206,4 @@ def test_an_exported_model_writes_the_same_three_ways(whole):
     assert ways[0].weights < ways[1].weights == ways[2].weights
     assert all(way.tokens_per_second > 0 for way in ways)
     with pytest.raises(LotteryError, match="is not in the sparse-bitmask format; allowed: a folder that make export wrote"):
-        decode.compare(str(STAND_INS / "phi-2"))
+        decode.compare(str(STAND_INS / "phi-2"), "A small cat")

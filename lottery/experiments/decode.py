@@ -14,8 +14,6 @@ from lottery.models import loading
 from lottery.models.checkpoints import Checkpoint
 from lottery.sparse import folder
 
-PROMPT = "Once upon a time"
-
 
 class Decoded(NamedTuple):
     """One way of decoding.
@@ -33,7 +31,7 @@ class Decoded(NamedTuple):
     text: str
 
 
-def compare(exported: str, prompt: str = PROMPT, new_tokens: int = 50, repeats: int = 5) -> list[Decoded]:
+def compare(exported: str, prompt: str, new_tokens: int = 50, repeats: int = 5) -> list[Decoded]:
     """Decode greedily in three ways, in turn, so that they share whatever else the machine does.
 
     Args:

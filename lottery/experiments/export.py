@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from lottery.common.errors import ParamsError, short
-from lottery.common.format import number, percent, size
+from lottery.common.format import NBSP, number, percent, size
 from lottery.config.profile import Profile
 from lottery.experiments.study import Study
 from lottery.models.blocks import prunable
@@ -31,7 +31,7 @@ def export(profile: Profile, variant: str) -> Path:
         LotteryError: The folder exists, or a weight is not finite in the stored dtype.
     """
     study = Study(profile)
-    titles = {request.title.replace("\u00a0", " "): request for request in study.requests[1:]}
+    titles = {request.title.replace(NBSP, " "): request for request in study.requests[1:]}
     if (request := titles.get(" ".join(variant.split()))) is None:
         raise ParamsError(f"VARIANT: given {short(variant)}; allowed: {', '.join(titles)}")
     target = study.folder / "export" / request.file_name.removesuffix(".json")

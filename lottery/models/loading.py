@@ -241,8 +241,7 @@ def load_sparse(checkpoint: Checkpoint, dtype: torch.dtype | None = None, packed
             if isinstance(value, Packed) and packed:
                 if (module.out_features, module.in_features) != tuple(value.shape.tolist()):
                     raise ValueError
-                parent, _, leaf = layer.rpartition(".")
-                setattr(model.get_submodule(parent), leaf, SparseLinear(value, module.bias))  # which came before: read() sorts by name
+                model.set_submodule(layer, SparseLinear(value, module.bias))  # which came before: read() sorts by name
             else:
                 dense = unpack(value) if isinstance(value, Packed) else value
                 set_module_tensor_to_device(model, name, "cpu", value=dense, dtype=dtype or model.dtype)

@@ -8,6 +8,7 @@ import seaborn as sns
 from lottery.common.format import number, percent
 from lottery.report import style
 from lottery.report.markdown import Picture
+from lottery.report.sentences import listed
 from lottery.report.tables import label
 
 COLUMNS = ["model", "method", "sparsity", "nonzero", "bits_per_byte", "front"]
@@ -96,7 +97,9 @@ def who_is_best_at_a_size(data: pd.DataFrame) -> str:
         unpruned = dense.loc[dense["model"] == row["model"], "nonzero"].max()
         between = (dense["nonzero"] >= row["nonzero"]) & (dense["nonzero"] < unpruned)
         if len(beaten := dense[between & (dense["bits_per_byte"] > row["bits_per_byte"])]):
-            beating.append(f"{_named(row)} has no more weights left than the dense {_listed(beaten['model'])} and predicts the text better")
+            beating.append(
+                f"{_named(row)} has no more weights left than the dense {listed(list(beaten['model'].unique()))} and predicts the text better"
+            )
     if beating:
         return f"{text} So pruning can pay: {'; '.join(beating)}."
     return f"{text} No model, pruned down to the size of a smaller dense one, predicts the text better than that."
@@ -104,8 +107,3 @@ def who_is_best_at_a_size(data: pd.DataFrame) -> str:
 
 def _named(row: pd.Series) -> str:
     return f"{row['model']} {label(row)}"
-
-
-def _listed(names) -> str:
-    names = list(dict.fromkeys(names))
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
