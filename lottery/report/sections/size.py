@@ -97,9 +97,8 @@ def who_is_best_at_a_size(data: pd.DataFrame) -> str:
         unpruned = dense.loc[dense["model"] == row["model"], "nonzero"].max()
         between = (dense["nonzero"] >= row["nonzero"]) & (dense["nonzero"] < unpruned)
         if len(beaten := dense[between & (dense["bits_per_byte"] > row["bits_per_byte"])]):
-            beating.append(
-                f"{_named(row)} has no more weights left than the dense {listed(list(beaten['model'].unique()))} and predicts the text better"
-            )
+            smaller = listed(list(beaten["model"].unique()))
+            beating.append(f"{_named(row)} has no more weights left than the dense {smaller} and predicts the text better")
     if beating:
         return f"{text} So pruning can pay: {'; '.join(beating)}."
     return f"{text} No model, pruned down to the size of a smaller dense one, predicts the text better than that."
