@@ -12,9 +12,8 @@ from benchmarks.alternate import arguments, publish
 from lottery.common.errors import NotFetchedError
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import load_profile
-from lottery.evaluation.decoder import Decoder
+from lottery.evaluation.decoder import Decoder, decode
 from lottery.evaluation.generation import generate, greedy
-from lottery.experiments.decode import written
 from lottery.models import loading
 from lottery.models.blocks import prunable
 from lottery.models.memory import bandwidth
@@ -46,7 +45,7 @@ def compare(name: str, found, rounds: int) -> list[dict]:
     pace, prompt, reading = [], torch.arange(1000, 1000 + PREFILL)[None], {key: [] for key in decoders}
     for round_ in range(rounds + 1):
         for key, decoder in decoders.items():
-            speed = written(decoder, tokens, NEW_TOKENS)[0]
+            speed = (NEW_TOKENS - 1) / decode(decoder, tokens, NEW_TOKENS).decode
             speeds[key] += [speed] if round_ else []
         for key, model in models.items():
             started = time.perf_counter()

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from lottery.evaluation.generation import Speed
 from lottery.evaluation.metrics import METRICS
+from lottery.evaluation.savings import Form, Savings
 from lottery.experiments.imp.arms import DENSE
 from lottery.experiments.imp.records import TicketRecord, TicketRequest, TicketResult
 from lottery.experiments.records import Memory, Provenance, Record, Request, Result, Sample, Texts
@@ -15,7 +16,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 def record_of(
     model, method, sparsity, perplexity=10.0, *, bits_per_byte=1.0, verdict="coherent", speed=100.0, dense_speed=100.0, text="Once more.", device="a CPU", parameters=1000, window_nll=None, windows=1,
-    allocation="uniform", pattern="unstructured", layers=None, quantization=None
+    allocation="uniform", pattern="unstructured", layers=None, quantization=None, savings=None
 ) -> Record:  # fmt: skip
     def sample(how, bits):
         return Sample(prompt="Once upon a time", text=text, how=how, bits=bits * max(1, len(text.encode())))
@@ -45,7 +46,7 @@ def record_of(
             sparsity_prunable=sparsity, sparsity_model=sparsity / 2, sparsity_layers=layers or dict.fromkeys(_LAYERS, sparsity), layer_weights=dict.fromkeys(_LAYERS, parameters // 8), pruning_seconds=0.1,
             calibration_within_rows=None, recovery_within_rows=None,
             bandwidth=1e9, decode_bytes=4 * parameters,
-            speed=timed(speed), dense_speed=None if method == "dense" else timed(dense_speed),
+            speed=timed(speed), dense_speed=None if method == "dense" else timed(dense_speed), savings=savings,
             memory=Memory(kind="main memory", weights=4 * parameters, evaluation_peak=2**30, generation_peak=2**30, others=2**20),
             tasks={},
             texts=Texts(samples=[sample(how, BITS[verdict]) for how in ("greedy", "sampled")], dense=[sample("sampled", 1.0)], real=1.0, shuffled=8.0),
@@ -55,6 +56,23 @@ def record_of(
             started=NOON, finished=NOON, slurm_job=None,
         ),
     )  # fmt: skip
+
+
+def savings_of(sparse=None, dense=100.0, *, stored=0.6, obstacle="") -> Savings:
+    """What zeros save: tokens per second of each round by packed and by dense weights; ``sparse`` is ``None`` for a dense model."""
+
+    def form(share, speeds):
+        speed = Speed(
+            new_tokens=4, tokens_per_second=speeds, prefill_tokens_per_second=[10 * one for one in speeds], decode_tokens_per_second=speeds,
+            device="a CPU",
+        )  # fmt: skip
+        timed = {} if obstacle else {"memory": int(share * 2**30), "read": int(share * 2**30), "speed": speed}
+        return Form(stored=int(share * 2**29), **timed)
+
+    rounds = [dense] * len(sparse or [1, 1, 1])
+    return Savings(
+        dense=form(1, rounds), sparse=form(stored, sparse) if sparse else None, dtype="float16", kernel="avx2", obstacle=obstacle
+    )
 
 
 def sweep_of(model, perplexities, *, bits=None, verdicts=None, **more) -> list[Record]:

@@ -4,9 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PhiConfig, Qwen2Config
 
-from lottery.evaluation.decoder import Decoder, UnsupportedError
+from lottery.evaluation.decoder import Decoder, UnsupportedError, decode
 from lottery.evaluation.generation import generate, greedy
-from lottery.experiments.decode import written
 from lottery.models.blocks import prunable
 from lottery.models.checkpoints import STAND_INS, stand_ins
 from lottery.sparse.linear import SparseLinear
@@ -79,7 +78,7 @@ def test_it_writes_what_transformers_writes(name, sparse):
     model = AutoModelForCausalLM.from_pretrained(STAND_INS / name, dtype=torch.float32).eval()
     tokens = torch.arange(20, 36)[None]
     model = sparsified(model) if sparse else model
-    own = written(Decoder(model, 80), tokens, 60)[1]
+    own = decode(Decoder(model, 80), tokens, 60).tokens[0].tolist()
     assert own == generate(model, tokens, 60, greedy).tokens[0].tolist()
 
 

@@ -68,7 +68,7 @@ def test_only_title_look_and_model_differ_from_the_shared_notebook():
         own = ("title", "look", "parameters")
         return [(cell.id, cell.cell_type, cell.source) for cell in notebook.cells if not cell.id.startswith(own)]
 
-    assert len(rest(NOTEBOOKS["model"])) == 16
+    assert len(rest(NOTEBOOKS["model"])) == 18
     assert all(rest(NOTEBOOKS[name]) == rest(NOTEBOOKS["model"]) for name in MODELS)
     assert all(NOTEBOOKS[name].cells[4].id == "look-1" for name in MODELS), "the look comes before the dense model"
 

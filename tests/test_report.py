@@ -37,7 +37,7 @@ def everything(report) -> str:
         report.tables(),
         report.answers(),
         report.methods(),
-        report.speed(),
+        report.savings(),
         report.samples(),
         report.size(),
         report.zeros(),

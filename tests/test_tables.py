@@ -86,7 +86,7 @@ def test_the_table_has_the_five_columns():
     ]  # fmt: skip
     assert "∞" in half
     assert caption == (
-        "Table: Memory: peak main memory during generation. Coherent: by the bits that the dense model needs for each new byte;"
+        "Table: Tokens/sec and memory: with dense weights, by transformers; memory is the peak of main memory during generation. Coherent: by the bits that the dense model needs for each new byte;"
         " 1.00 for its own texts, 8.00 for shuffled words."
     )
 
@@ -97,7 +97,9 @@ def test_all_models_share_one_table_and_each_is_named_once():
     assert models == ["**a**", "", "", "", "**b**", "", "", ""]
     assert "](b/records/" in rows[6]
     assert [row.strip("|").split("|")[1].strip()[:5] for row in rows[2:6]] == ["[dens", "[50%]", "[70%]", "[90%]"]
-    assert rows[-1].startswith("Table: All models, pruned by magnitude. Memory: peak main memory during generation. Coherent: by the bits")
+    assert rows[-1].startswith(
+        "Table: All models, pruned by magnitude. Tokens/sec and memory: with dense weights, by transformers; memory is"
+    )
     several = all_models({"a": [*sweep_of("a", [1, 2, 3, 4]), record_of("a", "wanda", 0.5)]})
     assert "[wanda\u00a050%]" in several
     assert "pruned by" not in several

@@ -27,7 +27,9 @@ def run(toy, **changes) -> Study:
 
 def without_figures(record):
     """A record's numbers that do not depend on the moment."""
-    return record.result.model_dump(exclude={"speed", "dense_speed", "memory", "bandwidth", "pruning_seconds", "recovery_seconds"})
+    return record.result.model_dump(
+        exclude={"speed", "dense_speed", "savings", "memory", "bandwidth", "pruning_seconds", "recovery_seconds"}
+    )
 
 
 def test_streamed_and_resident_studies_record_the_same_numbers(toy):

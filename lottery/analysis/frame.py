@@ -32,6 +32,7 @@ def frame(records: list[Record]) -> pd.DataFrame:
                 **beside(record, dense.get(record.model)),
                 **_timed(result),
                 **speed_ratio(result),
+                **_saved(result),
                 "memory": result.memory.generation_peak,
                 "memory_kind": result.memory.kind,
                 "verdict": result.texts.verdict.verdict if result.texts else None,
@@ -82,6 +83,29 @@ def speed_ratio(result: Result) -> dict[str, float]:
         return dict.fromkeys(names, math.nan)
     own, dense = (spread(speed.tokens_per_second) for speed in (result.speed, result.dense_speed))
     return {name: a / b for name, a, b in zip(names, own, reversed(dense), strict=True)}
+
+
+def _saved(result: Result) -> dict[str, float]:
+    """Return what packed weights take and how fast they write, as multiples of the same weights dense.
+
+    Speeds are the medians over rounds of sparse over dense, with their spread: the two take turns. Not a number where nothing was measured.
+    """
+    names = ["stored_ratio", "memory_ratio", "read_ratio", "sparse_prefill", "sparse_speed_low", "sparse_speed", "sparse_speed_high"]
+    found = dict.fromkeys(names, math.nan)
+    if result.savings is None or (sparse := result.savings.sparse) is None:
+        return found
+    dense = result.savings.dense
+    found["stored_ratio"] = sparse.stored / dense.stored
+    if sparse.speed and dense.speed:
+        found |= {"memory_ratio": sparse.memory / dense.memory, "read_ratio": sparse.read / dense.read}
+        found["sparse_prefill"] = median(_by_round(sparse.speed.prefill_tokens_per_second, dense.speed.prefill_tokens_per_second))
+        rounds = _by_round(sparse.speed.decode_tokens_per_second, dense.speed.decode_tokens_per_second)
+        found |= dict(zip(names[4:], spread(rounds), strict=True))
+    return found
+
+
+def _by_round(sparse: list[float], dense: list[float]) -> list[float]:
+    return [a / b for a, b in zip(sparse, dense, strict=True)]
 
 
 def intervals(record: Record) -> dict[str, float]:

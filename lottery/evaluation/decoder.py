@@ -1,11 +1,13 @@
 """Decoding at batch 1 near the floor, which is the bytes that must be read: a token is one call of ``decode.c``, sparse or dense."""
 
 import ctypes
+import time
 
 import torch
 from torch import nn
 
 from lottery.common.errors import LotteryError
+from lottery.evaluation.generation import Generated
 from lottery.models.blocks import blocks
 from lottery.sparse.kernel import DTYPE_CODES, Kernel, Product, kernel, product_of
 from lottery.sparse.linear import SparseLinear
@@ -157,6 +159,16 @@ class Decoder:
             cosine, sine = self.model.model.rotary_emb(torch.zeros(1, 1), torch.arange(self.room)[None])
         half = cosine.shape[-1] // 2
         return cosine[0, :, :half].contiguous(), sine[0, :, :half].contiguous()
+
+
+def decode(decoder: Decoder, prompt: torch.Tensor, new_tokens: int) -> Generated:
+    """Generate exactly ``new_tokens`` tokens after a prompt, int64 [1, length], greedily; an end-of-text token does not stop it."""
+    started = time.perf_counter()
+    found = [int(decoder.prefill(prompt).argmax())]
+    first = time.perf_counter()
+    while len(found) < new_tokens:
+        found.append(int(decoder.step(found[-1]).argmax()))
+    return Generated(torch.tensor([found]), first - started, time.perf_counter() - first)
 
 
 def _narrowest(weight: torch.Tensor) -> torch.Tensor:

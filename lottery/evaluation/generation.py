@@ -31,6 +31,18 @@ class Speed(BaseModel):
     decode_tokens_per_second: list[float]
     device: str
 
+    @classmethod
+    def of(cls, runs: list["Generated"], prompt: torch.Tensor) -> "Speed":
+        """Return the speed of some runs after a prompt, int64 [1, length]."""
+        new_tokens = runs[0].tokens.shape[1]
+        return cls(
+            new_tokens=new_tokens,
+            tokens_per_second=[new_tokens / (run.prefill + run.decode) for run in runs],
+            prefill_tokens_per_second=[prompt.shape[1] / run.prefill for run in runs],
+            decode_tokens_per_second=[(new_tokens - 1) / run.decode for run in runs],
+            device=describe(prompt.device),
+        )
+
 
 class Generated(NamedTuple):
     """New tokens and the time they took.
@@ -156,20 +168,13 @@ def _text(tokenizer, beginning: list[int], tokens: list[int]) -> str:
 
 
 def speed(model, prompt: torch.Tensor, new_tokens: int, repeats: int) -> Speed:
-    """Time greedy generation of ``new_tokens`` tokens ``repeats`` times, after two untimed runs.
+    """Time transformers' own greedy generation of ``new_tokens`` tokens ``repeats`` times, after two untimed runs.
 
     Zeros in a dense tensor are multiplied like any other number, so these figures should be flat over sparsity.
     """
     for _ in range(_WARM_UP):
         generate(model, prompt, new_tokens, greedy)
-    runs = [generate(model, prompt, new_tokens, greedy) for _ in range(repeats)]
-    return Speed(
-        new_tokens=new_tokens,
-        tokens_per_second=[new_tokens / (run.prefill + run.decode) for run in runs],
-        prefill_tokens_per_second=[prompt.shape[1] / run.prefill for run in runs],
-        decode_tokens_per_second=[(new_tokens - 1) / run.decode for run in runs],
-        device=describe(prompt.device),
-    )
+    return Speed.of([generate(model, prompt, new_tokens, greedy) for _ in range(repeats)], prompt)
 
 
 def decode_bytes(model) -> int:

@@ -1,14 +1,11 @@
 """How fast an exported model writes: with packed weights, with the same weights dense, and by transformers' own loop."""
 
 import statistics
-import time
 from typing import NamedTuple
-
-import torch
 
 from lottery.common.errors import LotteryError
 from lottery.common.paths import resolve
-from lottery.evaluation.decoder import Decoder
+from lottery.evaluation.decoder import Decoder, decode
 from lottery.evaluation.generation import generate, greedy
 from lottery.models import loading
 from lottery.models.checkpoints import Checkpoint
@@ -52,29 +49,15 @@ def compare(exported: str, prompt: str, new_tokens: int = 50, repeats: int = 5) 
     packed, dense = loading.load_sparse(source), loading.load_sparse(source, packed=False)
     room = tokens.shape[1] + new_tokens
     decoders = {"sparse": Decoder(packed, room), "dense": Decoder(dense, room)}
-    ways = {name: lambda decoder=decoder: written(decoder, tokens, new_tokens) for name, decoder in decoders.items()}
-    ways["dense, transformers"] = lambda: _by_transformers(dense, tokens, new_tokens)
+    ways = {name: lambda decoder=decoder: decode(decoder, tokens, new_tokens) for name, decoder in decoders.items()}
+    ways["dense, transformers"] = lambda: generate(dense, tokens, new_tokens, greedy)
     runs = [{name: way() for name, way in ways.items()} for _ in range(repeats + 1)][1:]
     found = []
     for name in ways:
         decoder = decoders.get(name, decoders["dense"])
-        speed, text = statistics.median(run[name][0] for run in runs), tokenizer.decode(runs[0][name][1])
-        found.append(Decoded(name, decoder.read_bytes(), speed, text))
+        speed = statistics.median((new_tokens - 1) / run[name].decode for run in runs)
+        found.append(Decoded(name, decoder.read_bytes(), speed, tokenizer.decode(runs[0][name].tokens[0])))
     return found
-
-
-def written(decoder: Decoder, tokens: torch.Tensor, new_tokens: int) -> tuple[float, list[int]]:
-    """Return tokens per second after the first, and the new tokens, decoded greedily."""
-    found = [int(decoder.prefill(tokens).argmax())]
-    started = time.perf_counter()
-    while len(found) < new_tokens:
-        found.append(int(decoder.step(found[-1]).argmax()))
-    return (new_tokens - 1) / (time.perf_counter() - started), found
-
-
-def _by_transformers(model, tokens: torch.Tensor, new_tokens: int) -> tuple[float, list[int]]:
-    run = generate(model, tokens, new_tokens, greedy)
-    return (new_tokens - 1) / run.decode, run.tokens[0].tolist()
 
 
 def _checkpoint(exported: str) -> Checkpoint:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import torch
-
 from lottery.common.errors import ParamsError, short
 from lottery.common.format import NBSP, number, percent, size
 from lottery.config.profile import Profile
@@ -38,7 +36,7 @@ def export(profile: Profile, variant: str) -> Path:
     folder.check_free(target)
     model, seconds, recovered = study.trials.pruned(request, request.title)
     study.say(f"{request.title}: pruned in {number(seconds)} s" + (f", retrained in {number(recovered)} s" if recovered else ""))
-    dtype = study.skeleton.dtype if profile.dtype == "auto" else getattr(torch, profile.dtype)
+    dtype = study.stored_dtype
     whole = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
     layers = list(prunable(model))
     dense = folder.write(model, layers, dtype, study.checkpoint.folder, FILES, target)

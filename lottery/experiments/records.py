@@ -17,11 +17,12 @@ from lottery.config.profile import Profile, Settings
 from lottery.evaluation import coherence, lm_eval_tasks
 from lottery.evaluation.generation import Speed
 from lottery.evaluation.metrics import METRICS, WindowSums, window_sums
+from lottery.evaluation.savings import Savings
 from lottery.pruning.variants import Variant
 
 # Raised whenever the meaning of a measured number changes, or one is added: older records are then measured again. Metrics, which are
 # computed from sums that a record keeps, have versions of their own.
-MEASUREMENT = 6
+MEASUREMENT = 7
 
 
 class Request(Settings):
@@ -165,6 +166,7 @@ class Result(BaseModel):
     decode_bytes: int  # bytes of weights that are read for each token
     speed: Speed | None  # None where no timing was asked for
     dense_speed: Speed | None  # the dense model's, timed right after a pruned variant; None for the dense trial itself
+    savings: Savings | None  # what the zeros save; None where no timing was asked for
     memory: Memory
     tasks: dict[str, dict[str, float]]  # of each task its scores, as the harness names them
     texts: Texts | None  # None where no text was asked for

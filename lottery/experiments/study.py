@@ -69,6 +69,11 @@ class Study:
         return replace(found, dtype_reason=first.dtype_reason)
 
     @property
+    def stored_dtype(self) -> torch.dtype:
+        """The dtype in which a pruned model is stored: that of the checkpoint, or of the profile where it names one."""
+        return self.skeleton.dtype if self.profile.dtype == "auto" else getattr(torch, self.profile.dtype)
+
+    @property
     def requests(self) -> list[Request]:
         """The trials in their order; with ``bisect`` their number grows as they are measured."""
         return with_bisections(self._named, lambda request: read_record(self.folder, request)) if self.profile.bisect else self._named

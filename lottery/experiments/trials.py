@@ -13,6 +13,7 @@ from lottery.evaluation import coherence, generation, lm_eval_tasks, perplexity
 from lottery.evaluation.evaluate import evaluate
 from lottery.evaluation.generation import Continuation, Speed, continuations
 from lottery.evaluation.likelihood import Likelihoods
+from lottery.evaluation.savings import Savings, savings
 from lottery.experiments.provenance import provenance
 from lottery.experiments.records import Memory, Record, Request, Result, Sample, Texts
 from lottery.models import loading, memory
@@ -80,6 +81,7 @@ class Trials:
             model = self._speaking(model)
         # Before the timing, so that the dense model's follows at once.
         tasks = self._scores_of_tasks(model, label, self.profile.tasks) if request.tasks else {}
+        saved = self._saved(model, request) if request.repeats else None
         with self._memory_to_speak:
             with memory.watched(plan.speaker, self._weights) as held:
                 written = self._written(model, request) if request.prompts else []
@@ -118,6 +120,7 @@ class Trials:
                 decode_bytes=decode_bytes,
                 speed=speed,
                 dense_speed=dense_speed,
+                savings=saved,
                 memory=Memory(
                     kind=memory.kind(plan.speaker),
                     weights=self._weights,
@@ -268,6 +271,13 @@ class Trials:
 
     def _timed(self, model) -> Speed:
         return generation.speed(model, self._encode(self.study.starts[0]), self.profile.new_tokens, self.profile.repeats)
+
+    def _saved(self, model, request: Request) -> Savings:
+        """Measure what the zeros of a model save, on the prompt and the number of tokens of the timing."""
+        profile, study = self.profile, self.study
+        with self._memory_to_speak:
+            prompt, pruned = self._encode(study.starts[0]), request.method != "dense"
+            return savings(model, prompt, profile.new_tokens, profile.repeats, study.stored_dtype, pruned, study.plan.speaker)
 
     def _encode(self, text: str) -> torch.Tensor:
         return self.study.tokenizer(text, return_tensors="pt").input_ids.to(self.study.plan.speaker)

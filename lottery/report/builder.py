@@ -6,7 +6,7 @@ from functools import cached_property
 import pandas as pd
 from IPython.display import Markdown
 
-from lottery.analysis import findings
+from lottery.analysis import costs, findings
 from lottery.analysis.frame import frame
 from lottery.analysis.protocols import frame as protocol_frame
 from lottery.common.files import atomic_write
@@ -19,7 +19,7 @@ from lottery.models.checkpoints import shown
 from lottery.report import figures, tables
 from lottery.report.markdown import Picture, code_span, escape_markdown, markdown, table
 from lottery.report.notebook import profile_of_this_notebook
-from lottery.report.sections import imp_figures, method, one_shot_vs_imp, protocols, published, size, speed, zeros
+from lottery.report.sections import imp_figures, method, one_shot_vs_imp, protocols, published, savings, size, zeros
 from lottery.report.sections.imp import ImpResults
 from lottery.report.sentences import sentences
 
@@ -85,7 +85,7 @@ class Report:
 
     def answer(self) -> Markdown:
         """Show the first screen: whether these are stand-ins, the answer, and what is missing."""
-        mixed = speed.what_does_not_compare(self.data) if self.records else ""
+        mixed = sentences("several_devices", models=costs.on_several_devices(self.data) if self.records else [])
         answer = self._best_ticket
         if self._several:
             answer = f"Judged by {findings.methods(self.data)[0]}: {answer} {self._agreement}"
@@ -237,10 +237,23 @@ class Report:
             " covers what lies between them and the sample of text.",
         )
 
-    def speed(self) -> Markdown:
+    def savings(self) -> Markdown:
+        """Show what zeros save with packed weights, and what they do not with dense ones."""
         if not self.records:
             return markdown("*No speed is recorded.*")
-        return markdown(speed.what_zeros_save(self.data), speed.what_limits_decoding(self.data))
+        judged = {model.name: records for model in self.models if (records := self._main_records(model))}
+        found = costs.model_savings(self.main)
+        real = savings.on_real_models() if found and all(one.stand_in for one in found) else ""
+        return markdown(
+            sentences("savings", found=found, obstacles=savings.obstacles(judged)),
+            savings.by_variant(judged),
+            real and "What is a real model's, not a stand-in's:",
+            real,
+            sentences("speed", speeds=costs.dense_speeds(self.data), shares=costs.bandwidth_shares(self.data)),
+        )
+
+    def savings_figure(self) -> Picture | None:
+        return self._keep_figure("what-zeros-save", savings.picture(self.main)) if self.records else None
 
     def samples(self) -> Markdown:
         """Show the first sample of every variant of every model, a table a model."""

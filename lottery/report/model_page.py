@@ -12,7 +12,7 @@ from lottery.report import tables
 from lottery.report.figures import curve
 from lottery.report.markdown import Picture, markdown
 from lottery.report.notebook import profile_of_this_notebook
-from lottery.report.sections import protocols
+from lottery.report.sections import protocols, savings
 
 
 def of_this_notebook() -> tuple[Study, "ModelPage"]:
@@ -52,6 +52,10 @@ class ModelPage:
 
     def curve(self) -> Picture:
         return curve(self.study.records)
+
+    def savings(self) -> Markdown:
+        """Show what the zeros of each variant save with packed weights."""
+        return markdown(savings.by_variant({"": self.study.records}))
 
     def samples(self) -> Markdown:
         return tables.samples(self.study.records)

@@ -10,7 +10,8 @@ from lottery.analysis.frame import median, speed_ratio, spread
 from lottery.common.format import NBSP, count, number, percent, size
 from lottery.evaluation.metrics import METRICS, Metric
 from lottery.evaluation.perplexity import MIN_WINDOWS
-from lottery.experiments.records import Record, title
+from lottery.evaluation.savings import Form
+from lottery.experiments.records import Record, Result, title
 from lottery.experiments.threshold import Crossing, span
 from lottery.report.markdown import escape_markdown, markdown, table, verbatim
 
@@ -48,8 +49,8 @@ def _rows(records: list[Record], folder: str, named: bool) -> list[dict]:
         {
             "Sparsity": linked(record, folder, named),
             "Perplexity": number(record.result.perplexity),
-            "Tokens/sec": number(median(record.result.speed.tokens_per_second)) if record.result.speed else "",
-            "Memory": size(record.result.memory.generation_peak),
+            "Tokens/sec": _tokens_per_second(record.result),
+            "Memory": _memory(record.result),
             "Coherent?": f"{_SAID[record.result.texts.verdict.verdict]}; {record.result.texts.verdict.reason}",
         }
         for record in records
@@ -57,9 +58,37 @@ def _rows(records: list[Record], folder: str, named: bool) -> list[dict]:
     ]
 
 
+def _tokens_per_second(result: Result) -> str:
+    forms = [form.speed for form in _timed_forms(result)] or ([result.speed] if result.speed else [])
+    return _beside([number(median(speed.tokens_per_second)) for speed in forms])
+
+
+def _memory(result: Result) -> str:
+    held = [form.memory for form in _timed_forms(result)] or [result.memory.generation_peak]
+    return _beside([size(bytes_held) for bytes_held in held])
+
+
+def _timed_forms(result: Result) -> list[Form]:
+    """Return the forms in which a model was timed by the decoder that runs both, the packed one first."""
+    return [form for form in (result.savings.sparse, result.savings.dense) if form and form.speed] if result.savings else []
+
+
+def _beside(texts: list[str]) -> str:
+    """Return the first text, and the second in brackets where there is one."""
+    return f"{texts[0]} ({texts[1]})" if len(texts) > 1 else "".join(texts)
+
+
 def _of_memory(records: list[Record]) -> str:
-    kinds = " and ".join(dict.fromkeys(record.result.memory.kind for record in records if record.result.texts))
-    return f"Memory: peak {kinds} during generation." if kinds else ""
+    written = [record for record in records if record.result.texts]
+    kinds = " and ".join(dict.fromkeys(record.result.memory.kind for record in written))
+    if not kinds:
+        return ""
+    ways = {bool(_timed_forms(record.result)) for record in written}
+    packed = "Tokens/sec and peak memory: with packed weights, in brackets with the same weights dense, by one decoder on the CPU."
+    plain = f"Tokens/sec and memory: with dense weights, by transformers; memory is the peak of {kinds} during generation."
+    return " ".join(
+        [packed] * (True in ways) + ["Where there are no brackets on a pruned model: " * (True in ways) + plain] * (False in ways)
+    )
 
 
 def _of_texts(record: Record) -> str:
