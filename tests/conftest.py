@@ -38,10 +38,10 @@ def need_program(name: str) -> str:
     return shutil.which(name)
 
 
-def need_compiler() -> None:
+def need_compiler(name: str = "cc") -> None:
     """Skips a whole file of tests where nothing compiles the kernel; in CI they fail instead."""
-    if shutil.which("cc") is None and not os.environ.get("CI"):
-        pytest.skip("no C compiler (cc) is on this machine", allow_module_level=True)
+    if shutil.which(name) is None and not os.environ.get("CI"):
+        pytest.skip(f"no compiler ({name}) is on this machine", allow_module_level=True)
 
 
 def need_data() -> Path:

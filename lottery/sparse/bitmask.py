@@ -70,8 +70,9 @@ def unpack(packed: Packed, out: torch.Tensor | None = None) -> torch.Tensor:
     rows, columns = packed.shape.tolist()
     if out is None:
         out = torch.empty(rows, columns, dtype=packed.compressed.dtype, device=packed.compressed.device)
-    mask = np.unpackbits(packed.bitmask.cpu().numpy(), axis=1, count=columns, bitorder="little").view(bool)
-    return out.zero_().masked_scatter_(torch.from_numpy(mask).to(out.device), packed.compressed)
+    bits = torch.arange(8, dtype=torch.uint8, device=out.device)
+    mask = (packed.bitmask[:, :, None] >> bits & 1).flatten(1)[:, :columns].bool()  # where the weight is: a GPU does not wait for the CPU
+    return out.zero_().masked_scatter_(mask, packed.compressed)
 
 
 def packed_bytes(weight: torch.Tensor) -> int:

@@ -5,16 +5,17 @@ from types import ModuleType
 import torch
 from torch.nn.functional import linear
 
-from lottery.sparse import bitmask
+from lottery.sparse import bitmask, gpu
 from lottery.sparse.bitmask import Packed
 from lottery.sparse.kernel import FEW, Kernel, KernelError, kernel
 
 
 class SparseLinear(torch.nn.Module):
-    """``torch.nn.Linear`` with a packed weight, for inference on a CPU.
+    """``torch.nn.Linear`` with a packed weight, for inference.
 
-    A few tokens are multiplied by the kernel, straight from the packed weight. For many, the weight is unpacked into scratch for the time
-    of one product by torch. Without a kernel it is always unpacked; ``kernel_reason`` says why there is none.
+    A few tokens are multiplied by the kernel of the device, straight from the packed weight. For many, the weight is unpacked into scratch
+    for the time of one product by torch. Without a kernel it is always unpacked; ``kernel_reason`` says why a CPU has none, ``gpu.why_not``
+    why a GPU has none.
     """
 
     def __init__(self, packed: Packed, bias: torch.Tensor | None = None):
@@ -39,8 +40,11 @@ class SparseLinear(torch.nn.Module):
         return unpack(self.packed)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self._kernel and x.device.type == "cpu" and x.numel() // self.in_features <= FEW:
-            return self._kernel.multiply(x, self.packed, self.bias)
+        if 1 <= x.numel() // self.in_features <= FEW:
+            if self._kernel and x.device.type == "cpu":
+                return self._kernel.multiply(x, self.packed, self.bias)
+            if x.device.type == "cuda" and not gpu.why_not(gpu.architecture_of(x.device)):
+                return gpu.sparse_linear(x, self.compressed, self.bitmask, self.row_offsets, self.bias, self.in_features)
         return linear(x, self.dense_weight().to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
