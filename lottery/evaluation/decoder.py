@@ -113,15 +113,18 @@ class Decoder:
         self.position = length
         return given.logits[:, -1].float()
 
-    def step(self, token: int) -> torch.Tensor:
+    def step(self, token: int | torch.Tensor) -> torch.Tensor:
         """Read one more token.
+
+        Args:
+            token: Its number.
 
         Returns:
             The logits after it, fp32 [1, vocabulary]; the next step writes over them.
         """
         if self.position >= self.room:
             raise ValueError(f"the cache has room for {self.room} tokens, and they are there; make a Decoder with more room")
-        decode, place = self._kernel.library.lottery_decode, (ctypes.c_int64(token), ctypes.c_int64(self.position))
+        decode, place = self._kernel.library.lottery_decode, (ctypes.c_int64(int(token)), ctypes.c_int64(self.position))
         if decode(ctypes.byref(self._decoder), *place, self._kernel.isa, torch.get_num_threads()):
             raise MemoryError("no memory for a decoding step")
         self.position += 1
@@ -129,8 +132,7 @@ class Decoder:
 
     def read_bytes(self) -> int:
         """Return the bytes of weights that a step reads: those of the blocks and the head."""
-        layers = (layer for block in blocks(self.model) for layer in block.modules() if isinstance(layer, nn.Linear | SparseLinear))
-        return self._head.nbytes + sum((one.packed if isinstance(one, SparseLinear) else one.weight).nbytes for one in layers)
+        return self._head.nbytes + block_bytes(self.model)
 
     def _address(self, tensor: torch.Tensor) -> int:
         tensor = tensor.contiguous()
@@ -162,13 +164,24 @@ class Decoder:
 
 
 def decode(decoder: Decoder, prompt: torch.Tensor, new_tokens: int) -> Generated:
-    """Generate exactly ``new_tokens`` tokens after a prompt, int64 [1, length], greedily; an end-of-text token does not stop it."""
+    """Generate exactly ``new_tokens`` tokens after a prompt, int64 [1, length], greedily; an end-of-text token does not stop it.
+
+    It takes a ``GraphDecoder`` as well.
+    """
     started = time.perf_counter()
-    found = [int(decoder.prefill(prompt).argmax())]
+    found = [decoder.prefill(prompt).argmax()]
+    found[0].item()  # which waits for a GPU; nothing else does before the last token
     first = time.perf_counter()
     while len(found) < new_tokens:
-        found.append(int(decoder.step(found[-1]).argmax()))
-    return Generated(torch.tensor([found]), first - started, time.perf_counter() - first)
+        found.append(decoder.step(found[-1]).argmax())
+    tokens = torch.stack(found)[None].cpu()
+    return Generated(tokens, first - started, time.perf_counter() - first)
+
+
+def block_bytes(model: nn.Module) -> int:
+    """Return the bytes of the linear layers inside a model's blocks, packed or dense."""
+    layers = (layer for block in blocks(model) for layer in block.modules() if isinstance(layer, nn.Linear | SparseLinear))
+    return sum((one.packed if isinstance(one, SparseLinear) else one.weight).nbytes for one in layers)
 
 
 def _narrowest(weight: torch.Tensor) -> torch.Tensor:

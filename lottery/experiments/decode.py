@@ -3,10 +3,13 @@
 import statistics
 from typing import NamedTuple
 
+import torch
+
 from lottery.common.errors import LotteryError
 from lottery.common.paths import resolve
 from lottery.evaluation.decoder import Decoder, decode
 from lottery.evaluation.generation import generate, greedy
+from lottery.evaluation.graph_decoder import GraphDecoder
 from lottery.models import loading
 from lottery.models.checkpoints import Checkpoint
 from lottery.sparse import folder
@@ -29,7 +32,7 @@ class Decoded(NamedTuple):
 
 
 def compare(exported: str, prompt: str, new_tokens: int = 50, repeats: int = 5) -> list[Decoded]:
-    """Decode greedily in three ways, in turn, so that they share whatever else the machine does.
+    """Decode greedily in three ways, in turn, so that they share whatever else the machine does; on a GPU where torch sees one.
 
     Args:
         exported: A folder that ``export`` wrote.
@@ -41,14 +44,15 @@ def compare(exported: str, prompt: str, new_tokens: int = 50, repeats: int = 5) 
         The packed weights by this package's decoder, the same weights dense by the same decoder, and dense by transformers' own loop.
 
     Raises:
-        LotteryError: The folder is not in the sparse-bitmask format, or its architecture is not supported.
+        LotteryError: The folder is not in the sparse-bitmask format, its architecture is not supported, or the device has no kernel.
     """
     source = _checkpoint(exported)
     tokenizer = loading.tokenizer(source)
-    tokens = tokenizer(prompt, return_tensors="pt").input_ids
-    packed, dense = loading.load_sparse(source), loading.load_sparse(source, packed=False)
+    device, decoder_of = ("cuda", GraphDecoder) if torch.cuda.is_available() else ("cpu", Decoder)
+    tokens = tokenizer(prompt, return_tensors="pt").input_ids.to(device)
+    packed, dense = (loading.load_sparse(source, packed=packed).to(device) for packed in (True, False))
     room = tokens.shape[1] + new_tokens
-    decoders = {"sparse": Decoder(packed, room), "dense": Decoder(dense, room)}
+    decoders = {"sparse": decoder_of(packed, room), "dense": decoder_of(dense, room)}
     ways = {name: lambda decoder=decoder: decode(decoder, tokens, new_tokens) for name, decoder in decoders.items()}
     ways["dense, transformers"] = lambda: generate(dense, tokens, new_tokens, greedy)
     runs = [{name: way() for name, way in ways.items()} for _ in range(repeats + 1)][1:]
