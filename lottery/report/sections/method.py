@@ -85,6 +85,7 @@ def limits(p: Profile, records: list[Record]) -> list[str]:
         "One seed, one text. The intervals say how the figures would move with other stretches of this text, not with another text.",
         "Magnitude is the oldest criterion and for some models a bad one, so a cliff seen here may belong to the method, not to the"
         " architecture.",
+        "Packed weights are timed on a CPU only, not on a GPU yet. What 2:4 kernels would save is not measured.",
     ]
     if rounded := {r.model: r.quantization for r in records if r.quantization}:
         said.append(
