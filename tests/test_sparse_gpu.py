@@ -171,7 +171,10 @@ def test_without_nvrtc_the_reason_is_one_line(monkeypatch):
     gpu.why_not.cache_clear()
     gpu.compiled.cache_clear()
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    assert gpu.why_not("sm_75") == 'there is no NVRTC; install a torch that is built for CUDA, or pip install "lottery[nvrtc]"'
+    assert (
+        gpu.why_not("sm_75")
+        == 'there is no NVRTC; install a torch that is built for CUDA, or: pip install "cuda-bindings==12.*" nvidia-cuda-nvrtc-cu12'
+    )
     gpu.why_not.cache_clear()
     monkeypatch.setenv("LOTTERY_KERNEL", "torch")
     assert gpu.why_not("sm_75") == "LOTTERY_KERNEL is 'torch'"

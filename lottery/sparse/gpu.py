@@ -132,7 +132,8 @@ def _nvrtc() -> ModuleType:
 
         nvrtc.nvrtcVersion()  # which looks for the library
     except (ImportError, RuntimeError, OSError) as error:
-        raise KernelError('there is no NVRTC; install a torch that is built for CUDA, or pip install "lottery[nvrtc]"') from error
+        packages = '"cuda-bindings==12.*" nvidia-cuda-nvrtc-cu12'
+        raise KernelError(f"there is no NVRTC; install a torch that is built for CUDA, or: pip install {packages}") from error
     return nvrtc
 
 
