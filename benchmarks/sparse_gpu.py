@@ -15,8 +15,8 @@ from benchmarks.decoding import NEW_TOKENS, PROMPT, SPARSITIES, pruned
 from lottery.common.errors import NotFetchedError
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import load_profile
+from lottery.evaluation.decoder import decode
 from lottery.evaluation.graph_decoder import GraphDecoder
-from lottery.experiments.decode import written
 from lottery.models import loading
 from lottery.sparse.bitmask import pack
 from lottery.sparse.linear import SparseLinear
@@ -68,7 +68,10 @@ def decoding(name: str, found, dtype: torch.dtype, device: torch.device, rounds:
     tokens = loading.tokenizer(found)(PROMPT, return_tensors="pt").input_ids
     models = {sparsity: pruned(found, dtype, sparsity).to(device) for sparsity in SPARSITIES}
     decoders = {sparsity: GraphDecoder(model, tokens.shape[1] + NEW_TOKENS) for sparsity, model in models.items()}
-    runs = [{sparsity: written(decoder, tokens, NEW_TOKENS)[0] for sparsity, decoder in decoders.items()} for _ in range(rounds + 1)][1:]
+    runs = [
+        {sparsity: (NEW_TOKENS - 1) / decode(decoder, tokens, NEW_TOKENS).decode for sparsity, decoder in decoders.items()}
+        for _ in range(rounds + 1)
+    ][1:]
     speeds = {sparsity: statistics.median(run[sparsity] for run in runs) for sparsity in decoders}
     return [
         {
