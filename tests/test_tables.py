@@ -74,7 +74,7 @@ def test_numbers_are_shown_with_three_figures(value, text):
 
 def test_shares_and_sizes():
     assert [percent(0.5), percent(0.905), percent(1 / 3)] == ["50%", "90.5%", "33.3%"]
-    assert [size(2**30), size(5 * 2**20)] == ["1.00 GiB", "5 MiB"]
+    assert [size(2**30), size(50 * 2**20), size(5 * 2**20)] == ["1.00 GiB", "50 MiB", "5.0 MiB"]
 
 
 def test_the_table_has_the_five_columns():

@@ -21,8 +21,10 @@ def percent(share: float) -> str:
 
 
 def size(count: float) -> str:
-    """Format a number of bytes in GiB, or in MiB below a tenth of a GiB."""
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.0f} MiB"
+    """Format a number of bytes in GiB, or in MiB below a tenth of a GiB, with a decimal below ten."""
+    if count >= 2**30 / 10:
+        return f"{count / 2**30:.2f} GiB"
+    return f"{count / 2**20:.{1 if count < 10 * 2**20 else 0}f} MiB"
 
 
 def count(parameters: float) -> str:

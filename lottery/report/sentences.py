@@ -14,9 +14,10 @@ METHODS_NAMED = 4  # more names of methods than that nobody reads
 
 
 def sentences(template: str, **values) -> str:
-    """Return the text of ``report/text/TEMPLATE.md.j2`` on one line."""
+    """Return the text of ``report/text/TEMPLATE.md.j2``: on one line, but for those that the template begins with ¶."""
     # Line ends and indents of a template are for its reader. A no-break space stays.
-    return re.sub(r"[ \n]+", " ", _TEMPLATES.get_template(f"{template}.md.j2").render(values)).strip()
+    text = re.sub(r"[ \n]+", " ", _TEMPLATES.get_template(f"{template}.md.j2").render(values))
+    return re.sub(r" ?¶ ?", "\n", text).strip()
 
 
 def listed(names: list[str], last: str = "and") -> str:
