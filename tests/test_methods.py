@@ -13,6 +13,8 @@ from lottery.models.standins.architectures import ARCHITECTURES
 from lottery.pruning.activations import ActivationStats
 from lottery.pruning.catalogue import METHODS
 from lottery.pruning.layer_spec import LayerSpec, prune_lowest_
+from lottery.pruning.methods.admm import admm_
+from lottery.pruning.methods.alps import alps_
 from lottery.pruning.methods.magnitude import magnitude_, magnitude_global_
 from lottery.pruning.methods.random import random_
 from lottery.pruning.methods.ria import ria_
@@ -106,12 +108,13 @@ def test_random_depends_on_seed_and_name_only():
         assert 0.44 < shared < 0.54  # 0.7² by chance
 
 
+UPDATING = {"sparsegpt": sparsegpt_, "admm": admm_, "alps": alps_}
 SCORED = {"magnitude": magnitude_, "random": random_, "wanda": wanda_, "ria": ria_}
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    method=st.sampled_from([*SCORED, "sparsegpt"]), rows=st.integers(1, 6), groups=st.integers(1, 9), group=st.integers(2, 40),
+    method=st.sampled_from([*SCORED, *UPDATING]), rows=st.integers(1, 6), groups=st.integers(1, 9), group=st.integers(2, 40),
     share=st.floats(0.01, 0.99), dtype=st.sampled_from(DTYPES), seed=st.integers(0, 2**31),
 )  # fmt: skip
 def test_n_m_keeps_n_of_every_group(method, rows, groups, group, share, dtype, seed):
@@ -119,8 +122,8 @@ def test_n_m_keeps_n_of_every_group(method, rows, groups, group, share, dtype, s
     kept = min(max(1, round(share * group)), group - 1)
     weight, x = torch.randn(rows, groups * group).to(dtype), torch.randn(30, groups * group)
     cut = LayerSpec("l", 1 - kept / group, Pattern(kept, group))
-    if method == "sparsegpt":
-        sparsegpt_(weight, cut, fed(x, gram=True))
+    if method in UPDATING:
+        UPDATING[method](weight, cut, fed(x, gram=True))
         result = weight
     else:
         result = pruned_by(SCORED[method], weight, cut, fed(x))
@@ -128,11 +131,11 @@ def test_n_m_keeps_n_of_every_group(method, rows, groups, group, share, dtype, s
 
 
 @settings(max_examples=60, deadline=None)
-@given(method=st.sampled_from([*SCORED, "sparsegpt"]), width=st.integers(1, 50), group=st.integers(2, 60))
+@given(method=st.sampled_from([*SCORED, *UPDATING]), width=st.integers(1, 50), group=st.integers(2, 60))
 def test_n_m_that_does_not_divide_a_row_is_refused(method, width, group):
     if width % group == 0:
         return
-    function, weight = {**SCORED, "sparsegpt": sparsegpt_}[method], torch.randn(3, width)
+    function, weight = {**SCORED, **UPDATING}[method], torch.randn(3, width)
     before = weight.clone()
     with pytest.raises(LotteryError) as caught:
         function(weight, LayerSpec("model.layers.0.up", 1 - 1 / group, Pattern(1, group)), fed(torch.randn(9, width), gram=True))
@@ -148,7 +151,7 @@ def test_n_m_by_magnitude_takes_the_smallest_of_the_group():
     assert weight.tolist() == [[0, -3, 0, 4, 0, 0, -5, 5]]
 
 
-@pytest.mark.parametrize("method", [*SCORED, "sparsegpt"])
+@pytest.mark.parametrize("method", [*SCORED, *UPDATING])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("pattern", [None, Pattern(2, 4)])
 def test_weights_that_are_not_finite_name_the_layer(method, bad, pattern):
@@ -157,7 +160,7 @@ def test_weights_that_are_not_finite_name_the_layer(method, bad, pattern):
     weight, x = layer()
     weight[3, 4] = bad
     with pytest.raises(LotteryError, match=r"^model\.layers\.3\.up: holds weights that are not finite"):
-        {**SCORED, "sparsegpt": sparsegpt_}[method](weight, LayerSpec("model.layers.3.up", 0.5, pattern), fed(x, gram=True))
+        {**SCORED, **UPDATING}[method](weight, LayerSpec("model.layers.3.up", 0.5, pattern), fed(x, gram=True))
 
 
 def test_inputs_that_are_not_finite_or_not_there_name_the_layer():

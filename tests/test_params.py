@@ -35,7 +35,7 @@ def test_the_full_profile_is_the_standard_protocol_at_pinned_revisions():
         ({"sparsities": 0.5}, "sparsities: given 0.5; allowed: a list of numbers"),
         ({"sparsities": []}, "sparsities: given []; allowed: a list of numbers"),
         ({"sparsities": [0.5, 0.5]}, "sparsities: given [0.5, 0.5], with repeats; allowed: each value once"),
-        ({"methods": ["wand"]}, "methods[0]: given 'wand'; allowed: a list of magnitude"),
+        ({"methods": ["wand"]}, "methods[0]: given 'wand'; allowed: a list of admm, alps"),
         ({"seq_len": "2048"}, "seq_len: given '2048' (text: write numbers in YAML without quotes"),
         ({"seq_len": 2048.0}, "seq_len: given 2048.0; allowed: a whole number of tokens a window, 2 to 131072"),
         ({"repeats": True}, "repeats: given True; allowed: a whole number of timed repeats, 1 to 100"),

@@ -24,6 +24,8 @@ VARIANTS = [
     Variant("random", "uniform", "unstructured", 0.7),
     Variant("magnitude", "alphapruning", "unstructured", 0.5),
     Variant("sparsegpt", "uniform", "unstructured", 0.6),
+    Variant("admm", "uniform", "unstructured", 0.6),
+    Variant("alps", "uniform", "2:4", 0.5),
 ]
 
 

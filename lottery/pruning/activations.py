@@ -1,5 +1,7 @@
 """What is measured of a linear layer's inputs over the calibration tokens."""
 
+from collections.abc import Callable
+
 import torch
 
 from lottery.common.errors import LotteryError
@@ -19,7 +21,7 @@ class ActivationStats:
         self.tokens = 0
         self.squares = torch.zeros(width, dtype=torch.float64, device=device)
         self.gram = torch.zeros(width, width, device=device) if gram else None
-        self._factor: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._view: tuple | None = None
 
     def add(self, x: torch.Tensor) -> None:
         """Add inputs of any leading shape, [..., in]."""
@@ -39,6 +41,13 @@ class ActivationStats:
             raise LotteryError(f"{name}: no calibration token reached this layer, so its weights cannot be judged")
         if not torch.isfinite(self.squares).all():
             raise LotteryError(f"{name}: its inputs are not finite on the calibration text; the dtype overflows, set dtype: float32")
+
+    def shared(self, view: Callable[["ActivationStats"], tuple]) -> tuple:
+        """Return what a method makes of the products. Layers that share their inputs share it, and the products are given up for it."""
+        if self._view is None:
+            self._view = view(self)
+            self.gram = None  # in² numbers are much memory: no more of such than needed at one time
+        return self._view
 
     def norms(self) -> torch.Tensor:
         """Return ‖X_j‖₂ of each input, float32 [in]."""
@@ -62,25 +71,24 @@ class ActivationStats:
         Raises:
             LotteryError: H cannot be factorized even with 10⁵ times that damping.
         """
-        if self._factor is None:
-            hessian = self.gram.to(dtype).mul_(2 / self.tokens).flip(0, 1)
-            self.gram = None  # in² numbers are much memory: no more of such than needed at one time
-            diagonal = hessian.diagonal()
-            dead = diagonal == 0
-            diagonal[dead] = 1
-            damping = DAMPING * diagonal.mean()
-            for _ in range(_TRIES):
-                diagonal += damping
-                lower, failed = torch.linalg.cholesky_ex(hessian)
-                if not failed:
-                    break
-                damping = damping * 10
-            else:
-                raise LotteryError(
-                    f"{name}: the products of its inputs cannot be factorized; take more calibration samples, or method: wanda"
-                )
-            identity = hessian.zero_().fill_diagonal_(1)
-            inverse = torch.linalg.solve_triangular(lower, identity, upper=False, out=identity)
-            del lower
-            self._factor = inverse.flip(0, 1), dead.flip(0)  # turned back, the lower factor is the upper one
-        return self._factor
+        return self.shared(lambda inputs: inputs._factorized(name, dtype))
+
+    def _factorized(self, name: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        hessian = self.gram.to(dtype).mul_(2 / self.tokens).flip(0, 1)
+        self.gram = None
+        diagonal = hessian.diagonal()
+        dead = diagonal == 0
+        diagonal[dead] = 1
+        damping = DAMPING * diagonal.mean()
+        for _ in range(_TRIES):
+            diagonal += damping
+            lower, failed = torch.linalg.cholesky_ex(hessian)
+            if not failed:
+                break
+            damping = damping * 10
+        else:
+            raise LotteryError(f"{name}: the products of its inputs cannot be factorized; take more calibration samples, or method: wanda")
+        identity = hessian.zero_().fill_diagonal_(1)
+        inverse = torch.linalg.solve_triangular(lower, identity, upper=False, out=identity)
+        del lower
+        return inverse.flip(0, 1), dead.flip(0)  # turned back, the lower factor is the upper one
