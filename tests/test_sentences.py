@@ -6,6 +6,7 @@ import pytest
 
 from lottery.analysis import findings
 from lottery.analysis.findings import Agreement, Decline, MethodRanking, SizeCorrelation, Survivors
+from lottery.analysis.sizes import BestAtSize
 from lottery.report.sentences import from_to, listed, sentences, ways
 from tests.factory import BAD, COARSE, GOOD, curve
 
@@ -140,6 +141,22 @@ def test_which_method_keeps_most():
 )  # fmt: skip
 def test_whether_the_best_ticket_depends_on_the_way_of_looking(best, undecided, said):
     assert sentences("agreement", found=Agreement(best, undecided)) == said
+
+
+def test_who_is_best_at_a_size():
+    small, large = BestAtSize("small", "dense", 1000), BestAtSize("large", "magnitude\u00a050%", 1200)
+    front = "Of those whose texts are coherent, from the fewest non-zero weights up, the best at its size is: small dense (1,000)"
+    assert sentences("best_at_size", found=[small, large]) == (
+        f"{front}, large magnitude\u00a050% (1,200). No model, pruned down to the size of a smaller dense one, predicts the text better than"
+        " that."
+    )
+    winner = BestAtSize("large", "wanda\u00a050%", 1200, ["bad", "worse"])
+    assert sentences("best_at_size", found=[small, winner]).endswith(
+        "(1,200). So pruning can pay: large wanda\u00a050% has no more weights left than the dense bad and worse and predicts the text better."
+    )
+    assert sentences("best_at_size", found=[]) == (
+        "Fewer than two dense models are measured, so nothing can be said of who is best at a size."
+    )
 
 
 def test_lists_read_as_people_write_them():

@@ -6,7 +6,7 @@ from functools import cached_property
 import pandas as pd
 from IPython.display import Markdown
 
-from lottery.analysis import findings
+from lottery.analysis import findings, sizes
 from lottery.analysis.frame import frame
 from lottery.analysis.protocols import frame as protocol_frame
 from lottery.common.files import atomic_write
@@ -119,8 +119,8 @@ class Report:
         """Say who is best at a number of weights that are not zero; a question for several models."""
         if not self._several_models:
             return None
-        self._keep_table("bits-over-weights", size.sizes(self.main)[size.COLUMNS])
-        return markdown(size.who_is_best_at_a_size(self.main))
+        self._keep_table("bits-over-weights", sizes.sizes(self.main)[sizes.COLUMNS])
+        return markdown(sentences("best_at_size", found=sizes.best_at_sizes(self.main)))
 
     def zeros(self) -> Markdown:
         """Show where the zeros are."""
