@@ -6,6 +6,7 @@ import pytest
 
 from lottery.analysis import findings
 from lottery.analysis.findings import Agreement, Decline, MethodRanking, SizeCorrelation, Survivors
+from lottery.analysis.layers import Extremes, UnevenWay, WhereZerosAre
 from lottery.analysis.sizes import BestAtSize
 from lottery.report.sentences import from_to, listed, sentences, ways
 from tests.factory import BAD, COARSE, GOOD, curve
@@ -157,6 +158,23 @@ def test_who_is_best_at_a_size():
     assert sentences("best_at_size", found=[]) == (
         "Fewer than two dense models are measured, so nothing can be said of who is best at a size."
     )
+
+
+def test_where_the_zeros_are():
+    kinds, blocks = Extremes("mlp.up_proj", 0.3, "self_attn.q_proj", 0.7), Extremes(1, 0.3, 0, 0.7)
+    found = [
+        UnevenWay("magnitude-global", 0.5, kinds, blocks), UnevenWay("wanda + owl", 0.6, kinds, None), UnevenWay("ria", 0.7, None, blocks),
+        UnevenWay("wanda + alphapruning", 0.5, None, None),
+    ]  # fmt: skip
+    assert sentences("zeros", found=WhereZerosAre(["magnitude", "wanda"], found)) == (
+        "By magnitude, wanda every layer loses the same share."
+        " magnitude-global at 50% takes least from mlp.up_proj (30%) and most from self_attn.q_proj (70%);"
+        " takes least from block 1 (30%) and most from block 0 (70%)."
+        " wanda + owl at 60% takes least from mlp.up_proj (30%) and most from self_attn.q_proj (70%)."
+        " ria at 70% takes least from block 1 (30%) and most from block 0 (70%)."
+        " wanda + alphapruning at 50% takes alike from all kinds and blocks, over all models."
+    )
+    assert sentences("zeros", found=None) == "No pruned variant is recorded, so there are no zeros to look for."
 
 
 def test_lists_read_as_people_write_them():

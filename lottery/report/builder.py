@@ -6,7 +6,7 @@ from functools import cached_property
 import pandas as pd
 from IPython.display import Markdown
 
-from lottery.analysis import findings, sizes
+from lottery.analysis import findings, layers, sizes
 from lottery.analysis.frame import frame
 from lottery.analysis.protocols import frame as protocol_frame
 from lottery.common.files import atomic_write
@@ -126,9 +126,10 @@ class Report:
         """Show where the zeros are."""
         if not self.records:
             return markdown("*No trial is recorded.*")
-        self._keep_table("zeros-by-layer", zeros.zeros(self.records))
+        by_layer = layers.zeros(self.records)
+        self._keep_table("zeros-by-layer", by_layer)
         judged = [record for record in self.records if record.request.key in set(self.main["key"])]
-        return markdown(zeros.share_table(judged), zeros.where_they_are(self.records))
+        return markdown(zeros.share_table(judged), sentences("zeros", found=layers.where_zeros_are(by_layer)))
 
     def zeros_figure(self) -> Picture | None:
         return self._keep_figure("zeros-by-layer", zeros.picture(self.records))
