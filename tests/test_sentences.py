@@ -7,6 +7,8 @@ import pytest
 from lottery.analysis import findings
 from lottery.analysis.findings import Agreement, Decline, MethodRanking, SizeCorrelation, Survivors
 from lottery.analysis.layers import Extremes, UnevenWay, WhereZerosAre
+from lottery.analysis.protocols import Extreme
+from lottery.analysis.published import ChangeHere, Difference, FirstTable, MagnitudeGap, OtherProtocol, Reproduction
 from lottery.analysis.sizes import BestAtSize
 from lottery.report.sentences import from_to, listed, sentences, ways
 from tests.factory import BAD, COARSE, GOOD, curve
@@ -175,6 +177,69 @@ def test_where_the_zeros_are():
         " wanda + alphapruning at 50% takes alike from all kinds and blocks, over all models."
     )
     assert sentences("zeros", found=None) == "No pruned variant is recorded, so there are no zeros to look for."
+
+
+def test_how_far_the_figures_here_are_from_published_ones():
+    found = [Difference("Mistral-7B-v0.1", "dense", 0.009), Difference("Llama-2-7B", "wanda 50%", -0.021)]
+    assert sentences("differences", found=found, stand_ins=False) == (
+        "Measured here against published: Mistral-7B-v0.1 dense +0.9%, Llama-2-7B wanda 50% -2.1%."
+        " With an identical protocol, differences of about 1% are normal."
+    )
+    assert sentences("differences", found=[], stand_ins=True).startswith(
+        "Nothing stands under *Here*, because stand-ins were measured: they"
+    )
+    assert sentences("differences", found=[], stand_ins=False) == (
+        "Nothing stands under *Here*: no model was measured in a way that has a published figure."
+    )
+
+
+def test_the_first_table_is_set_beside_the_full_test():
+    assert sentences("first_table", found=FirstTable("Mistral-7B-v0.1", 4.0, 6.456, 5.253)) == (
+        "The first table on Mistral-7B-v0.1, which this study measures again, gave its dense model 4.00. The full test in windows of 2048"
+        " tokens gives 5.25 elsewhere, 31% more; no full-test protocol gives 4.00, part of the test may. Against 4.00 its 50% (6.46) looks"
+        " 1.61 times as bad as the dense model, against 5.25 only 1.23 times. Its dense model ran on another GPU than the rest. So each"
+        " ratio in this report is to a dense model measured in the same run."
+    )
+
+
+def test_how_much_depends_on_the_way_of_pruning():
+    found = [MagnitudeGap("Llama-3-8B", "50%", "2048", 2499.39, "ria", 9.34), MagnitudeGap("a", "60%", "4096", 20.0, "wanda", 9.0)]
+    assert sentences("magnitude_gaps", found=found) == (
+        "How much depends on the way of pruning, as published: Llama-3-8B at 50% (2048 tokens): magnitude 2,499, ria 9.34;"
+        " a at 60% (4096 tokens): magnitude 20.0, wanda 9.00."
+    )
+
+
+@pytest.mark.parametrize(("change", "what"), [(-0.22, "comes near is"), (-0.07, "comes nearest, and is not near, is")])
+def test_which_protocol_may_be_behind_a_figure_that_does_not_name_its_own(change, what):
+    here = [ChangeHere("a", "the first window alone", change)]
+    assert sentences("unnamed_protocols", found=[OtherProtocol("Mistral-7B-v0.1", 4.0, "not stated", "a page", 5.253, False, here)]) == (
+        "Mistral-7B-v0.1's 4.00 is -23.9% against the full test's 5.25, and its source does not say of which part."
+        f" What {what} the first window alone, {100 * change:.1f}% on a."
+    )
+
+
+def test_which_protocol_reproduces_a_published_figure():
+    close = Reproduction("Tiny-1B", 10.1, "a paper", "2048", ["the standard protocol", "float16"], "float16", 10.1)
+    far = Reproduction("Tiny-1B", 7.0, "a page", "not stated", [], "the first window alone", 8.0)
+    assert sentences("reproduced", name="Tiny-1B", found=[close, far], same=0.01) == (
+        "Published of Tiny-1B: 10.1 (a paper; protocol: 2048); within 1% of it: the standard protocol, float16."
+        " Published of Tiny-1B: 7.00 (a page; protocol: not stated); no protocol here reproduces it; nearest is the first window alone with"
+        " 8.00."
+    )
+    assert sentences("reproduced", name="Tiny-1B-Instruct", found=[close], same=0.01).startswith(
+        "Published of Tiny-1B, of which Tiny-1B-Instruct is a version: 10.1"
+    )
+    assert (
+        sentences("reproduced", name="a", found=[], same=0.01) == "No dense perplexity of a is listed in `lottery/analysis/published.csv`."
+    )
+
+
+def test_how_far_apart_protocols_lie():
+    assert sentences("protocols", model="phi-2", low=Extreme("float16", 9.0), high=Extreme("windows of 16", 14.0)) == (
+        "**phi-2**, dense: the same model on the same text has a perplexity of 9.00 (float16) or 14.0 (windows of 16), and all between."
+        " A figure without its protocol says nothing."
+    )
 
 
 def test_lists_read_as_people_write_them():

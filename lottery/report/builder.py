@@ -9,6 +9,7 @@ from IPython.display import Markdown
 from lottery.analysis import findings, layers, sizes
 from lottery.analysis.frame import frame
 from lottery.analysis.protocols import frame as protocol_frame
+from lottery.analysis.published import WIKITEXT, beside, name_of
 from lottery.common.files import atomic_write
 from lottery.common.paths import outputs
 from lottery.config.profile import WINNING_TICKET, Profile
@@ -166,7 +167,7 @@ class Report:
 
     def published(self) -> Markdown | None:
         """Show published figures beside those measured here, where there are any on these models."""
-        if (known := published.beside(self.records, self.profile.text)).empty:
+        if (known := beside(self.records, self.profile.text)).empty:
             return None
         self._keep_table("published", known)
         return markdown(published.told(self.records, self.profile.text))
@@ -183,8 +184,8 @@ class Report:
         told = [protocols.told(name, data) for name, data in self._protocols.items()]
         if not told:
             return None
-        usual = self.profile.text == published.WIKITEXT and self.profile.seq_len == 2048  # else it says nothing of figures on those
-        sources = {model.name: published.name_of(model.records[0].source) for model in self.models if model.records}
+        usual = self.profile.text == WIKITEXT and self.profile.seq_len == 2048  # else it says nothing of figures on those
+        sources = {model.name: name_of(model.records[0].source) for model in self.models if model.records}
         again = [published.reproduced(sources[name], data) for name, data in self._protocols.items() if name in sources]
         return markdown(*told, *again, published.by_protocol(self._protocols)) if usual else markdown(*told)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lottery.analysis.findings import Survivors
-from lottery.common.format import number, percent
+from lottery.common.format import change, number, percent
 from lottery.experiments.threshold import span
 
 METHODS_NAMED = 4  # more names of methods than that nobody reads
@@ -50,4 +50,13 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
     autoescape=False,
 )
-_TEMPLATES.filters |= {"number": number, "percent": percent, "span": span, "listed": listed, "ways": ways, "from_to": from_to, "runs": runs}
+_TEMPLATES.filters |= {
+    "number": number,
+    "percent": percent,
+    "change": change,
+    "span": span,
+    "listed": listed,
+    "ways": ways,
+    "from_to": from_to,
+    "runs": runs,
+}
