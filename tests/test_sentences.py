@@ -6,12 +6,15 @@ import pytest
 
 from lottery.analysis import findings
 from lottery.analysis.findings import Agreement, Decline, MethodRanking, SizeCorrelation, Survivors
+from lottery.analysis.imp import ImpResults
+from lottery.analysis.imp_verdict import MARGIN, Compared, MeanCI, Verdict, WhyNot
 from lottery.analysis.layers import Extremes, UnevenWay, WhereZerosAre
+from lottery.analysis.one_shot_vs_imp import RankAgreement
 from lottery.analysis.protocols import Extreme
 from lottery.analysis.published import ChangeHere, Difference, FirstTable, MagnitudeGap, OtherProtocol, Reproduction
 from lottery.analysis.sizes import BestAtSize
 from lottery.report.sentences import from_to, listed, sentences, ways
-from tests.factory import BAD, COARSE, GOOD, curve
+from tests.factory import BAD, COARSE, GOOD, curve, procedure_of, ticket_of
 
 FINE = (0.0, 0.5, 0.52)
 TOUGH = curve("tough", 1, 1, 1, 1, 1.01, 1.02, 1.02)
@@ -239,6 +242,93 @@ def test_how_far_apart_protocols_lie():
     assert sentences("protocols", model="phi-2", low=Extreme("float16", 9.0), high=Extreme("windows of 16", 14.0)) == (
         "**phi-2**, dense: the same model on the same text has a perplexity of 9.00 (float16) or 14.0 (windows of 16), and all between."
         " A figure without its protocol says nothing."
+    )
+
+
+def compared(case, *difference):
+    return Compared(case, MeanCI(*difference or (-0.512, -1.72, 0.696)))
+
+
+def test_a_ticket_is_named_with_what_it_leaves_and_how_it_compares():
+    found = Verdict("ticket", left=0.16, beside=compared("equivalent", -0.01, -0.02, 0.005))
+    assert sentences("verdict", model="phi-2", found=found) == (
+        "**phi-2: ticket.** With 16% of the weights left it does as well as the dense model (loss -0.0100 (-0.0200 to +0.00500)), and every"
+        " control does worse."
+    )
+    better = Verdict("ticket", left=0.16, beside=compared("better", -0.2, -0.3, -0.1))
+    assert "it does better than the dense model (loss -0.200 (" in sentences("verdict", model="phi-2", found=better)
+
+
+@pytest.mark.parametrize(
+    ("arm", "case", "why"),
+    [
+        ("", "diverged", "it has a finite loss in no seed"),
+        ("", "worse", "it is worse than the dense model (loss -0.512 (-1.72 to +0.696))"),
+        ("", "undecided", "it is not shown to do as well as the dense model (loss -0.512 (-1.72 to +0.696))"),
+        ("", "missing", "a run is not recorded"),
+        ("random mask", "better", "random mask does as well (loss -0.512 (-1.72 to +0.696))"),
+        ("random mask", "undecided", "random mask is not shown to do worse (loss -0.512 (-1.72 to +0.696))"),
+        ("random mask", "missing", "a run of random mask is not recorded"),
+    ],
+)
+def test_why_there_is_no_ticket_is_said_of_each_level(arm, case, why):
+    found = Verdict("no ticket", why_not={0.4: WhyNot(arm, compared(case)), 0.16: WhyNot("", compared("missing"))})
+    assert sentences("verdict", model="a", found=found) == f"**a: no ticket.** With 40% left {why}; with 16% left a run is not recorded."
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "why"),
+    [
+        ("only dense", "Nothing is recorded but the dense model."),
+        ("one seed", "An interval needs at least two seeds."),
+        ("no dense loss", "A dense run has no finite loss."),
+    ],
+)
+def test_what_keeps_a_verdict_from_being_found_is_said(obstacle, why):
+    assert sentences("verdict", model="a", found=Verdict("not decided", obstacle=obstacle)) == f"**a: not decided.** {why}"
+
+
+def test_what_a_verdict_means():
+    said = sentences("verdict_meaning", margin=MARGIN)
+    assert said.startswith("*Ticket*: at some level its loss is at most 1% above that of the better dense model, and the loss of each of")
+    assert said.endswith("and both for the number of architectures (Holm).")
+
+
+def test_how_the_ticket_procedure_was_run():
+    records = procedure_of("a", {"dense": [2.0], "ticket": [2.0]}, [0.0])
+    schedule = (
+        "Each run: 100 steps of 2 windows of 16 tokens, AdamW, rewound to step 5. Each round prunes 60% of what is left in the linear layers"
+        " inside the blocks, the smallest of all layers together."
+    )
+
+    def said(records, notebook=""):
+        return sentences("tickets", found=ImpResults(records), asked=records[0].request, minutes=0.3, notebook=notebook)
+
+    assert (
+        said(records, " (here)") == f"{schedule} The peak learning rate is 0.01. 3 runs, 1 seed, 0.300 minutes of computing in all (here)."
+    )
+    worse = ticket_of("a", "dense", 0, 0, 3.0)
+    worse.request, worse.result.checkpoint_loss = worse.request.model_copy(update={"learning_rate": 0.02}), 1.5
+    for record in records:
+        record.result.checkpoint_loss = 1.5
+    assert said([*records, worse]) == (
+        f"{schedule} The peak learning rate is 0.01 for a: of 0.01, 0.02 the one with which the dense model of the first seed does best on"
+        " training text that no run is trained on. a might do better beyond those tried. Held-out loss of the dense models, and of the"
+        " checkpoints' own weights: a 2.00 (1.50). 3 runs, 1 seed, 0.300 minutes of computing in all."
+    )
+    layerwise = records[0].request.model_copy(update={"scope": "layer", "rewind": 0})
+    assert "rewound to the initialisation. Each round" in sentences("schedule", asked=layerwise)
+    assert sentences("schedule", asked=layerwise).endswith("inside the blocks, each layer's smallest.")
+
+
+@pytest.mark.parametrize(("rho", "p", "answer"), [(1.0, 0.02, "Yes"), (-1.0, 0.02, "No, the contrary"), (0.5, 0.4, "Not decided")])
+def test_whether_one_shot_pruning_tells_who_has_the_best_ticket(rho, p, answer):
+    assert sentences("one_shot_vs_imp", found=RankAgreement(5, 0.16, rho, p)) == (
+        f"{answer}: the rank correlation of how sparse a trained model can be made in one shot with how little its architecture's ticket"
+        f" loses with 16% left is {rho:+.2f} over 5 architectures (p = {p:.2f})."
+    )
+    assert sentences("one_shot_vs_imp", found=RankAgreement(2)) == (
+        "Fewer than three architectures have both scores (2), so the two rankings cannot be compared."
     )
 
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from lottery.__main__ import main
+from lottery.analysis.imp import ImpResults
 from lottery.common.errors import LotteryError, StoppedError
 from lottery.common.paths import outputs
 from lottery.config.profile import WINNING_TICKET, validated
@@ -23,7 +24,7 @@ from lottery.models.memory import Room
 from lottery.report.builder import Report
 from lottery.report.imp_page import TicketPage
 from lottery.report.imp_summary import summarize
-from lottery.report.sections.imp import ImpResults
+from lottery.report.sections import imp
 from tests.conftest import TOY
 from tests.factory import ticket_of
 from tests.test_ticket_run import NAME, SMALL
@@ -83,7 +84,7 @@ def test_of_several_learning_rates_each_architecture_takes_its_best(project):
     assert (len(part.records), part.wanted, part.problem) == (16, 16, "")
     outcome = ImpResults(part.records)
     assert len(outcome.records) == 14, "what was only tried is no run of the procedure"
-    said = outcome.protocol("")
+    said = imp.protocol(outcome, "")
     assert f"The peak learning rate is 0.01 for {NAME}: of 1e-09, 0.01, 1e+09 the one with which the dense model" in said
     assert "beyond those tried" not in said
     assert re.search(

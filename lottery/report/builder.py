@@ -8,6 +8,8 @@ from IPython.display import Markdown
 
 from lottery.analysis import findings, layers, sizes
 from lottery.analysis.frame import frame
+from lottery.analysis.imp import ImpResults
+from lottery.analysis.one_shot_vs_imp import rank_agreement
 from lottery.analysis.protocols import frame as protocol_frame
 from lottery.analysis.published import WIKITEXT, beside, name_of
 from lottery.common.files import atomic_write
@@ -20,8 +22,7 @@ from lottery.models.checkpoints import shown
 from lottery.report import figures, tables
 from lottery.report.markdown import Picture, code_span, escape_markdown, markdown, table
 from lottery.report.notebook import profile_of_this_notebook
-from lottery.report.sections import imp_figures, method, one_shot_vs_imp, protocols, published, size, speed, zeros
-from lottery.report.sections.imp import ImpResults
+from lottery.report.sections import imp, imp_figures, method, one_shot_vs_imp, protocols, published, size, speed, zeros
 from lottery.report.sentences import sentences
 
 
@@ -147,7 +148,7 @@ class Report:
         self._keep_table("winning-ticket", self.tickets.data)
         notebook = f"[executed notebook]({WINNING_TICKET}/{WINNING_TICKET}.ipynb)"
         where = f" ({notebook}); `tables/winning-ticket.csv` names the record of each"
-        return markdown(self.tickets.verdicts(), self.tickets.protocol(where), self.tickets.losses(), self.tickets.problems())
+        return markdown(imp.verdicts(self.tickets), imp.protocol(self.tickets, where), imp.losses(self.tickets), imp.problems(self.tickets))
 
     def tickets_figure(self) -> Picture | None:
         return self._keep_figure("loss-over-weights-left", imp_figures.loss_over_weights_left(self.tickets))
@@ -162,8 +163,8 @@ class Report:
         """Say whether one-shot pruning tells who has the best ticket."""
         if not self.profile.tickets:
             return None
-        said = f"**Does one-shot pruning tell who has the best ticket?** {one_shot_vs_imp.does_one_shot_tell(self.tickets, self.scores)}"
-        return markdown(said, one_shot_vs_imp.told(self.tickets, self.scores))
+        said = sentences("one_shot_vs_imp", found=rank_agreement(self.tickets, self.scores))
+        return markdown(f"**Does one-shot pruning tell who has the best ticket?** {said}", one_shot_vs_imp.told(self.tickets, self.scores))
 
     def published(self) -> Markdown | None:
         """Show published figures beside those measured here, where there are any on these models."""
