@@ -33,7 +33,7 @@ def test_another_text_does_not_count_as_measured():
 
 def test_stand_ins_stand_beside_nothing_and_that_is_said():
     said = told(sweep_of("mistral-7b", [1, 2, 3, 4]), "stories")
-    assert "Nothing stands under *Here*, because stand-ins were measured" in said
+    assert "*Here* is empty because stand-ins were measured" in said
     assert said.count(" – |") == 6, "a row a figure on Mistral 7B"
 
 
@@ -52,5 +52,5 @@ def test_a_checkpoints_own_name_is_found_in_an_id_and_in_a_pin():
 
 
 def test_models_that_nobody_published_are_told_so():
-    assert told([record_of("mine", "dense", 0.0)], "stories").startswith("None of these models is among those")
+    assert told([record_of("mine", "dense", 0.0)], "stories").startswith("`lottery/analysis/published.csv` lists no figures")
     assert isinstance(published.beside([], "stories"), pd.DataFrame)

@@ -52,8 +52,8 @@ def _within_rows(found: dict[str, bool]) -> str:
     if not joined:
         return ", each within one row of the text"
     if len(joined) == len(found):
-        return ", from all rows joined, since too few are that long"
-    return f", each within one row of the text; for {', '.join(joined)} from all rows joined, since too few are that long"
+        return ", from all rows joined, because too few are long enough"
+    return f", each within one row of the text; for {', '.join(joined)} from all rows joined, because too few are long enough"
 
 
 def _recovery(p: Profile, records: list[Record]) -> str:
@@ -76,22 +76,21 @@ def limits(p: Profile, records: list[Record]) -> list[str]:
     said = ["One-shot pruning of finished models is measured, not a lottery ticket in the sense of Frankle and Carbin."]
     if p.tickets:
         said = [
-            "All but one section is one-shot pruning of finished models. Where tickets are trained, models are small and trained for a"
-            " short time: at that point fewer weights may learn faster, and a ticket that beats its dense model says as much about that as"
-            " about tickets. Its mask was found by the trainings before; the budget that is the same for all arms is that of the last one."
+            "All but one section measure one-shot pruning of finished models. Tickets are trained only in small models, for a short time."
+            " Fewer weights may learn faster at first, so a ticket can beat its dense model for that reason alone. Finding a mask takes"
+            " extra training runs; only the final run has the same budget in every arm."
         ]
     said += [
         "Perplexity is not knowledge: a model may lose facts long before it loses fluency (arXiv 2310.01382).",
         "One seed, one text. The intervals say how the figures would move with other stretches of this text, not with another text.",
-        "Magnitude is the oldest criterion and for some models a bad one, so a cliff seen here may belong to the method, not to the"
-        " architecture.",
+        "Magnitude is a bad criterion for some models, so a cliff may be due to the criterion and not to the architecture.",
         "Zeros in dense tensors save nothing. What sparse formats and 2:4 kernels would save is not measured.",
     ]
     if rounded := {r.model: r.quantization for r in records if r.quantization}:
         said.append(
-            f"Weights that were rounded to few bits before anything was pruned: {', '.join(f'{m} ({q})' for m, q in rounded.items())}. What"
-            " is measured is true of these files, not of the models that they were made from. Rounded weights tie, and which of those at"
-            " the threshold go moves perplexity at the cliff by up to 2%."
+            f"Weights that were rounded to few bits before anything was pruned: {', '.join(f'{m} ({q})' for m, q in rounded.items())}. The"
+            " results hold for these files, not for the original models. Many rounded weights are equal, and which of those at the"
+            " threshold are pruned changes perplexity at the cliff by up to 2%."
         )
     if any(source.startswith("stand-in:") for source in p.checkpoints.values()):
         said.append("Stand-ins are not the models that they are named after.")

@@ -13,7 +13,7 @@ def told(records: list[Record], text: str) -> str:
     """Return the published figures beside the measured ones as a table, and what there is to say about the difference."""
     found = published.beside(records, text)
     if found.empty:
-        return "None of these models is among those whose published figures are listed in `lottery/analysis/published.csv`."
+        return "`lottery/analysis/published.csv` lists no figures on these models."
     rows = [
         {
             "Model": row.model,
