@@ -256,16 +256,16 @@ def test_a_profile_asks_for_them_and_the_notebook_shows_them(profile, project):
     assert page.protocols() is page.protocols_figure() is None
     assert run_status(bare, NAME).problem == ""
     wanted = bare.model_copy(update={"protocols": True})
-    assert run_status(wanted, NAME).problem == "0 of 14 protocols are recorded; it goes on when it is run again."
+    assert run_status(wanted, NAME).problem == "0 of 14 protocols are recorded; run it again to continue."
     (asked.folder / "stop").touch()
-    with pytest.raises(StoppedError, match="stopped between trials, 0 of 14 are recorded; run again to go on"):
+    with pytest.raises(StoppedError, match="stopped between trials, 0 of 14 are recorded; run again to continue"):
         asked.measure_protocols()
     page = ModelPage(asked)
     assert "llama.cpp: windows of 16, their second half, the file as it is" in page.protocols().data
     assert page.protocols_figure().alt.startswith("Dot plot")
     assert run_status(wanted, NAME).problem == ""
     (asked.folder / "protocols" / "float16.json").unlink()
-    assert run_status(wanted, NAME).problem == "13 of 14 protocols are recorded; it goes on when it is run again."
+    assert run_status(wanted, NAME).problem == "13 of 14 protocols are recorded; run it again to continue."
 
 
 def test_what_does_not_fit_into_memory_is_skipped_with_its_reason(profile, monkeypatch):

@@ -99,7 +99,7 @@ def test_a_stop_ends_it_between_runs(profile):
     study = TicketStudy(profile)
     folder_of(profile).mkdir(parents=True, exist_ok=True)
     (folder_of(profile) / "stop").touch()
-    with pytest.raises(StoppedError, match=r"^stopped between trials, 0 of 14 are recorded; run again to go on$"):
+    with pytest.raises(StoppedError, match=r"^stopped between trials, 0 of 14 are recorded; run again to continue$"):
         study.train()
     assert read_state(folder_of(profile)).state == "stopped"
     assert "it was stopped between trials" in run_status(profile, WINNING_TICKET).problem
