@@ -8,7 +8,7 @@ from lottery.analysis import costs
 from lottery.analysis.frame import frame
 from lottery.report import tables
 from lottery.report.sections import savings
-from lottery.report.sentences import sentences
+from lottery.report.sentences import paragraphs, sentences
 from tests.factory import record_of, savings_of, timed
 
 
@@ -69,7 +69,7 @@ def saved(model, *of_levels, kind="hub", dense=100.0):
 
 
 def of_savings(records) -> str:
-    return sentences("savings", found=costs.model_savings(data(records)), obstacles=savings.obstacles({"a": records}))
+    return "\n".join(paragraphs("savings", found=costs.model_savings(data(records)), obstacles=savings.obstacles({"a": records})))
 
 
 def test_packed_speeds_are_medians_of_rounds_with_their_spread():

@@ -54,6 +54,6 @@ def test_a_name_that_is_not_there_is_answered_with_those_that_are(explorer):
 
 
 def test_with_nothing_recorded_it_says_what_records(project):
-    with pytest.raises(LotteryError, match=r"nothing is recorded under .*toy; make report PROFILE=toy measures"):
+    with pytest.raises(LotteryError, match=r"nothing is recorded under .*toy; run make report PROFILE=toy first"):
         Explorer(validated({**TOY, "model": None}))
     assert not outputs("toy").exists()

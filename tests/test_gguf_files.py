@@ -131,7 +131,7 @@ def test_a_conversion_that_runs_out_of_memory_is_not_called_unreadable(index, tm
     small = gguf_model.write(tmp_path / "small.gguf")
     full = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: (_ for _ in ()).throw(full))
-    with pytest.raises(LotteryError, match=r"^model: memory does not do to convert small\.gguf; take a machine with more memory$"):
+    with pytest.raises(LotteryError, match=r"^model: not enough memory to convert small\.gguf; use a machine with more memory$"):
         gguf_files.convert(small)
 
 
@@ -146,7 +146,7 @@ def test_an_architecture_that_transformers_cannot_read_is_named(index, tmp_path)
 
 def test_a_disk_that_is_too_small_is_found_before_the_download(index, monkeypatch):
     monkeypatch.setattr(gguf_files, "bytes_to_fetch", lambda _: 2**50)
-    with pytest.raises(LotteryError, match=r"GiB are needed for a while, .* are free; set HF_HOME to a larger disk$"):
+    with pytest.raises(LotteryError, match=r"GiB needed during the conversion, .* free; set HF_HOME to a larger disk$"):
         fetched(profile_of(pinned(gguf_model.sha256(index))))
 
 

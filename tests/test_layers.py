@@ -1,3 +1,7 @@
+import pytest
+
+from lottery.analysis import layers
+from lottery.analysis.layers import Extremes, UnevenWay, WhereZerosAre
 from lottery.report.sections import zeros
 from tests.factory import record_of, sweep_of
 
@@ -12,33 +16,39 @@ def whole(model="a"):
     return [record_of(model, "magnitude-global", level, layers=UNEVEN) for level in (0.4, 0.5, 0.6)]
 
 
+def where(*records):
+    return layers.where_zeros_are(layers.zeros(list(records)))
+
+
 def test_each_layer_of_each_pruned_variant_is_a_row():
-    found = zeros.zeros(EVEN)
+    found = layers.zeros(EVEN)
     assert len(found) == 3 * 4
     assert set(found["kind"]) == {"self_attn.q_proj", "mlp.up_proj"}
     assert set(found["block"]) == {0, 1}
-    assert zeros.zeros(EVEN[:1]).empty
+    assert layers.zeros(EVEN[:1]).empty
 
 
 def test_even_and_uneven_ways_are_told_apart():
-    assert zeros.uneven(zeros.zeros(EVEN)) == {}
-    found = zeros.uneven(zeros.zeros([*EVEN, *whole()]))
+    assert layers.uneven(layers.zeros(EVEN)) == {}
+    found = layers.uneven(layers.zeros([*EVEN, *whole()]))
     assert list(found) == ["magnitude-global"]
     assert set(found["magnitude-global"]["sparsity"]) == {0.5}, "the middle one"
-    said = zeros.where_they_are([*EVEN, *whole()])
-    assert said.startswith("By magnitude every layer loses the same share. magnitude-global at 50% takes least from mlp.up_proj (30%)")
-    assert "and most from self_attn.q_proj (70%); takes least from block 1 (30%) and most from block 0 (70%)." in said
+    kinds, blocks = (
+        Extremes("mlp.up_proj", pytest.approx(0.3), "self_attn.q_proj", pytest.approx(0.7)),
+        Extremes(1, pytest.approx(0.3), 0, pytest.approx(0.7)),
+    )
+    assert where(*EVEN, *whole()) == WhereZerosAre(["magnitude"], [UnevenWay("magnitude-global", 0.5, kinds, blocks)])
 
 
 def test_a_kind_or_a_block_is_named_only_where_it_differs():
     by_block = {name: 0.4 + 0.2 * int(".1." in name) for name in UNEVEN}
-    said = zeros.where_they_are([record_of("a", "wanda", 0.5, layers=by_block, allocation="owl")])
-    assert said == "wanda + owl at 50% takes least from block 0 (40%) and most from block 1 (60%)."
+    found = where(record_of("a", "wanda", 0.5, layers=by_block, allocation="owl"))
+    assert found == WhereZerosAre([], [UnevenWay("wanda + owl", 0.5, None, Extremes(0, pytest.approx(0.4), 1, pytest.approx(0.6)))])
 
 
 def test_several_ways_with_one_way_of_spreading_are_one_map():
     owl = [record_of("a", method, 0.5, layers=UNEVEN, allocation="owl") for method in ("wanda", "magnitude")]
-    assert list(zeros.uneven(zeros.zeros(owl))) == ["wanda + owl"]
+    assert list(layers.uneven(layers.zeros(owl))) == ["wanda + owl"]
 
 
 def test_maps_are_drawn_where_there_is_something_to_see_and_told_in_words():
@@ -64,4 +74,4 @@ def test_of_many_sparsities_the_table_names_five():
 
 
 def test_without_pruned_variants_there_are_no_zeros_to_look_for():
-    assert zeros.where_they_are(EVEN[:1]).startswith("No pruned variant is recorded")
+    assert where(EVEN[0]) is None

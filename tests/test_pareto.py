@@ -1,5 +1,6 @@
 import math
 
+from lottery.analysis import sizes
 from lottery.analysis.frame import frame
 from lottery.report.sections import size
 from tests.factory import sweep_of
@@ -14,7 +15,7 @@ LARGE = sweep_of("large", [10, 12, 40, 90], bits=[0.8, 0.9, 1.5, 3.0], parameter
 
 
 def test_weights_that_are_left_and_the_front():
-    found = size.sizes(data(SMALL, LARGE))
+    found = sizes.sizes(data(SMALL, LARGE))
     left = {(row.model, row.sparsity): row.nonzero for row in found.itertuples()}
     assert (left["small", 0], left["small", 0.5], left["large", 0.9]) == (1000, 750, 880)
     front = [(row.model, row.sparsity) for row in found[found["front"]].itertuples()]
@@ -23,38 +24,38 @@ def test_weights_that_are_left_and_the_front():
 
 def test_a_variant_as_good_but_larger_is_not_on_the_front():
     twin = sweep_of("twin", [10], bits=[1.0], parameters=2000)
-    assert not size.sizes(data(SMALL, twin)).set_index(["model", "sparsity"]).loc[("twin", 0), "front"]
+    assert not sizes.sizes(data(SMALL, twin)).set_index(["model", "sparsity"]).loc[("twin", 0), "front"]
 
 
-def test_a_ticket_that_beats_a_dense_model_is_named_and_only_where_it_does():
-    assert size.who_is_best_at_a_size(data(SMALL, LARGE)).endswith(
-        "No model, pruned down to the size of a smaller dense one, predicts the text better than that."
-    )
+def best(*sweeps):
+    return sizes.best_at_sizes(data(*sweeps))
+
+
+def test_a_ticket_beats_a_dense_model_only_where_it_is_as_small_and_better():
+    assert [at.beaten for at in best(SMALL, LARGE)] == [[]] * 6
     bad = sweep_of("bad", [10], bits=[1.4], parameters=1300)
-    said = size.who_is_best_at_a_size(data(SMALL, LARGE, bad))
-    assert said.endswith(
-        "So pruning can pay: large magnitude\u00a050% has no more weights left than the dense bad and predicts the text better."
-    )
+    assert {(at.model, at.variant, at.nonzero): at.beaten for at in best(SMALL, LARGE, bad) if at.beaten} == {
+        ("large", "magnitude\u00a050%", 1200): ["bad"]
+    }
 
 
 def test_a_model_that_is_the_smaller_one_already_proves_nothing_by_pruning():
     """A real one, a fifth of the other's size and better at the text from the start, was said to show that pruning pays."""
     worse = sweep_of("worse", [10], bits=[1.4], parameters=5000)
-    assert size.who_is_best_at_a_size(data(SMALL, worse)).endswith(
-        "pruned down to the size of a smaller dense one, predicts the text better than that."
-    )
+    assert [at.variant for at in best(SMALL, worse)][-1] == "dense"
+    assert not any(at.beaten for at in best(SMALL, worse))
 
 
 def test_broken_texts_are_best_at_nothing():
     verdicts = ["coherent", "coherent", "degraded", "broken"]
-    told = size.who_is_best_at_a_size(data(sweep_of("a", [1, 2, 3, 4], verdicts=verdicts), LARGE))
-    assert "a magnitude\u00a050% (750)" in told
-    assert "a magnitude\u00a070%" not in told
+    found = best(sweep_of("a", [1, 2, 3, 4], verdicts=verdicts), LARGE)
+    assert [(at.variant, at.nonzero) for at in found if at.model == "a"] == [("magnitude\u00a050%", 750), ("dense", 1000)]
 
 
-def test_with_one_dense_model_or_nothing_finite_it_says_so():
-    assert "Fewer than two dense models" in size.who_is_best_at_a_size(data(SMALL))
+def test_with_one_dense_model_or_nothing_finite_nothing_is_best():
+    assert best(SMALL) == []
     infinite = sweep_of("over", [math.inf] * 4, bits=[math.inf] * 4)
+    assert best(infinite, infinite) == []
     assert size.picture(data(infinite)) is None
 
 

@@ -13,8 +13,10 @@ import pytest
 import torch
 import yaml
 
-from lottery.analysis.protocols import frame
+from lottery.analysis import published
+from lottery.analysis.protocols import Extreme, extremes, frame
 from lottery.common.errors import StoppedError
+from lottery.common.format import change
 from lottery.common.paths import outputs
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import load_profile, validated
@@ -28,8 +30,8 @@ from lottery.models.checkpoints import Checkpoint
 from lottery.models.memory import Room
 from lottery.report.builder import Report
 from lottery.report.model_page import ModelPage
-from lottery.report.sections import published
-from lottery.report.sections.protocols import change, picture, told
+from lottery.report.sections.protocols import picture, told
+from lottery.report.sections.published import by_protocol
 from tests.conftest import TOY, need_data
 from tests.test_likelihood import loaded
 
@@ -224,8 +226,8 @@ def test_a_report_without_them_says_nothing_of_them(profile):
 def test_the_report_shows_them_where_there_are_any(measured):
     report = Report(measured.model_copy(update={"model": None}))
     said = report.protocols().data
-    assert "**phi-2**, dense: the same model on the same text has a perplexity of " in said
-    assert "A figure without its protocol says nothing." in said
+    assert "**phi-2**, dense: the perplexity on the same text ranges from " in said
+    assert "A perplexity means nothing without its protocol." in said
     assert "| lm-evaluation-harness, per word" in said
     assert "the first window alone" in said
     assert "mean of the windows' perplexities" in said
@@ -254,16 +256,16 @@ def test_a_profile_asks_for_them_and_the_notebook_shows_them(profile, project):
     assert page.protocols() is page.protocols_figure() is None
     assert run_status(bare, NAME).problem == ""
     wanted = bare.model_copy(update={"protocols": True})
-    assert run_status(wanted, NAME).problem == "0 of 14 protocols are recorded; it goes on when it is run again."
+    assert run_status(wanted, NAME).problem == "0 of 14 protocols are recorded; run it again to continue."
     (asked.folder / "stop").touch()
-    with pytest.raises(StoppedError, match="stopped between trials, 0 of 14 are recorded; run again to go on"):
+    with pytest.raises(StoppedError, match="stopped between trials, 0 of 14 are recorded; run again to continue"):
         asked.measure_protocols()
     page = ModelPage(asked)
     assert "llama.cpp: windows of 16, their second half, the file as it is" in page.protocols().data
     assert page.protocols_figure().alt.startswith("Dot plot")
     assert run_status(wanted, NAME).problem == ""
     (asked.folder / "protocols" / "float16.json").unlink()
-    assert run_status(wanted, NAME).problem == "13 of 14 protocols are recorded; it goes on when it is run again."
+    assert run_status(wanted, NAME).problem == "13 of 14 protocols are recorded; run it again to continue."
 
 
 def test_what_does_not_fit_into_memory_is_skipped_with_its_reason(profile, monkeypatch):
@@ -344,19 +346,21 @@ def test_published_figures_stand_beside_what_their_protocols_change_here():
         [(STANDARD, 0.0), ("windows of 4,096", -0.07), (LLAMA_CPP, 0.1), ("the first window alone", -0.22), ("float16", math.nan)],
         columns=["protocol", "change"],
     ).assign(skipped="")
-    said = published.by_protocol({"a": data})
     rows = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if line.startswith("| L") or line.startswith("| M")
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in by_protocol({"a": data}).splitlines()
+        if line.startswith("| L") or line.startswith("| M")
     ]
     assert [row[:4] for row in rows] == [
         ["Llama-2-7B, 5.12", "4096; 83 windows", "-6.4%", "-7.0% (a)"],
         ["Mistral-7B-v0.1, 5.69", "llama.cpp ctx512 half-window", "+8.4%", "+10.0% (a)"],
         ["Mistral-7B-v0.1, 4.00", "2048 stated; subset or full not stated", "-23.9%", "-22.0% (a, the first window alone)"],
     ]
-    assert "Mistral-7B-v0.1's 4.00 is -23.9% against the full test's 5.25, and its source does not say of which part." in said
-    assert "What comes near is the first window alone, -22.0% on a." in said
-    assert "comes nearest, and is not near, is windows of 4,096" in published.by_protocol({"a": data[data["change"] > -0.2]})
-    assert published.by_protocol({}) == ""
+    last = published.other_protocols({"a": data})[-1]
+    assert (last.named, last.explained, last.here) == (False, True, [("a", "the first window alone", -0.22)])
+    last = published.other_protocols({"a": data[data["change"] > -0.2]})[-1]
+    assert (last.explained, last.here) == (False, [("a", "windows of 4,096", -0.07)])
+    assert by_protocol({}) == ""
 
 
 def test_which_protocol_reproduces_a_published_figure(monkeypatch):
@@ -371,14 +375,17 @@ def test_which_protocol_reproduces_a_published_figure(monkeypatch):
     data = pd.DataFrame(
         {"protocol": [STANDARD, "windows of 512", "the first window alone"], "expected": [10.05, 14.0, 8.0], "skipped": ["", "", ""]}
     )
-    assert published.reproduced("Tiny-1B", data) == (
-        f"Published of Tiny-1B: 10.1 (a paper; protocol: 2048); within 1% of it: {STANDARD}. Published of Tiny-1B: 7.00 (a page; protocol:"
-        " not stated); no protocol here reproduces it; nearest is the first window alone with 8.00."
-    )
-    assert "Published of Tiny-1B, of which Tiny-1B-Instruct.Q4_1.gguf is a version: 10.1" in published.reproduced(
-        "Tiny-1B-Instruct.Q4_1.gguf", data
-    )
-    assert published.reproduced("Other", data) == "No dense perplexity of Other is listed in `lottery/report/sections/published.csv`."
+    first, second = published.reproductions("Tiny-1B", data)
+    assert (first.perplexity, first.close, first.nearest, first.expected) == (10.1, [STANDARD], STANDARD, 10.05)
+    assert (second.source, second.close, second.nearest, second.expected) == ("a page", [], "the first window alone", 8.0)
+    assert [at.model for at in published.reproductions("Tiny-1B-Instruct.Q4_1.gguf", data)] == ["Tiny-1B"] * 2
+    assert published.reproductions("Other", data) == published.reproductions("Tiny-1B", data[:0]) == []
+
+
+def test_the_lowest_and_the_highest_perplexity_are_those_that_were_measured():
+    data = pd.DataFrame({"protocol": list("abcd"), "perplexity": [9.0, 14.0, 3.0, math.nan], "skipped": ["", "", "too big", ""]})
+    assert extremes(data) == (Extreme("a", 9.0), Extreme("b", 14.0))
+    assert extremes(data[2:]) is None
 
 
 def test_what_a_protocol_should_give_on_the_whole_text(measured):

@@ -1,6 +1,8 @@
 import pandas as pd
+import pytest
 
-from lottery.report.sections import published
+from lottery.analysis import published
+from lottery.report.sections.published import told
 from tests.factory import record_of, sweep_of
 
 
@@ -21,9 +23,8 @@ def test_a_measured_figure_stands_beside_the_published_one_of_the_same_model_met
     assert set(found["model"]) == {"Mistral-7B-v0.1"}
     assert set(found.loc[found["method"] == "dense", "here"]) == {5.25}
     assert found.loc[found["pattern"] == "70%", "here"].item() == 1200
-    told = published.told(of_the_hub([5.30, 6.5, 1200, 30000]), "wikitext-2-raw")
-    assert "Mistral-7B-v0.1 dense +0.9%" in told, "beside 5.253"
-    assert "magnitude 50%" not in told.split("Measured here against published:")[1].split(".\n")[0], "the first table is no yardstick"
+    assert published.differences(found)[0] == ("Mistral-7B-v0.1", "dense", pytest.approx(5.25 / 5.253 - 1)), "beside 5.253"
+    assert all(at.variant != "magnitude 50%" for at in published.differences(found)), "the first table is no yardstick"
 
 
 def test_another_text_does_not_count_as_measured():
@@ -31,19 +32,18 @@ def test_another_text_does_not_count_as_measured():
 
 
 def test_stand_ins_stand_beside_nothing_and_that_is_said():
-    told = published.told(sweep_of("mistral-7b", [1, 2, 3, 4]), "stories")
-    assert "Nothing stands under *Here*, because stand-ins were measured" in told
-    assert told.count(" – |") == 6, "a row a figure on Mistral 7B"
+    said = told(sweep_of("mistral-7b", [1, 2, 3, 4]), "stories")
+    assert "*Here* is empty because stand-ins were measured" in said
+    assert said.count(" – |") == 6, "a row a figure on Mistral 7B"
 
 
 def test_the_first_table_is_set_beside_the_full_test():
-    told = published.told(of_the_hub([5.25, 6.5, 7, 8]), "wikitext-2-raw")
-    assert "gave its dense model 4.00. The full test in windows of 2048 tokens gives 5.25 elsewhere, 31% more" in told
-    assert "its 50% (6.46) looks 1.61 times as bad as the dense model, against 5.25 only 1.23 times" in told
+    assert published.first_table() == ("Mistral-7B-v0.1", 4.0, 6.46, 5.253)
 
 
 def test_how_much_the_method_decides_is_told_from_the_figures():
-    assert "Llama-3-8B at 50% (2048 tokens): magnitude 2,499, ria 9.34" in published.told(of_the_hub([5, 6, 7, 8]), "wikitext-2-raw")
+    assert ("Llama-3-8B", "50%", "2048", 2499.39, "ria", 9.34) in published.magnitude_gaps()
+    assert all(at.lowest <= at.magnitude for at in published.magnitude_gaps())
 
 
 def test_a_checkpoints_own_name_is_found_in_an_id_and_in_a_pin():
@@ -52,5 +52,5 @@ def test_a_checkpoints_own_name_is_found_in_an_id_and_in_a_pin():
 
 
 def test_models_that_nobody_published_are_told_so():
-    assert published.told([record_of("mine", "dense", 0.0)], "stories").startswith("None of these models is among those")
+    assert told([record_of("mine", "dense", 0.0)], "stories").startswith("`lottery/analysis/published.csv` lists no figures")
     assert isinstance(published.beside([], "stories"), pd.DataFrame)

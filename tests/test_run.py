@@ -121,11 +121,11 @@ def test_if_the_pdf_fails_the_html_is_there_and_the_reason_is_one_line(toy_proje
 
 def test_everything_that_the_report_shows_is_in_its_stamp(toy_project, monkeypatch):
     package, folder, runs = toy_project / "lottery", toy_project / "outputs" / "toy", []
-    shown = [package / "published.csv", package / "a.py"]
+    shown = [package / "published.csv", package / "a.py", package / "report" / "text" / "size.md.j2"]
     shown += [folder / "phi-2" / name for name in ("records/a.json", "protocols/a.json", "state.json")]
     for path in shown:
         atomic_write(path, "old")
-    monkeypatch.setattr(module, "__file__", str(package / "run.py"))
+    monkeypatch.setattr(module, "__file__", str(package / "jobs" / "pipeline.py"))
     monkeypatch.setattr(module, "execute", lambda *_: runs.append(1) or "")
     monkeypatch.setattr(module, "render", lambda notebook, exporter, target: atomic_write(target, "made"))
     for count, path in enumerate(shown, 1):

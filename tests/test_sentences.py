@@ -6,8 +6,15 @@ import pytest
 
 from lottery.analysis import findings
 from lottery.analysis.findings import Agreement, Decline, MethodRanking, SizeCorrelation, Survivors
+from lottery.analysis.imp import ImpResults
+from lottery.analysis.imp_verdict import MARGIN, Compared, MeanCI, Verdict, WhyNot
+from lottery.analysis.layers import Extremes, UnevenWay, WhereZerosAre
+from lottery.analysis.one_shot_vs_imp import RankAgreement
+from lottery.analysis.protocols import Extreme
+from lottery.analysis.published import ChangeHere, Difference, FirstTable, MagnitudeGap, OtherProtocol, Reproduction
+from lottery.analysis.sizes import BestAtSize
 from lottery.report.sentences import from_to, listed, sentences, ways
-from tests.factory import BAD, COARSE, GOOD, curve
+from tests.factory import BAD, COARSE, GOOD, curve, procedure_of, ticket_of
 
 FINE = (0.0, 0.5, 0.52)
 TOUGH = curve("tough", 1, 1, 1, 1, 1.01, 1.02, 1.02)
@@ -102,7 +109,7 @@ def test_correlations_are_given_with_their_models_and_chance():
 def test_the_cliff_lies_between_both_levels_of_the_ticket_score():
     assert sentences("cliff", scores={model: SCORES[model] for model in ("good", "coarse")}) == (
         "Where bits per byte go from 5% more to twice the dense model's: good from 51.3% to 71%; coarse from between dense and 50% to between"
-        " 50% and 70%. A cliff between two measured sparsities is known no better than they are apart."
+        " 50% and 70%. A cliff may lie anywhere between the two measured sparsities around it."
     )
     assert sentences("cliff", scores={}) == "No model has a finite dense and a pruned measurement, so no cliff can be seen."
 
@@ -110,16 +117,19 @@ def test_the_cliff_lies_between_both_levels_of_the_ticket_score():
 def test_grace_is_never_to_double():
     gentle, steep, steeper = Decline("gentle", 0.2, math.inf, 0.72), Decline("steep", 0.18, 0.22, 0.7), Decline("steeper", 0.1, 0.1, 0.7)
     assert sentences("grace", found=[gentle, steep]) == "Yes: gentle (up to 72%); bits per byte never double within what was measured."
-    no = "No: every model doubles its bits per byte within what was measured. From 5% more to twice as many"
-    assert sentences("grace", found=[steep, steeper]) == f"{no} steep takes longest, 18 to 22 points of sparsity."
-    assert sentences("grace", found=[steeper]) == f"{no} steeper takes 10 points of sparsity."
+    no = "No: every model doubles its bits per byte within what was measured."
+    assert (
+        sentences("grace", found=[steep, steeper])
+        == f"{no} steep declines most slowly: it takes 18 to 22 points of sparsity from 5% more to twice as many."
+    )
+    assert sentences("grace", found=[steeper]) == f"{no} steeper takes 10 points of sparsity from 5% more to twice as many."
     assert sentences("grace", found=[]) == "No model has been measured both dense and at every sparsity."
 
 
 def test_which_method_keeps_most():
     lost = {"sparsegpt": 0.3, "ria": 0.301, "wanda": 0.31, "random": math.inf}
     known = MethodRanking(0.5, lost, models=1, wins=1, interval=(0.29, 0.31), rivals=["ria", "wanda"])
-    said = "At 50% sparsegpt loses least, 0.300 (0.290 to 0.310) bits per byte, random most, ∞; ria and wanda cannot be told apart from it."
+    said = "At 50% sparsegpt loses least, 0.300 (0.290 to 0.310) bits per byte, random most, ∞; ria and wanda cannot be told apart from sparsegpt."
     assert sentences("methods", found=[known]) == said
     unsure = MethodRanking(0.7, {"wanda": 1.25, "random": 8.0}, models=3, wins=2, interval=None)
     assert sentences("methods", found=[unsure]) == (
@@ -133,13 +143,195 @@ def test_which_method_keeps_most():
     ("best", "undecided", "said"),
     [
         ({"magnitude": "a", "wanda": "a"}, [], "2 ways of pruning find the best ticket in the same model, a."),
-        ({"magnitude": "a", "wanda": "b"}, [], "The best ticket depends on how it is looked for: a by magnitude; b by wanda."),
-        ({"magnitude": "a"}, ["wanda"], "Whether the best ticket depends on how it is looked for is not decided. By wanda the best two cannot be told apart."),
+        ({"magnitude": "a", "wanda": "b"}, [], "The best ticket depends on the pruning method: a by magnitude; b by wanda."),
+        ({"magnitude": "a"}, ["wanda"], "It is not decided whether the best ticket depends on the pruning method. By wanda the best two cannot be told apart."),
         ({"magnitude": "a"}, [], ""),
     ],
 )  # fmt: skip
 def test_whether_the_best_ticket_depends_on_the_way_of_looking(best, undecided, said):
     assert sentences("agreement", found=Agreement(best, undecided)) == said
+
+
+def test_who_is_best_at_a_size():
+    small, large = BestAtSize("small", "dense", 1000), BestAtSize("large", "magnitude\u00a050%", 1200)
+    front = "The best variants with coherent texts, from the fewest non-zero weights up: small dense (1,000)"
+    assert sentences("best_at_size", found=[small, large]) == (
+        f"{front}, large magnitude\u00a050% (1,200). No model that is pruned to the size of a smaller dense model predicts the text better"
+        " than that model."
+    )
+    winner = BestAtSize("large", "wanda\u00a050%", 1200, ["bad", "worse"])
+    assert sentences("best_at_size", found=[small, winner]).endswith(
+        "(1,200). So pruning can pay: large wanda\u00a050% predicts the text better than the dense bad and worse and has no more weights left."
+    )
+    assert sentences("best_at_size", found=[]) == ("With fewer than two dense models, sizes cannot be compared.")
+
+
+def test_where_the_zeros_are():
+    assert sentences("zeros", found=WhereZerosAre(["ria"], [])) == "ria removes the same share from every layer."
+    kinds, blocks = Extremes("mlp.up_proj", 0.3, "self_attn.q_proj", 0.7), Extremes(1, 0.3, 0, 0.7)
+    found = [
+        UnevenWay("magnitude-global", 0.5, kinds, blocks), UnevenWay("wanda + owl", 0.6, kinds, None), UnevenWay("ria", 0.7, None, blocks),
+        UnevenWay("wanda + alphapruning", 0.5, None, None),
+    ]  # fmt: skip
+    assert sentences("zeros", found=WhereZerosAre(["magnitude", "wanda"], found)) == (
+        "magnitude and wanda remove the same share from every layer."
+        " magnitude-global at 50% takes least from mlp.up_proj (30%) and most from self_attn.q_proj (70%);"
+        " takes least from block 1 (30%) and most from block 0 (70%)."
+        " wanda + owl at 60% takes least from mlp.up_proj (30%) and most from self_attn.q_proj (70%)."
+        " ria at 70% takes least from block 1 (30%) and most from block 0 (70%)."
+        " wanda + alphapruning at 50% takes the same share from every kind of layer and every block, over all models together."
+    )
+    assert sentences("zeros", found=None) == "No pruned variant is recorded yet."
+
+
+def test_how_far_the_figures_here_are_from_published_ones():
+    found = [Difference("Mistral-7B-v0.1", "dense", 0.009), Difference("Llama-2-7B", "wanda 50%", -0.021)]
+    assert sentences("differences", found=found, stand_ins=False) == (
+        "Measured here against published: Mistral-7B-v0.1 dense +0.9%, Llama-2-7B wanda 50% -2.1%."
+        " With an identical protocol, differences of about 1% are normal."
+    )
+    assert sentences("differences", found=[], stand_ins=True).startswith("*Here* is empty because stand-ins were measured. They")
+    assert sentences("differences", found=[], stand_ins=False) == (
+        "*Here* is empty: no model was measured in a way that has a published figure."
+    )
+
+
+def test_the_first_table_is_set_beside_the_full_test():
+    assert sentences("first_table", found=FirstTable("Mistral-7B-v0.1", 4.0, 6.456, 5.253)) == (
+        "The first table on Mistral-7B-v0.1, which this study measures again, gave its dense model 4.00. The full test in windows of 2048"
+        " tokens gives 5.25 elsewhere, 31% more; no protocol over the full test gives 4.00, but one over part of it may. At 50% the table has"
+        " 6.46: 1.61 times 4.00, but only 1.23 times 5.25. Its dense model ran on a different GPU than the rest. Each ratio in this report"
+        " therefore uses a dense model measured in the same run."
+    )
+
+
+def test_how_much_depends_on_the_way_of_pruning():
+    found = [MagnitudeGap("Llama-3-8B", "50%", "2048", 2499.39, "ria", 9.34), MagnitudeGap("a", "60%", "4096", 20.0, "wanda", 9.0)]
+    assert sentences("magnitude_gaps", found=found) == (
+        "How much depends on the way of pruning, as published: Llama-3-8B at 50% (2048 tokens): magnitude 2,499, ria 9.34;"
+        " a at 60% (4096 tokens): magnitude 20.0, wanda 9.00."
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "what"), [(-0.22, "One protocol here comes near:"), (-0.07, "No protocol here comes near; the nearest is")]
+)
+def test_which_protocol_may_be_behind_a_figure_that_does_not_name_its_own(change, what):
+    here = [ChangeHere("a", "the first window alone", change)]
+    assert sentences("unnamed_protocols", found=[OtherProtocol("Mistral-7B-v0.1", 4.0, "not stated", "a page", 5.253, False, here)]) == (
+        "Mistral-7B-v0.1's 4.00 is -23.9% against the full test's 5.25. Its source does not name the part of the test."
+        f" {what} the first window alone, {100 * change:.1f}% on a."
+    )
+
+
+def test_which_protocol_reproduces_a_published_figure():
+    close = Reproduction("Tiny-1B", 10.1, "a paper", "2048", ["the standard protocol", "float16"], "float16", 10.1)
+    far = Reproduction("Tiny-1B", 7.0, "a page", "not stated", [], "the first window alone", 8.0)
+    assert sentences("reproduced", name="Tiny-1B", found=[close, far], same=0.01) == (
+        "Published of Tiny-1B: 10.1 (a paper; protocol: 2048); reproduced within 1% by the standard protocol and float16."
+        " Published of Tiny-1B: 7.00 (a page; protocol: not stated); no protocol here reproduces it; nearest is the first window alone with"
+        " 8.00."
+    )
+    assert sentences("reproduced", name="Tiny-1B-Instruct", found=[close], same=0.01).startswith(
+        "Published of Tiny-1B, of which Tiny-1B-Instruct is a version: 10.1"
+    )
+    assert (
+        sentences("reproduced", name="a", found=[], same=0.01) == "No dense perplexity of a is listed in `lottery/analysis/published.csv`."
+    )
+
+
+def test_how_far_apart_protocols_lie():
+    assert sentences("protocols", model="phi-2", low=Extreme("float16", 9.0), high=Extreme("windows of 16", 14.0)) == (
+        "**phi-2**, dense: the perplexity on the same text ranges from 9.00 (float16) to 14.0 (windows of 16). A perplexity means nothing"
+        " without its protocol."
+    )
+
+
+def compared(case, *difference):
+    return Compared(case, MeanCI(*difference or (-0.512, -1.72, 0.696)))
+
+
+def test_a_ticket_is_named_with_what_it_leaves_and_how_it_compares():
+    found = Verdict("ticket", left=0.16, beside=compared("equivalent", -0.01, -0.02, 0.005))
+    assert sentences("verdict", model="phi-2", found=found) == (
+        "**phi-2: ticket.** With 16% of the weights left it does as well as the dense model (loss -0.0100 (-0.0200 to +0.00500)), and every"
+        " control does worse."
+    )
+    better = Verdict("ticket", left=0.16, beside=compared("better", -0.2, -0.3, -0.1))
+    assert "it does better than the dense model (loss -0.200 (" in sentences("verdict", model="phi-2", found=better)
+
+
+@pytest.mark.parametrize(
+    ("arm", "case", "why"),
+    [
+        ("", "diverged", "it has a finite loss in no seed"),
+        ("", "worse", "it is worse than the dense model (loss -0.512 (-1.72 to +0.696))"),
+        ("", "undecided", "it is not shown to do as well as the dense model (loss -0.512 (-1.72 to +0.696))"),
+        ("", "missing", "a run is not recorded"),
+        ("random mask", "better", "random mask does as well (loss -0.512 (-1.72 to +0.696))"),
+        ("random mask", "undecided", "random mask is not shown to do worse (loss -0.512 (-1.72 to +0.696))"),
+        ("random mask", "missing", "a run of random mask is not recorded"),
+    ],
+)
+def test_why_there_is_no_ticket_is_said_of_each_level(arm, case, why):
+    found = Verdict("no ticket", why_not={0.4: WhyNot(arm, compared(case)), 0.16: WhyNot("", compared("missing"))})
+    assert sentences("verdict", model="a", found=found) == f"**a: no ticket.** With 40% left {why}; with 16% left a run is not recorded."
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "why"),
+    [
+        ("only dense", "Nothing is recorded but the dense model."),
+        ("one seed", "An interval needs at least two seeds."),
+        ("no dense loss", "A dense run has no finite loss."),
+    ],
+)
+def test_what_keeps_a_verdict_from_being_found_is_said(obstacle, why):
+    assert sentences("verdict", model="a", found=Verdict("not decided", obstacle=obstacle)) == f"**a: not decided.** {why}"
+
+
+def test_what_a_verdict_means():
+    said = sentences("verdict_meaning", margin=MARGIN)
+    assert said.startswith("*Ticket*: at some level, the loss is at most 1% above that of the better dense model, and all three controls")
+    assert said.endswith("or for the four comparisons before *no ticket* is.")
+
+
+def test_how_the_ticket_procedure_was_run():
+    records = procedure_of("a", {"dense": [2.0], "ticket": [2.0]}, [0.0])
+    schedule = (
+        "Each run: 100 steps of 2 windows of 16 tokens, AdamW, rewound to step 5. Each round prunes 60% of what is left in the linear layers"
+        " inside the blocks, the smallest of all layers together."
+    )
+
+    def said(records, notebook=""):
+        return sentences("tickets", found=ImpResults(records), asked=records[0].request, minutes=0.3, notebook=notebook)
+
+    assert (
+        said(records, " (here)") == f"{schedule} The peak learning rate is 0.01. 3 runs, 1 seed, 0.300 minutes of computing in all (here)."
+    )
+    worse = ticket_of("a", "dense", 0, 0, 3.0)
+    worse.request, worse.result.checkpoint_loss = worse.request.model_copy(update={"learning_rate": 0.02}), 1.5
+    for record in records:
+        record.result.checkpoint_loss = 1.5
+    assert said([*records, worse]) == (
+        f"{schedule} The peak learning rate is 0.01 for a: the best of 0.01, 0.02 for the dense model of the first seed, on training"
+        " text that no run is trained on. a might do better outside this range. Held-out loss of the dense models, and of the"
+        " checkpoints' own weights: a 2.00 (1.50). 3 runs, 1 seed, 0.300 minutes of computing in all."
+    )
+    layerwise = records[0].request.model_copy(update={"scope": "layer", "rewind": 0})
+    assert "rewound to the initialisation. Each round" in sentences("schedule", asked=layerwise)
+    assert sentences("schedule", asked=layerwise).endswith("inside the blocks, each layer's smallest.")
+
+
+@pytest.mark.parametrize(("rho", "p", "answer"), [(1.0, 0.02, "Yes"), (-1.0, 0.02, "No, the contrary"), (0.5, 0.4, "Not decided")])
+def test_whether_one_shot_pruning_tells_who_has_the_best_ticket(rho, p, answer):
+    assert sentences("one_shot_vs_imp", found=RankAgreement(5, 0.16, rho, p)) == (
+        f"{answer}: one ranking is by how sparse the trained model can be made in one shot, the other by how little the ticket loses with 16%"
+        f" left. Their rank correlation is {rho:+.2f} over 5 architectures (p = {p:.2f})."
+    )
+    assert sentences("one_shot_vs_imp", found=RankAgreement(2)) == (
+        "Fewer than three architectures have both scores (2), so the two rankings cannot be compared."
+    )
 
 
 def test_lists_read_as_people_write_them():

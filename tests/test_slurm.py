@@ -230,7 +230,7 @@ def test_a_task_near_its_time_limit_or_preempted_stops_between_trials_and_goes_o
     first = records(toy_project)
     assert 2 <= len(first) < 41
     assert "received SIGUSR1, the time limit is near: will stop after this trial" in between
-    assert re.search(r"phi-2: stopped between trials, \d+ of 41 are recorded; run again to go on\n", between)
+    assert re.search(r"phi-2: stopped between trials, \d+ of 41 are recorded; run again to continue\n", between)
     assert "--- exit 75, " in between
     cluster.run("scontrol", "update", f"JobId={job}_0", "TimeLimit=1:00:00")
 

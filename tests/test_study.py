@@ -177,7 +177,7 @@ def test_trials_are_shared_with_another_run_and_taken_over_once_it_is_killed(toy
     study.share(look, wait=0.1)
     assert looks[:5] == [0, 1, 2, 2, 2], "what the other is at work on is waited for"
     assert len(study.records) == len(counted) == 3
-    with pytest.raises(StoppedError, match=r"^stopped between trials, 3 of 4 are recorded; run again to go on$"):
+    with pytest.raises(StoppedError, match=r"^stopped between trials, 3 of 4 are recorded; run again to continue$"):
         Study(validated({**toy, "sparsities": [*toy["sparsities"], 0.95]})).share(lambda: True)
 
 

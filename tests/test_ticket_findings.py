@@ -4,11 +4,13 @@ import math
 
 import pytest
 
+from lottery.analysis.imp import ImpResults, Trouble
+from lottery.analysis.imp_verdict import Verdict
+from lottery.analysis.one_shot_vs_imp import at_a_cost, rank_agreement
 from lottery.experiments.imp.arms import ARMS, DENSE
 from lottery.experiments.threshold import Crossing
-from lottery.report.sections import imp_figures
-from lottery.report.sections.imp import ImpResults
-from lottery.report.sections.one_shot_vs_imp import at_a_cost, does_one_shot_tell, told
+from lottery.report.sections import imp, imp_figures
+from lottery.report.sections.one_shot_vs_imp import told
 from tests.factory import procedure_of, ticket_of
 
 NOISE = [0.0, 0.1, -0.1]
@@ -24,18 +26,17 @@ def crossing(at: float) -> dict[str, Crossing]:
     return {"5% more": Crossing(at, at - 0.01, at + 0.01, at - 0.01, at + 0.01, [], [], 20)}
 
 
-@pytest.mark.parametrize(
-    ("losses", "verdict", "because"),
-    [
-        (WINNER, "ticket", "with 16% of the weights left it does as well as the dense model"),
-        (LOSER, "no ticket", "with 40% left it is worse than the dense model (loss +0.3"),
-        (ANY_MASK, "no ticket", "with 16% left random mask does as well"),
-    ],
-)
-def test_a_verdict_needs_the_dense_model_matched_and_every_control_beaten(losses, verdict, because):
-    found, why = ImpResults(procedure_of("phi-2", losses, NOISE)).verdict["phi-2"]
-    assert found == verdict
-    assert because in why
+def verdict(records) -> Verdict:
+    return ImpResults(records).verdict["phi-2"]
+
+
+def test_a_verdict_needs_the_dense_model_matched_and_every_control_beaten():
+    ticket, loser, any_mask = (verdict(procedure_of("phi-2", losses, NOISE)) for losses in (WINNER, LOSER, ANY_MASK))
+    assert (ticket.verdict, ticket.left, ticket.beside.case, ticket.why_not) == ("ticket", pytest.approx(0.16), "equivalent", {})
+    assert loser.verdict == any_mask.verdict == "no ticket"
+    assert [(why.arm, why.compared.case) for why in loser.why_not.values()] == [("", "worse")] * 2
+    assert [round(left, 2) for left in loser.why_not] == [0.4, 0.16]
+    assert list(any_mask.why_not.values())[1].arm == "random mask"
 
 
 def test_what_the_intervals_do_not_tell_apart_is_not_decided():
@@ -44,9 +45,9 @@ def test_what_the_intervals_do_not_tell_apart_is_not_decided():
     for record in records:
         if record.request.arm == "ticket":
             record.result.loss += (-0.3, 0.0, 0.3)[record.request.seed]
-    found, why = ImpResults(records).verdict["phi-2"]
-    assert found == "not decided"
-    assert "it is not shown to do as well as the dense model" in why
+    found = verdict(records)
+    assert found.verdict == "not decided"
+    assert ("", "undecided") in [(why.arm, why.compared.case) for why in found.why_not.values()]
 
 
 def test_a_ticket_at_any_of_several_levels_needs_wider_intervals():
@@ -58,30 +59,31 @@ def test_a_ticket_at_any_of_several_levels_needs_wider_intervals():
     outcome = ImpResults(records)
     plain, wide = (outcome.compared("phi-2", 2, error)[0] for error in (0.05, 0.025))
     assert (plain.case, wide.case) == ("equivalent", "undecided")
-    found, why = outcome.verdict["phi-2"]
-    assert found == "not decided"
-    assert f"it is not shown to do as well as the dense model ({wide})" in why
+    found = outcome.verdict["phi-2"]
+    assert found.verdict == "not decided"
+    assert list(found.why_not.values())[1] == ("", wide)
     only = [record for record in records if record.request.level < 2]
-    assert ImpResults(only).verdict["phi-2"][0] == "ticket", "where there is but one level, the plain interval decides"
+    assert verdict(only).verdict == "ticket", "where there is but one level, the plain interval decides"
 
 
 def test_a_ticket_that_beats_the_dense_model_is_told_so():
-    _, why = ImpResults(procedure_of("phi-2", {**WINNER, "ticket": [1.7, 1.8]}, NOISE)).verdict["phi-2"]
-    assert why.startswith("with 16% of the weights left it does better than the dense model (loss -0.2")
+    found = verdict(procedure_of("phi-2", {**WINNER, "ticket": [1.7, 1.8]}, NOISE))
+    assert found.beside.case == "better"
+    assert found.beside.difference.value == pytest.approx(-0.2, abs=0.005)
 
 
 def test_a_dense_model_that_diverged_decides_nothing():
     records = [record for record in procedure_of("phi-2", WINNER, NOISE) if record.request.arm not in DENSE]
     gone = {"curve": [(10, math.inf)], "problem": "diverged: x"}
     records += [ticket_of("phi-2", arm, 0, seed, math.inf, **gone) for seed in range(3) for arm in DENSE]
-    assert ImpResults(records).verdict["phi-2"] == ("not decided", "a dense run has no finite loss")
+    assert verdict(records) == Verdict("not decided", obstacle="no dense loss")
     assert imp_figures.loss_over_weights_left(ImpResults(records))
 
 
 def test_one_seed_decides_nothing_and_says_so_also_in_the_figure():
     outcome = ImpResults(procedure_of("phi-2", WINNER, [0.0]))
-    assert outcome.verdict["phi-2"] == ("not decided", "an interval needs at least two seeds")
-    assert "one seed is too few for an interval" in outcome.losses()
+    assert outcome.verdict["phi-2"] == Verdict("not decided", obstacle="one seed")
+    assert "one seed is too few for an interval" in imp.losses(outcome)
     assert "One seed: too few for intervals." in imp_figures.loss_over_weights_left(outcome).caption
 
 
@@ -99,7 +101,7 @@ def test_one_shot_to_the_first_level_is_its_ticket():
 
 
 def test_losses_stand_in_a_table_an_arm_a_row():
-    text = ImpResults(procedure_of("phi-2", WINNER, NOISE)).losses()
+    text = imp.losses(ImpResults(procedure_of("phi-2", WINNER, NOISE)))
     rows = {row.split("|")[1].strip(): row for row in text.splitlines() if row.startswith("|")}
     assert list(rows)[2:] == list(ARMS)
     assert "nan" not in text
@@ -111,10 +113,11 @@ def test_a_run_without_a_finite_loss_is_named_drawn_at_the_edge_and_no_ticket():
     records = [record for record in procedure_of("phi-2", WINNER, NOISE) if (record.request.arm, record.request.level) != ("ticket", 2)]
     records += [ticket_of("phi-2", "ticket", 2, seed, math.inf, curve=[(10, math.inf)], problem="diverged: x") for seed in range(3)]
     outcome = ImpResults(records)
-    assert outcome.problems() == "- phi-2 with 16% left, ticket of seed 0, 1, 2: diverged: x"
+    assert outcome.troubles == [Trouble("phi-2", pytest.approx(0.16), ["ticket"], [0, 1, 2], "diverged: x")]
+    assert imp.problems(outcome) == "- phi-2 with 16% left, ticket of seed 0, 1, 2: diverged: x"
     assert "∞" in imp_figures.loss_over_weights_left(outcome).svg
     assert "ticket: 40% left 1.99, 16% left ∞" in imp_figures.loss_over_weights_left(outcome).alt
-    assert outcome.verdict["phi-2"][0] == "ticket", "the level before is one all the same"
+    assert outcome.verdict["phi-2"].verdict == "ticket", "the level before is one all the same"
 
 
 def test_a_level_that_could_not_be_made_has_no_loss_and_the_mean_is_of_the_other_seeds():
@@ -125,9 +128,9 @@ def test_a_level_that_could_not_be_made_has_no_loss_and_the_mean_is_of_the_other
             made.result.curve = []
         records.append(made)
     outcome = ImpResults(records)
-    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in outcome.losses().splitlines() if "|" in line}
+    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in imp.losses(outcome).splitlines() if "|" in line}
     assert rows["one-shot"][2].strip() == "2.10 (2.10 to 2.10), 2 of 3 seeds"
-    assert outcome.problems() == "- phi-2 with 16% left, one-shot of seed 0: leaves nothing of q"
+    assert outcome.troubles == [Trouble("phi-2", pytest.approx(0.16), ["one-shot"], [0], "leaves nothing of q")]
     assert "a mean is of the other seeds" in imp_figures.loss_over_weights_left(outcome).caption
     assert "one-shot: 40% left 1.99, 16% left 2.10" in imp_figures.loss_over_weights_left(outcome).alt
 
@@ -160,14 +163,15 @@ def test_the_bridge_compares_two_rankings():
     ]
     outcome = ImpResults(records)
     same = {name: crossing(0.6 - 0.1 * index) for index, name in enumerate(names)}
-    assert does_one_shot_tell(outcome, same).startswith("Yes: the rank correlation of how sparse")
-    assert does_one_shot_tell(outcome, same).endswith("with 16% left is +1.00 over 5 architectures (p = 0.02).")
+    found = rank_agreement(outcome, same)
+    assert (found.models, found.left, found.rho, found.decided) == (5, pytest.approx(0.16), pytest.approx(1), True)
+    assert found.p == pytest.approx(2 / 120)
     other = {name: crossing(0.1 + 0.1 * index) for index, name in enumerate(names)}
-    assert does_one_shot_tell(outcome, other).startswith("No, the contrary: ")
-    assert "is -1.00 over 5" in does_one_shot_tell(outcome, other)
+    assert (rank_agreement(outcome, other).rho, rank_agreement(outcome, other).decided) == (pytest.approx(-1), True)
     some = {name: crossing(at) for name, at in zip(names, (0.3, 0.5, 0.2, 0.4, 0.1), strict=True)}
-    assert does_one_shot_tell(outcome, some).startswith("Not decided")
-    assert does_one_shot_tell(outcome, {"a": crossing(0.3)}).startswith("Fewer than three architectures have both scores (1)")
+    assert not rank_agreement(outcome, some).decided
+    few = rank_agreement(outcome, {"a": crossing(0.3)})
+    assert (few.models, few.comparable) == (1, False)
     assert "c: one shot 40%, ticket 1.10 times the dense loss." in imp_figures.bridge(outcome, same).alt
     assert imp_figures.bridge(outcome, {}) is None
     lines = [line.split("|")[1:-1] for line in told(outcome, same).splitlines() if "|" in line]
@@ -180,22 +184,22 @@ def test_the_bridge_compares_two_rankings():
 
 def test_nothing_recorded_is_said_and_not_drawn():
     outcome = ImpResults([])
-    assert outcome.verdicts() == "*No run is recorded.*"
-    assert outcome.losses() == outcome.problems() == ""
+    assert imp.verdicts(outcome) == "*No run is recorded.*"
+    assert imp.losses(outcome) == imp.problems(outcome) == imp.protocol(outcome, "") == ""
     assert imp_figures.loss_over_weights_left(outcome) is None
     assert imp_figures.steps_over_weights_left(outcome) is None
 
 
 def test_what_has_only_begun_is_told_as_far_as_it_is():
     begun = ImpResults([ticket_of("phi-2", "dense", 0, 0, 2.0)])
-    assert begun.verdict["phi-2"] == ("not decided", "nothing is recorded but the dense model")
-    assert "| dense |" in " ".join(begun.losses().split())
+    assert begun.verdict["phi-2"] == Verdict("not decided", obstacle="only dense")
+    assert "| dense |" in " ".join(imp.losses(begun).split())
     assert imp_figures.loss_over_weights_left(begun) is None
-    assert does_one_shot_tell(begun, {"phi-2": crossing(0.5)}).startswith("Fewer than three architectures have both scores (0)")
+    assert rank_agreement(begun, {"phi-2": crossing(0.5)}).models == 0
     half = ImpResults(procedure_of("phi-2", WINNER, NOISE)[:4])
-    assert half.verdict["phi-2"][0] == "not decided"
+    assert half.verdict["phi-2"].verdict == "not decided"
     assert "ticket: 40% left 1.99" in imp_figures.loss_over_weights_left(half).alt
-    assert half.losses()
+    assert imp.losses(half)
     assert told(half, {})
 
 

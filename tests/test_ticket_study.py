@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from lottery.__main__ import main
+from lottery.analysis.imp import ImpResults
 from lottery.common.errors import LotteryError, StoppedError
 from lottery.common.paths import outputs
 from lottery.config.profile import WINNING_TICKET, validated
@@ -23,7 +24,7 @@ from lottery.models.memory import Room
 from lottery.report.builder import Report
 from lottery.report.imp_page import TicketPage
 from lottery.report.imp_summary import summarize
-from lottery.report.sections.imp import ImpResults
+from lottery.report.sections import imp
 from tests.conftest import TOY
 from tests.factory import ticket_of
 from tests.test_ticket_run import NAME, SMALL
@@ -83,9 +84,9 @@ def test_of_several_learning_rates_each_architecture_takes_its_best(project):
     assert (len(part.records), part.wanted, part.problem) == (16, 16, "")
     outcome = ImpResults(part.records)
     assert len(outcome.records) == 14, "what was only tried is no run of the procedure"
-    said = outcome.protocol("")
-    assert f"The peak learning rate is 0.01 for {NAME}: of 1e-09, 0.01, 1e+09 the one with which the dense model" in said
-    assert "beyond those tried" not in said
+    said = imp.protocol(outcome, "")
+    assert f"The peak learning rate is 0.01 for {NAME}: the best of 1e-09, 0.01, 1e+09 for the dense model" in said
+    assert "outside this range" not in said
     assert re.search(
         rf"Held-out loss of the dense models, and of the checkpoints' own weights: {re.escape(NAME)} [56]\.\d+ \(1\.\d+\)\. ", said
     )
@@ -98,7 +99,7 @@ def test_a_stop_ends_it_between_runs(profile):
     study = TicketStudy(profile)
     folder_of(profile).mkdir(parents=True, exist_ok=True)
     (folder_of(profile) / "stop").touch()
-    with pytest.raises(StoppedError, match=r"^stopped between trials, 0 of 14 are recorded; run again to go on$"):
+    with pytest.raises(StoppedError, match=r"^stopped between trials, 0 of 14 are recorded; run again to continue$"):
         study.train()
     assert read_state(folder_of(profile)).state == "stopped"
     assert "it was stopped between trials" in run_status(profile, WINNING_TICKET).problem

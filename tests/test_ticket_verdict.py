@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lottery.analysis.imp_verdict import Compared, MeanCI, compared, holm, mean, of_level, of_model, why_not
-from lottery.report.sections.imp import ImpResults
+from lottery.analysis.imp import ImpResults
+from lottery.analysis.imp_verdict import Compared, MeanCI, Verdict, WhyNot, compared, holm, mean, of_level, of_model, why_not
 from tests.factory import procedure_of
 
 CASES = ["better", "equivalent", "worse", "undecided", "diverged", "missing"]
@@ -75,7 +75,7 @@ def test_a_mean_has_students_interval_and_keeps_its_sign():
     assert math.isnan(mean([]).value)
 
 
-def verdict(losses: dict, noise=NOISE) -> tuple[str, str]:
+def verdict(losses: dict, noise=NOISE) -> Verdict:
     return ImpResults(procedure_of("m", losses, noise)).verdict["m"]
 
 
@@ -84,9 +84,11 @@ ONE = {"dense": [2.0], "pruned": [2.5], "ticket": [2.0], "one-shot": [2.0]}
 
 def test_a_control_that_is_as_good_within_the_margin_is_not_beaten():
     """The contradiction of before: all controls within 1% of the ticket, and it was a ticket that no control did as well as."""
-    found, why = verdict({**ONE, "new weights": [2.006], "random mask": [2.006], "shuffled mask": [2.006]})
-    assert found == "no ticket"
-    assert why.startswith("with 40% left new weights does as well (loss +0.00")
+    found = verdict({**ONE, "new weights": [2.006], "random mask": [2.006], "shuffled mask": [2.006]})
+    (why,) = found.why_not.values()
+    assert (found.verdict, list(found.why_not)) == ("no ticket", [pytest.approx(0.4)])
+    assert (why.arm, why.compared.case) == ("new weights", "equivalent")
+    assert 0 < why.compared.difference.value < 0.01
 
 
 def test_controls_that_diverged_are_beaten():
@@ -94,7 +96,7 @@ def test_controls_that_diverged_are_beaten():
     for record in records:
         if record.request.arm == "random mask":
             record.result.loss, record.result.problem = math.inf, "diverged: x"
-    assert ImpResults(records).verdict["m"][0] == "ticket"
+    assert ImpResults(records).verdict["m"].verdict == "ticket"
 
 
 def test_a_seed_that_pruning_left_with_nothing_is_not_forgotten():
@@ -102,21 +104,23 @@ def test_a_seed_that_pruning_left_with_nothing_is_not_forgotten():
     for record in records:
         if record.request.arm == "ticket" and record.request.seed == 1:
             record.result.loss, record.result.curve, record.result.problem = math.inf, [], "leaves nothing of q"
-    assert ImpResults(records).verdict["m"][0] == "not decided"
+    assert ImpResults(records).verdict["m"].verdict == "not decided"
 
 
 def test_a_ticket_is_judged_beside_the_better_dense_model():
     """Trained straight through the dense model is worse than every ticket; restarted as they are it is better than all."""
     made = {**ONE, "dense": [2.4], "new weights": [2.3], "random mask": [2.3], "shuffled mask": [2.3]}
-    assert verdict(made)[0] == "ticket"
+    assert verdict(made).verdict == "ticket"
     outcome = ImpResults(procedure_of("m", {**made, "dense rewound": [1.8]}, NOISE))
     assert outcome.baseline("m") == "dense rewound"
-    assert outcome.verdict["m"][0] == "no ticket"
-    assert outcome.verdict["m"][1].startswith("with 40% left it is worse than the dense model (loss +0.20")
+    found = outcome.verdict["m"]
+    (why,) = found.why_not.values()
+    assert (found.verdict, why.arm, why.compared.case) == ("no ticket", "", "worse")
+    assert why.compared.difference.value == pytest.approx(0.2, abs=0.005)
     half = [r for r in procedure_of("m", made, NOISE) if (r.request.arm, r.request.seed) != ("dense rewound", 1)]
-    assert ImpResults(half).verdict["m"] == ("not decided", "with 40% left a run is not recorded"), (
-        "which dense model is better is not known"
-    )
+    found = ImpResults(half).verdict["m"]
+    (why,) = found.why_not.values()
+    assert (found.verdict, why.arm, why.compared.case) == ("not decided", "", "missing"), "which dense model is better is not known"
 
 
 def test_one_seed_decides_nothing_even_where_its_ticket_diverged():
@@ -124,22 +128,24 @@ def test_one_seed_decides_nothing_even_where_its_ticket_diverged():
     for record in records:
         if record.request.arm == "ticket":
             record.result.loss, record.result.problem = math.inf, "diverged: x"
-    assert ImpResults(records).verdict["m"] == ("not decided", "an interval needs at least two seeds")
+    assert ImpResults(records).verdict["m"] == Verdict("not decided", obstacle="one seed")
 
 
 def test_a_missing_run_is_named():
     records = procedure_of("m", {**ONE, "new weights": [2.3], "random mask": [2.3], "shuffled mask": [2.3]}, NOISE)
     gone = [r for r in records if (r.request.arm, r.request.seed) != ("shuffled mask", 2)]
-    assert ImpResults(gone).verdict["m"] == ("not decided", "with 40% left a run of shuffled mask is not recorded")
+    found = ImpResults(gone).verdict["m"]
+    (why,) = found.why_not.values()
+    assert (found.verdict, why.arm, why.compared.case) == ("not decided", "shuffled mask", "missing")
 
 
 def test_why_not_names_the_first_condition_that_is_not_met():
     fine, bad = Compared("equivalent", MeanCI(0.0, -0.01, 0.01)), Compared("undecided", MeanCI(-0.512, -1.72, 0.696))
-    assert why_not(bad, {}) == "it is not shown to do as well as the dense model (loss -0.512 (-1.72 to +0.696))"
-    assert why_not(Compared("diverged", MeanCI(math.nan, math.nan, math.nan)), {}) == "it has a finite loss in no seed"
-    assert (
-        why_not(fine, {"a": Compared("worse", MeanCI(1, 1, 1)), "b": bad}) == "b is not shown to do worse (loss -0.512 (-1.72 to +0.696))"
-    )
+    worse, better = (Compared(case, MeanCI(1, 1, 1)) for case in ("worse", "better"))
+    assert why_not(worse, {"a": better}) == WhyNot("", worse)
+    assert why_not(bad, {"a": worse, "b": better}) == WhyNot("b", better), "what rules a ticket out comes before what is open"
+    assert why_not(bad, {"a": bad}) == WhyNot("", bad)
+    assert why_not(fine, {"a": worse, "b": bad}) == WhyNot("b", bad)
 
 
 def test_holm_gives_the_first_the_smallest_share_of_the_error_and_the_last_all_of_it():

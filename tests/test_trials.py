@@ -1,4 +1,4 @@
-"""What a study does when memory or dtype do not do: tried again with less or more, said, and never lost."""
+"""What a study does when memory runs out or the dtype overflows: it tries again, says so, and loses nothing."""
 
 import itertools
 import math
@@ -302,7 +302,7 @@ def test_where_float32_does_not_fit_infinity_is_recorded_with_the_reason(toy, mo
     monkeypatch.setattr(trials, "_cast", full)
     _, *others = run({**toy, "dtype": "float16"}).records
     assert [record.result.perplexity for record in others] == [math.inf] * 2
-    assert others[0].provenance.dtype_reason.endswith("not finite in it, and for float32 memory does not do")
+    assert others[0].provenance.dtype_reason.endswith("not finite in it, and float32 does not fit in memory")
 
 
 def test_the_dense_model_is_timed_right_after_each_variant_and_loaded_no_more_often_for_it(toy, monkeypatch):

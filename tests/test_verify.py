@@ -87,7 +87,7 @@ def test_the_draw_is_of_its_seed(study, capsys):
 
 
 def test_with_nothing_recorded_or_nothing_asked_there_is_one_line(project, monkeypatch, capsys):
-    with pytest.raises(LotteryError, match=r"nothing is recorded under .*toy; make report PROFILE=toy measures"):
+    with pytest.raises(LotteryError, match=r"nothing is recorded under .*toy; run make report PROFILE=toy first"):
         verify.verify(validated({**TOY}), 3, 0)
     monkeypatch.setattr("sys.argv", ["lottery", "verify", "demo", "--trials", "0"])
     assert main() == 1

@@ -7,30 +7,23 @@ is) and beside three controls on the same budget. All comparisons are of held-ou
 model's loss, within which two count as equal.
 """
 
+import itertools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lottery.common.format import number, percent
+from lottery.common.format import number
 
 MARGIN = 0.01  # of the dense model's loss
 ERROR = 0.05  # of all verdicts of one kind together
 
 AS_GOOD, BEATEN, NEITHER = ("better", "equivalent"), ("worse", "diverged"), ("undecided", "missing")
 TICKET, NO_TICKET, OPEN = "ticket", "no ticket", "not decided"
-
-MEANING = (
-    f"*Ticket*: at some level its loss is at most {percent(MARGIN)} above that of the better dense model, and the loss of each of three"
-    f" controls (its mask on new weights, a random mask, its mask shuffled) is above its own by more than {percent(MARGIN)} of the dense"
-    " model's."
-    " *No ticket*: at every level it is worse than the dense model by more than that, or a control is as good as it within that. *Not"
-    " decided*: the 95% intervals over seeds allow both. The intervals behind a ticket are widened for the number of levels (Bonferroni),"
-    " those behind *no ticket* for the four comparisons, and both for the number of architectures (Holm)."
-)
 
 
 class MeanCI(NamedTuple):
@@ -160,18 +153,46 @@ def holm(models: list[str], judge: Callable[[str, float], tuple[str, int | None]
     return {model: found[model] for model in models}
 
 
-def why_not(beside: Compared, controls: dict[str, Compared]) -> str:
-    """Say why a level makes no ticket, or none yet: the first of its conditions that it does not meet."""
-    if beside.case == "diverged":
-        return "it has a finite loss in no seed"
-    if beside.case == "worse":
-        return f"it is worse than the dense model ({beside})"
-    for arm, control in controls.items():
-        if control.case in AS_GOOD:
-            return f"{arm} does as well ({control})"
-    if beside.case == "missing":
-        return "a run is not recorded"
-    if beside.case == "undecided":
-        return f"it is not shown to do as well as the dense model ({beside})"
-    arm, control = next((arm, control) for arm, control in controls.items() if control.case in NEITHER)
-    return f"a run of {arm} is not recorded" if control.case == "missing" else f"{arm} is not shown to do worse ({control})"
+class WhyNot(NamedTuple):
+    """The first condition of a ticket that a level does not meet.
+
+    Attributes:
+        arm: The control that is not beaten; empty where it is the dense model that is not matched.
+        compared: The comparison behind it: of that control with the ticket, or of the ticket with the dense model.
+    """
+
+    arm: str
+    compared: Compared
+
+
+def why_not(beside: Compared, controls: dict[str, Compared]) -> WhyNot:
+    """Return why a level makes no ticket, or none yet: first what rules one out, then what is open.
+
+    Args:
+        beside: The comparison of the ticket with the dense model.
+        controls: For each control its comparison with the ticket.
+    """
+    asked = {"": beside, **controls}
+    ruled_out = (arm for arm, found in asked.items() if found.case in (AS_GOOD if arm else BEATEN))
+    open_ = (arm for arm, found in asked.items() if found.case in NEITHER)
+    arm = next(itertools.chain(ruled_out, open_))
+    return WhyNot(arm, asked[arm])
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is decided of an architecture, and what that rests on.
+
+    Attributes:
+        verdict: 'ticket', 'no ticket' or 'not decided'.
+        obstacle: Why nothing could be judged, where nothing could: 'only dense', 'one seed' or 'no dense loss'.
+        left: The share of the weights that its ticket leaves, where it has one.
+        beside: How its ticket compares with the dense model.
+        why_not: Where it has no ticket, why none is at each level, by the share of the weights left.
+    """
+
+    verdict: str
+    obstacle: str = ""
+    left: float | None = None
+    beside: Compared | None = None
+    why_not: dict[float, WhyNot] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """The perplexities of one dense model by protocol, as a data frame."""
 
 import math
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -36,6 +37,23 @@ def frame(records: list[ProtocolRecord]) -> pd.DataFrame:
     longer = (found.loc[whole, "perplexity"] / standard.iloc[0]).iloc[0] if whole.any() and len(standard) else 1.0
     found["expected"] = found["perplexity"].where(whole | found["protocol"].isin(PARTS), found["perplexity"] * longer)
     return found
+
+
+class Extreme(NamedTuple):
+    """The lowest or the highest perplexity of a model, and the protocol that gave it."""
+
+    protocol: str
+    perplexity: float
+
+
+def extremes(data: pd.DataFrame) -> tuple[Extreme, Extreme] | None:
+    """Return the lowest and the highest perplexity in a frame of protocols; ``None`` where nothing was measured."""
+    measured = data[(data["skipped"] == "") & data["perplexity"].notna()]
+    if measured.empty:
+        return None
+    ends = measured["perplexity"].idxmin(), measured["perplexity"].idxmax()
+    low, high = (Extreme(*measured.loc[index, ["protocol", "perplexity"]]) for index in ends)
+    return low, high
 
 
 def _row(name: str, used_by: str, windows: list[tuple[float, int]], words_a_token: float = 0, skipped: str = "") -> dict:

@@ -20,6 +20,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}".removesuffix(".0") + "%"
 
 
+def change(share: float) -> str:
+    """Return a relative change in per cent, without a sign where there is none."""
+    return "0.0%" if abs(share) < 0.0005 else f"{100 * share:+.1f}%"
+
+
 def size(count: float) -> str:
     """Format a number of bytes in GiB, or in MiB below a tenth of a GiB, with a decimal below ten."""
     if count >= 2**30 / 10:

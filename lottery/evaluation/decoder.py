@@ -145,7 +145,7 @@ class Decoder:
         return product_of(x, weight, bias, y)
 
     def _products(self, x: torch.Tensor, y: torch.Tensor, *layers: nn.Module) -> list[Product]:
-        """Return the products of the same ``x`` with several layers, whose results lie one behind the other in ``y``."""
+        """Return the products of the same ``x`` with several layers, one after the other in ``y``."""
         weights = [layer.packed if isinstance(layer, SparseLinear) else layer.weight.detach().contiguous() for layer in layers]
         ends = torch.tensor([layer.out_features for layer in layers]).cumsum(0).tolist()
         places = [y[:, end - layer.out_features : end] for layer, end in zip(layers, ends, strict=True)]

@@ -60,7 +60,7 @@ def _resident(model: nn.Module, batches: tuple[torch.Tensor, ...], progress: Pro
 
 
 def _streamed(model: nn.Module, batches: tuple[torch.Tensor, ...], device: torch.device, progress: Progress) -> Iterator[torch.Tensor]:
-    """Yield the same, computed block by block. While it yields, what lies behind the blocks is on the device, the head included."""
+    """Yield the same, computed block by block. While it yields, the modules after the blocks are on the device, including the head."""
     chain = blocks(model)
     states, calls, in_tuple = entered(model, chain, batches, device)
     for index, block in enumerate(chain):

@@ -45,7 +45,9 @@ def check(tasks: list[str]) -> None:
         ParamsError: The harness is not installed, or does not know a task.
     """
     if importlib.util.find_spec("lm_eval") is None:
-        raise ParamsError(f"tasks: given {tasks!r}, but lm_eval is not installed; install it: make .venv/tasks, or leave tasks away")
+        raise ParamsError(
+            f"tasks: given {tasks!r}, but lm_eval is not installed; install it: make .venv/tasks, or remove tasks from the profile"
+        )
     known = _manager().all_tasks
     for task in tasks:
         if not task.endswith(_FILE) and task not in known:

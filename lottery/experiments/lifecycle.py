@@ -91,7 +91,7 @@ def raise_if_stop_requested(folder: Path, done: int, wanted: int) -> None:
 
 def stopped(done: int, wanted: int) -> StoppedError:
     """Return the error that a run raises when it was asked to stop, with what is recorded by then."""
-    return StoppedError(f"stopped between trials, {done} of {wanted} are recorded; run again to go on")
+    return StoppedError(f"stopped between trials, {done} of {wanted} are recorded; run again to continue")
 
 
 def finish(folder: Path, done: int, wanted: int) -> str:

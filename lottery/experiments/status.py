@@ -50,7 +50,7 @@ def run_status(profile: Profile, name: str) -> RunStatus:
 def _protocols_problem(folder: Path, scored: int, asked: int) -> str:
     """Say which of the protocols of perplexity that a profile asks for are missing, and why."""
     state = read_state(folder)
-    why = f"it failed: {state.reason}" if state and state.state == "failed" else "it goes on when it is run again."
+    why = f"it failed: {state.reason}" if state and state.state == "failed" else "run it again to continue."
     return f"{scored} of {asked} protocols are recorded; {why}"
 
 
@@ -103,7 +103,7 @@ def _problem(folder: Path, recorded: list[Request] | list[TicketRequest], wanted
     if state.state == "failed":
         return f"{count}; it failed: {state.reason}"
     if state.state == "stopped":
-        return f"{count}; it was stopped between trials at {state.at:%Y-%m-%d %H:%M} and goes on when it is run again."
+        return f"{count}; it was stopped between trials at {state.at:%Y-%m-%d %H:%M}; run it again to continue."
     if state.state == "running":
         return f"{count}; it started at {state.at:%Y-%m-%d %H:%M} and is still running or was killed."
     if _older(folder, wanted[0].measurement):

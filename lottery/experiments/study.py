@@ -30,7 +30,7 @@ from lottery.pruning.prune import check_pattern
 
 
 class Study:
-    """The trials of one model under one profile. Existing records are never measured again; a killed run goes on after them."""
+    """The trials of one model under one profile. Existing records are never measured again; a killed run resumes after them."""
 
     def __init__(self, profile: Profile):
         self.profile = profile
@@ -55,7 +55,7 @@ class Study:
             self._check_vocabulary()
             self.windows = windows(self.tokenizer, self.text, profile.seq_len, profile.max_windows)
             if any(request.calibration and read_record(self.folder, request) is None for request in self.requests):
-                self.calibration  # noqa: B018 - so that a text that does not do fails now and not after hours
+                self.calibration  # noqa: B018 - so that an unsuitable text fails now and not after hours
                 self._check_recovery()
 
     @cached_property

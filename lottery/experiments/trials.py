@@ -193,7 +193,7 @@ class Trials:
         except (RuntimeError, MemoryError) as error:
             if not is_about_memory(error):
                 raise
-            return scored, "not finite in it, and for float32 memory does not do"
+            return scored, "not finite in it, and float32 does not fit in memory"
         finally:
             _cast(model, torch.float16)  # exactly what they were: float32 holds every number of float16
 

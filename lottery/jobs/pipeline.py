@@ -100,7 +100,8 @@ def _stamp(profile: Profile, name: str, *inputs: Path) -> str:
     """Return a digest of all that decides what an executed notebook shows: its source, the package, the profile, and the given files."""
     total = hashlib.sha256(profile.model_dump_json().encode())
     package = Path(__file__).parents[1]
-    sources = [*package.rglob("*.py"), *package.rglob("*.csv"), *package.glob("report/render/templates/**/*.*"), notebook_of(name), *inputs]
+    kinds = ("**/*.py", "**/*.csv", "report/text/*.j2", "report/render/templates/**/*.*")
+    sources = [*(path for kind in kinds for path in package.glob(kind)), notebook_of(name), *inputs]
     for path in sorted(sources):
         total.update(f"{path.name}\0".encode() + path.read_bytes())
     return total.hexdigest() + "\n"

@@ -1,4 +1,4 @@
-"""The study on a cluster: what is missing goes to Slurm, a task a model, with a report job behind.
+"""The study on a cluster: submit what is missing to Slurm, one task per model, followed by a report job.
 
 The commands are ``python -m lottery submit PROFILE`` and ``python -m lottery status PROFILE``. Slurm does all the scheduling; here are only
 its command lines, and what it says about jobs.
@@ -188,7 +188,7 @@ def _python(where: Site) -> str:
 
 
 def _variables(where: Site) -> list[str]:
-    """Return what jobs find in their environment beside that of the shell that submits."""
+    """Return the environment variables that jobs get in addition to those of the submitting shell."""
     found = [f"LOTTERY_PYTHON={_python(where)}", f"LOTTERY_WARNING={where.warning}", "HF_HUB_OFFLINE=1"]
     return [*found, f"HF_HOME={os.path.expandvars(where.hf_home)}"] if where.hf_home else found
 

@@ -119,7 +119,7 @@ def _write_folder(path: Path, folder: Path, architecture: str) -> None:
         model = AutoModelForCausalLM.from_pretrained(path.parent, trust_remote_code=False, dtype=torch.float16, **found)
     except (ValueError, KeyError, RuntimeError, OSError, MemoryError) as error:
         if is_about_memory(error):
-            raise LotteryError(f"model: memory does not do to convert {path.name}; take a machine with more memory") from error
+            raise LotteryError(f"model: not enough memory to convert {path.name}; use a machine with more memory") from error
         raise LotteryError(
             f"model: transformers cannot read the architecture {architecture!r} of {path.name} ({_line(error)}); take another model"
         ) from error

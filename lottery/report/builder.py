@@ -6,9 +6,12 @@ from functools import cached_property
 import pandas as pd
 from IPython.display import Markdown
 
-from lottery.analysis import costs, findings
+from lottery.analysis import costs, findings, layers, sizes
 from lottery.analysis.frame import frame
+from lottery.analysis.imp import ImpResults
+from lottery.analysis.one_shot_vs_imp import rank_agreement
 from lottery.analysis.protocols import frame as protocol_frame
+from lottery.analysis.published import WIKITEXT, beside, name_of
 from lottery.common.files import atomic_write
 from lottery.common.paths import outputs
 from lottery.config.profile import WINNING_TICKET, Profile
@@ -19,9 +22,8 @@ from lottery.models.checkpoints import shown
 from lottery.report import figures, tables
 from lottery.report.markdown import Picture, code_span, escape_markdown, markdown, table
 from lottery.report.notebook import profile_of_this_notebook
-from lottery.report.sections import imp_figures, method, one_shot_vs_imp, protocols, published, savings, size, zeros
-from lottery.report.sections.imp import ImpResults
-from lottery.report.sentences import sentences
+from lottery.report.sections import imp, imp_figures, method, one_shot_vs_imp, protocols, published, savings, size, zeros
+from lottery.report.sentences import paragraphs, sentences
 
 
 class Report:
@@ -119,16 +121,17 @@ class Report:
         """Say who is best at a number of weights that are not zero; a question for several models."""
         if not self._several_models:
             return None
-        self._keep_table("bits-over-weights", size.sizes(self.main)[size.COLUMNS])
-        return markdown(size.who_is_best_at_a_size(self.main))
+        self._keep_table("bits-over-weights", sizes.sizes(self.main)[sizes.COLUMNS])
+        return markdown(sentences("best_at_size", found=sizes.best_at_sizes(self.main)))
 
     def zeros(self) -> Markdown:
         """Show where the zeros are."""
         if not self.records:
             return markdown("*No trial is recorded.*")
-        self._keep_table("zeros-by-layer", zeros.zeros(self.records))
+        by_layer = layers.zeros(self.records)
+        self._keep_table("zeros-by-layer", by_layer)
         judged = [record for record in self.records if record.request.key in set(self.main["key"])]
-        return markdown(zeros.share_table(judged), zeros.where_they_are(self.records))
+        return markdown(zeros.share_table(judged), sentences("zeros", found=layers.where_zeros_are(by_layer)))
 
     def zeros_figure(self) -> Picture | None:
         return self._keep_figure("zeros-by-layer", zeros.picture(self.records))
@@ -145,7 +148,7 @@ class Report:
         self._keep_table("winning-ticket", self.tickets.data)
         notebook = f"[executed notebook]({WINNING_TICKET}/{WINNING_TICKET}.ipynb)"
         where = f" ({notebook}); `tables/winning-ticket.csv` names the record of each"
-        return markdown(self.tickets.verdicts(), self.tickets.protocol(where), self.tickets.losses(), self.tickets.problems())
+        return markdown(imp.verdicts(self.tickets), imp.protocol(self.tickets, where), imp.losses(self.tickets), imp.problems(self.tickets))
 
     def tickets_figure(self) -> Picture | None:
         return self._keep_figure("loss-over-weights-left", imp_figures.loss_over_weights_left(self.tickets))
@@ -160,12 +163,12 @@ class Report:
         """Say whether one-shot pruning tells who has the best ticket."""
         if not self.profile.tickets:
             return None
-        said = f"**Does one-shot pruning tell who has the best ticket?** {one_shot_vs_imp.does_one_shot_tell(self.tickets, self.scores)}"
-        return markdown(said, one_shot_vs_imp.told(self.tickets, self.scores))
+        said = sentences("one_shot_vs_imp", found=rank_agreement(self.tickets, self.scores))
+        return markdown(f"**Does one-shot pruning tell who has the best ticket?** {said}", one_shot_vs_imp.told(self.tickets, self.scores))
 
     def published(self) -> Markdown | None:
         """Show published figures beside those measured here, where there are any on these models."""
-        if (known := published.beside(self.records, self.profile.text)).empty:
+        if (known := beside(self.records, self.profile.text)).empty:
             return None
         self._keep_table("published", known)
         return markdown(published.told(self.records, self.profile.text))
@@ -182,8 +185,8 @@ class Report:
         told = [protocols.told(name, data) for name, data in self._protocols.items()]
         if not told:
             return None
-        usual = self.profile.text == published.WIKITEXT and self.profile.seq_len == 2048  # else it says nothing of figures on those
-        sources = {model.name: published.name_of(model.records[0].source) for model in self.models if model.records}
+        usual = self.profile.text == WIKITEXT and self.profile.seq_len == 2048  # else it says nothing of figures on those
+        sources = {model.name: name_of(model.records[0].source) for model in self.models if model.records}
         again = [published.reproduced(sources[name], data) for name, data in self._protocols.items() if name in sources]
         return markdown(*told, *again, published.by_protocol(self._protocols)) if usual else markdown(*told)
 
@@ -245,7 +248,7 @@ class Report:
         found = costs.model_savings(self.main)
         real = savings.on_real_models() if found and all(one.stand_in for one in found) else ""
         return markdown(
-            sentences("savings", found=found, obstacles=savings.obstacles(judged)),
+            *paragraphs("savings", found=found, obstacles=savings.obstacles(judged)),
             savings.by_variant(judged),
             real and "What is a real model's, not a stand-in's:",
             real,

@@ -28,7 +28,7 @@ class Explorer:
     def __init__(self, profile: Profile):
         found = [record for name in profile.checkpoints for record in run_status(profile, name).records]
         if not found:
-            raise LotteryError(f"nothing is recorded under {outputs(profile.profile)}; make report PROFILE={profile.profile} measures")
+            raise LotteryError(f"nothing is recorded under {outputs(profile.profile)}; run make report PROFILE={profile.profile} first")
         self.records = {f"{record.model}, {record.request.title}": record for record in found}
         self.data = frame(found)
 

@@ -1,12 +1,12 @@
 """What the notebook of the lottery ticket procedure shows of it."""
 
+from lottery.analysis.imp import ImpResults
 from lottery.common.format import percent
 from lottery.experiments.imp.records import sparsity_of
 from lottery.experiments.imp.study import TicketStudy
 from lottery.report.markdown import markdown
 from lottery.report.notebook import profile_of_this_notebook
-from lottery.report.sections import imp_figures
-from lottery.report.sections.imp import ImpResults, schedule
+from lottery.report.sections import imp, imp_figures
 
 
 def of_this_notebook() -> tuple[TicketStudy, "TicketPage"]:
@@ -27,7 +27,7 @@ class TicketPage:
         left = ", ".join(percent(1 - sparsity_of(level, asked.prune_fraction)) for level in range(1, asked.levels + 1))
         return markdown(
             f"{', '.join(f'{name} ({count:,} parameters)' for name, count in self.study.parameters.items())}, each from nothing, on"
-            f" {asked.train_text}, with {asked.seeds} seed{'s' if asked.seeds > 1 else ''}. {schedule(asked)}"
+            f" {asked.train_text}, with {asked.seeds} seed{'s' if asked.seeds > 1 else ''}. {imp.schedule(asked)}"
             f" After the rounds {left} are left."
             f" {len(self.study.records)} of {len(self.study.requests)} trials are recorded."
         )
@@ -40,4 +40,4 @@ class TicketPage:
 
     def verdicts(self):
         outcome = ImpResults(self.study.records)
-        return markdown(outcome.verdicts(), outcome.losses(), outcome.problems())
+        return markdown(imp.verdicts(outcome), imp.losses(outcome), imp.problems(outcome))

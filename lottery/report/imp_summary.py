@@ -7,6 +7,7 @@ from lottery.common.files import atomic_write
 from lottery.config.profile import Profile
 from lottery.report.builder import Report
 from lottery.report.markdown import Picture
+from lottery.report.sections import imp
 
 FIGURES = ("loss-over-weights-left", "steps-over-weights-left", "tickets-beside-one-shot")
 
@@ -40,15 +41,15 @@ def summarize(profile: Profile, folder: Path) -> Path:
         f"Made by `make report PROFILE={profile.profile}` and `make ticket-summary PROFILE={profile.profile}`, at {', '.join(commits)}, on"
         f" {', '.join(devices)}. All runs are in [winning-ticket.csv](winning-ticket.csv).",
         "## Is there a ticket?",
-        report.tickets.verdicts(),
-        report.tickets.protocol(""),
+        imp.verdicts(report.tickets),
+        imp.protocol(report.tickets, ""),
         *drawn[:2],
         "## The bridge to one-shot pruning",
         report.bridge().data,
         *drawn[2:],
         "## Losses",
-        report.tickets.losses(),
-        report.tickets.problems(),
+        imp.losses(report.tickets),
+        imp.problems(report.tickets),
     ]
     page = folder / "winning-ticket.md"
     atomic_write(page, "\n\n".join(part for part in text if part) + "\n")

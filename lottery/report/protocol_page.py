@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lottery.analysis.protocols import frame
+from lottery.analysis.published import name_of
 from lottery.common.files import atomic_write
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
@@ -25,7 +26,7 @@ def page(profile: Profile, records: dict[str, list[ProtocolRecord]]) -> str:
     for name, data in frames.items():
         model_of = checkpoint(profile.model_copy(update={"model": name}))
         source = model_of.public_source
-        parts += [f"## {name}", f"{shown(model_of.kind, source)}.", told(name, data), published.reproduced(published.name_of(source), data)]
+        parts += [f"## {name}", f"{shown(model_of.kind, source)}.", told(name, data), published.reproduced(name_of(source), data)]
     parts += ["## On paper", published.by_protocol(frames)]
     return "\n\n".join(parts) + "\n"
 

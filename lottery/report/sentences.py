@@ -7,17 +7,26 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lottery.analysis.findings import Survivors
-from lottery.common.format import number, percent
+from lottery.common.format import change, number, percent
 from lottery.experiments.threshold import span
 
 METHODS_NAMED = 4  # more names of methods than that nobody reads
 
 
 def sentences(template: str, **values) -> str:
-    """Return the text of ``report/text/TEMPLATE.md.j2``: on one line, but for those that the template begins with ¶."""
+    """Return the text of ``report/text/TEMPLATE.md.j2`` on one line."""
+    return _on_one_line(_TEMPLATES.get_template(f"{template}.md.j2").render(values))
+
+
+def paragraphs(template: str, **values) -> list[str]:
+    """Return the paragraphs of ``report/text/TEMPLATE.md.j2``, each on one line. Blank lines part them."""
+    text = _TEMPLATES.get_template(f"{template}.md.j2").render(values)
+    return [line for part in re.split(r"\n *\n", text) if (line := _on_one_line(part))]
+
+
+def _on_one_line(text: str) -> str:
     # Line ends and indents of a template are for its reader. A no-break space stays.
-    text = re.sub(r"[ \n]+", " ", _TEMPLATES.get_template(f"{template}.md.j2").render(values))
-    return re.sub(r" ?¶ ?", "\n", text).strip()
+    return re.sub(r"[ \n]+", " ", text).strip()
 
 
 def listed(names: list[str], last: str = "and") -> str:
@@ -51,4 +60,13 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
     autoescape=False,
 )
-_TEMPLATES.filters |= {"number": number, "percent": percent, "span": span, "listed": listed, "ways": ways, "from_to": from_to, "runs": runs}
+_TEMPLATES.filters |= {
+    "number": number,
+    "percent": percent,
+    "change": change,
+    "span": span,
+    "listed": listed,
+    "ways": ways,
+    "from_to": from_to,
+    "runs": runs,
+}

@@ -21,7 +21,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class FormatError(LotteryError):
-    """A stored weight contradicts itself. It is refused before anything reads by it."""
+    """A stored weight is inconsistent. It is refused before anything is computed from it."""
 
 
 class Packed(NamedTuple):

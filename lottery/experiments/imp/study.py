@@ -27,7 +27,7 @@ _WORKER_BYTES = 1 << 30
 
 
 class TicketStudy:
-    """All runs of the procedure under one profile. Existing records are never measured again; a killed run goes on after them."""
+    """All runs of the procedure under one profile. Existing records are never measured again; a killed run resumes after them."""
 
     def __init__(self, profile: Profile):
         if profile.tickets is None:

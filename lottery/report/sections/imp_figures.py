@@ -8,13 +8,13 @@ import seaborn as sns
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lottery.analysis.findings import Scores
+from lottery.analysis.imp import ImpResults
 from lottery.analysis.imp_verdict import mean
+from lottery.analysis.one_shot_vs_imp import both_scores
 from lottery.common.format import number, percent
 from lottery.experiments.imp.arms import ARMS, DENSE
 from lottery.report import style
 from lottery.report.markdown import Picture
-from lottery.report.sections.imp import ImpResults
-from lottery.report.sections.one_shot_vs_imp import both_scores
 
 
 def loss_over_weights_left(outcome: ImpResults) -> Picture | None:

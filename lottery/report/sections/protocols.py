@@ -5,23 +5,18 @@ import math
 import pandas as pd
 import seaborn as sns
 
-from lottery.common.format import number
+from lottery.analysis.protocols import extremes
+from lottery.common.format import change, number
 from lottery.experiments.protocols import STANDARD
 from lottery.report import style
 from lottery.report.markdown import Picture, markdown, table
-
-
-def change(share: float) -> str:
-    """Return a relative change in per cent, without a sign where there is none."""
-    return "0.0%" if abs(share) < 0.0005 else f"{100 * share:+.1f}%"
+from lottery.report.sentences import sentences
 
 
 def told(model: str, data: pd.DataFrame) -> str:
     """Return the protocols of one model as a table, and the span between them in a sentence."""
-    measured = data[(data["skipped"] == "") & data["perplexity"].notna()]
-    if measured.empty:
+    if (found := extremes(data)) is None:
         return ""
-    low, high = measured.loc[measured["perplexity"].idxmin()], measured.loc[measured["perplexity"].idxmax()]
     rows = [
         {
             "Protocol": row.protocol,
@@ -32,14 +27,13 @@ def told(model: str, data: pd.DataFrame) -> str:
         }
         for row in data.itertuples()
     ]
-    sentence = (
-        f"**{model}**, dense: the same model on the same text has a perplexity of {number(low.perplexity)} ({low.protocol}) or"
-        f" {number(high.perplexity)} ({high.protocol}), and all between. A figure without its protocol says nothing."
-    )
     count = data.loc[data["protocol"] == STANDARD, "windows"]
     scored = f" All score the stretch of the standard one's {count.iloc[0]} windows, or the part that they name." if len(count) else ""
     caption = f"{model}: its dense perplexity by protocol.{scored}"
-    return markdown(sentence, table(rows, "Perplexity|Against the standard|Per word", caption)).data
+    low, high = found
+    return markdown(
+        sentences("protocols", model=model, low=low, high=high), table(rows, "Perplexity|Against the standard|Per word", caption)
+    ).data
 
 
 def picture(model: str, data: pd.DataFrame) -> Picture | None:

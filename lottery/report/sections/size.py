@@ -1,31 +1,13 @@
-"""Quality against effective size: what a model predicts with the weights that are left in it, and who is best at each size."""
-
-import math
+"""Quality against effective size as a picture: what a model predicts with the weights that are left in it."""
 
 import pandas as pd
 import seaborn as sns
 
+from lottery.analysis.sizes import sizes
 from lottery.common.format import number, percent
 from lottery.report import style
 from lottery.report.markdown import Picture
-from lottery.report.sentences import listed
 from lottery.report.tables import label
-
-COLUMNS = ["model", "method", "sparsity", "nonzero", "bits_per_byte", "front"]
-
-
-def sizes(data: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each variant: the nonzero weights of the whole model, bits per byte, and whether it lies on the Pareto front.
-
-    The front uses bits per byte and not perplexity, so that models with different tokenizers compare. A variant is on the front if no other
-    with at most as many nonzero weights predicts the text as well or better.
-    """
-    found = data[data["bits_per_byte"].map(math.isfinite)].copy()
-    found["nonzero"] = ((1 - found["sparsity_model"]) * found["parameters"]).round().astype(int)
-    found = found.sort_values(["nonzero", "bits_per_byte"], ignore_index=True)
-    best = found["bits_per_byte"].cummin()
-    found["front"] = (found["bits_per_byte"] == best) & ~found["bits_per_byte"].duplicated() & (best.shift(fill_value=math.inf) > best)
-    return found
 
 
 def picture(data: pd.DataFrame) -> Picture | None:
@@ -77,32 +59,3 @@ def picture(data: pd.DataFrame) -> Picture | None:
         for model, points in found.sort_values("sparsity").groupby("model", sort=False)
     )
     return Picture(figure, caption, alt)
-
-
-def who_is_best_at_a_size(data: pd.DataFrame) -> str:
-    """Name the Pareto front of the variants whose texts are coherent, and say whether pruning beats a smaller dense model.
-
-    What a ticket must beat is a dense model of the size that a larger model was pruned down to. A model that is smaller than it already
-    while dense proves nothing by pruning.
-    """
-    found = sizes(data[(data["method"] == "dense") | data["coherent"].astype(bool)])
-    dense = found[found["method"] == "dense"]
-    if dense["model"].nunique() < 2:
-        return "Fewer than two dense models are measured, so nothing can be said of who is best at a size."
-    front = found[found["front"]]
-    said = ", ".join(f"{_named(row)} ({row['nonzero']:,})" for _, row in front.iterrows())
-    text = f"Of those whose texts are coherent, from the fewest non-zero weights up, the best at its size is: {said}."
-    beating = []
-    for _, row in front[front["method"] != "dense"].iterrows():
-        unpruned = dense.loc[dense["model"] == row["model"], "nonzero"].max()
-        between = (dense["nonzero"] >= row["nonzero"]) & (dense["nonzero"] < unpruned)
-        if len(beaten := dense[between & (dense["bits_per_byte"] > row["bits_per_byte"])]):
-            smaller = listed(list(beaten["model"].unique()))
-            beating.append(f"{_named(row)} has no more weights left than the dense {smaller} and predicts the text better")
-    if beating:
-        return f"{text} So pruning can pay: {'; '.join(beating)}."
-    return f"{text} No model, pruned down to the size of a smaller dense one, predicts the text better than that."
-
-
-def _named(row: pd.Series) -> str:
-    return f"{row['model']} {label(row)}"

@@ -1,59 +1,22 @@
-"""Where the zeros are: by layer, by kind of layer, and in how much of a model there are none."""
+"""Where the zeros are, as maps of layers and as a table of how much of a model lies where."""
 
 import re
 
 import pandas as pd
 import seaborn as sns
 
+from lottery.analysis import layers
 from lottery.common.format import percent
 from lottery.experiments.records import Record
 from lottery.report import style
 from lottery.report.markdown import Picture, table
 
 MOST_LEVELS = 5  # sparsities that the table has columns for
-UNEVEN = 0.005  # shares of zeros that differ by more between layers are no rounding
-
-
-def zeros(records: list[Record]) -> pd.DataFrame:
-    """Return a row for each layer of every pruned variant: block, kind (``self_attn.q_proj``), weights and share of zeros."""
-    rows = []
-    for record in records:
-        if record.request.method == "dense":
-            continue
-        for name, share in record.result.sparsity_layers.items():
-            block, kind = re.search(r"\.(\d+)\.(.+)$", name).groups()
-            rows.append(
-                {
-                    "model": record.model,
-                    "method": record.request.variant.label,
-                    "base_method": record.request.method,
-                    "allocation": record.request.allocation,
-                    "sparsity": record.request.sparsity,
-                    "block": int(block),
-                    "kind": kind,
-                    "weights": record.result.layer_weights[name],
-                    "zeros": share,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def uneven(data: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return one way of pruning for each uneven way of spreading zeros over layers, by its name, at the middle sparsity measured of it."""
-    found = {}
-    for (base, allocation), rows in data.groupby(["base_method", "allocation"], sort=False) if len(data) else []:
-        levels = sorted(rows["sparsity"].unique())
-        middle = rows[rows["sparsity"] == levels[len(levels) // 2]]
-        spread = middle.groupby("model")["zeros"].agg(lambda shares: shares.max() - shares.min()).max()
-        spreading = base if allocation == "uniform" else allocation
-        if spread > UNEVEN and spreading not in {name for name, _ in found}:
-            found[spreading, middle["method"].iloc[0]] = middle
-    return {method: rows for (_, method), rows in found.items()}
 
 
 def picture(records: list[Record]) -> Picture | None:
     """Draw shares of zeros as maps, a row of maps a model and a column a way of spreading; ``None`` where all ways spread evenly."""
-    found = uneven(zeros(records))
+    found = layers.uneven(layers.zeros(records))
     if not found:
         return None
     models = list(dict.fromkeys(record.model for record in records))
@@ -96,32 +59,6 @@ def picture(records: list[Record]) -> Picture | None:
     return Picture(figure, caption, alt)
 
 
-def where_they_are(records: list[Record]) -> str:
-    """Say what an even and an uneven way of pruning spare."""
-    data = zeros(records)
-    if data.empty:
-        return "No pruned variant is recorded, so there are no zeros to look for."
-    found = uneven(data)
-    even = [str(method) for method in data["method"].unique() if not _is_uneven(data[data["method"] == method])]
-    said = [f"By {', '.join(even)} every layer loses the same share."] if even else []
-    for method, rows in found.items():
-        lost = rows.assign(lost=rows["zeros"] * rows["weights"])
-        parts = [_extremes(lost, "kind", ""), _extremes(lost, "block", "block ")]
-        told = "; ".join(part for part in parts if part) or "takes alike from all kinds and blocks, over all models"
-        said.append(f"{method} at {percent(rows['sparsity'].iloc[0])} {told}.")
-    return " ".join(said)
-
-
-def _extremes(lost: pd.DataFrame, column: str, called: str) -> str:
-    """Say from which kind or block least and most was taken over all models; empty where that is hardly a difference."""
-    sums = lost.groupby(column)[["lost", "weights"]].sum()
-    shares = (sums["lost"] / sums["weights"]).sort_values()
-    if shares.iloc[-1] - shares.iloc[0] <= UNEVEN:
-        return ""
-    (least, low), (most, high) = [(shares.index[i], percent(shares.iloc[i])) for i in (0, -1)]
-    return f"takes least from {called}{least} ({low}) and most from {called}{most} ({high})"
-
-
 _CAPTION = "How much of each model lies where, and how much of the whole is gone at each sparsity of the pruned layers."
 
 
@@ -152,11 +89,6 @@ def share_table(records: list[Record]) -> str:
         for row in rows:
             row[columns[-1]] = zeros[row["Model"]].get(sparsity, "")
     return table([{name: row.get(name, "") for name in columns} for row in rows], "|".join(columns[1:]), _CAPTION)
-
-
-def _is_uneven(rows: pd.DataFrame) -> bool:
-    spread = rows.groupby(["model", "sparsity"])["zeros"].agg(lambda shares: shares.max() - shares.min())
-    return bool((spread > UNEVEN).any())
 
 
 def _where(rows: pd.DataFrame, index: int) -> str:
