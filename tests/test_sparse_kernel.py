@@ -15,7 +15,7 @@ from lottery.common.errors import ParamsError
 from lottery.common.paths import project_root
 from lottery.sparse import kernel as module
 from lottery.sparse.bitmask import DTYPES, Packed, pack
-from lottery.sparse.kernel import FORCE, SETS, Kernel, KernelError, kernel
+from lottery.sparse.kernel import FEW, FORCE, SETS, Kernel, KernelError, kernel
 from lottery.sparse.linear import SparseLinear
 from tests.conftest import need_compiler
 from tests.test_sparse_bitmask import sparse
@@ -279,3 +279,14 @@ def test_sanitizers_find_no_fault_in_memory_and_nothing_undefined(tmp_path):
     }
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=project_root())
     assert run.stdout.strip() == "clean", run.stderr[-3000:]
+
+
+def test_layers_share_the_memory_that_they_unpack_into():
+    """Large and small in turns, in several dtypes, in and outside inference: each product is that of its own weight."""
+    shapes, dtypes = ((64, 96), (200, 30), (16, 8)), (torch.float32, torch.bfloat16)
+    layers = [torch.nn.Linear(*shape, dtype=dtype) for shape in shapes for dtype in dtypes]
+    for inference in (True, False, True):
+        for layer in layers:
+            with torch.inference_mode(inference):
+                x = torch.randn(FEW + 1, layer.in_features, dtype=layer.weight.dtype)
+                torch.testing.assert_close(SparseLinear.of(layer)(x), layer(x), rtol=1e-2, atol=1e-2)

@@ -1,5 +1,6 @@
 """A linear layer whose weight stays in the sparse-bitmask format."""
 
+import threading
 from types import ModuleType
 
 import torch
@@ -14,7 +15,7 @@ class SparseLinear(torch.nn.Module):
     """``torch.nn.Linear`` with a packed weight, for inference.
 
     A few tokens are multiplied by the kernel of the device, straight from the packed weight. For many, the weight is unpacked into scratch
-    for the time of one product by torch. Without a kernel it is always unpacked; ``kernel_reason`` says why a CPU has none, ``gpu.why_not``
+    for the time of one product by torch; all layers share it, and it stays as large as the largest. Without a kernel it is always unpacked; ``kernel_reason`` says why a CPU has none, ``gpu.why_not``
     why a GPU has none.
     """
 
@@ -45,7 +46,22 @@ class SparseLinear(torch.nn.Module):
                 return self._kernel.multiply(x, self.packed, self.bias)
             if x.device.type == "cuda" and not gpu.why_not(gpu.architecture_of(x.device)):
                 return gpu.sparse_linear(x, self.compressed, self.bitmask, self.row_offsets, self.bias, self.in_features)
-        return linear(x, self.dense_weight().to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        weight = self._kernel.unpack(self.packed, _scratch(self.packed)) if self._kernel and x.device.type == "cpu" else self.dense_weight()
+        return linear(x, weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+_kept = threading.local()
+
+
+def _scratch(packed: Packed) -> torch.Tensor:
+    """Return memory for a dense weight, the same for every layer: to take fresh memory for a large one costs more than the product."""
+    rows, columns = packed.shape.tolist()
+    kept = _kept.__dict__.get("bytes")
+    needed = rows * columns * packed.compressed.itemsize
+    if kept is None or kept.numel() < needed:
+        with torch.inference_mode(False):  # what inference makes cannot be used outside it
+            kept = _kept.bytes = torch.empty(needed, dtype=torch.uint8)
+    return kept[:needed].view(packed.compressed.dtype).view(rows, columns)
 
 
 def unpack(packed: Packed) -> torch.Tensor:
