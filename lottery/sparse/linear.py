@@ -15,8 +15,8 @@ class SparseLinear(torch.nn.Module):
     """``torch.nn.Linear`` with a packed weight, for inference.
 
     A few tokens are multiplied by the kernel of the device, straight from the packed weight. For many, the weight is unpacked into scratch
-    for the time of one product by torch; all layers share it, and it stays as large as the largest. Without a kernel it is always unpacked; ``kernel_reason`` says why a CPU has none, ``gpu.why_not``
-    why a GPU has none.
+    for the time of one product by torch; all layers share it, and it stays as large as the largest. Without a kernel it is always unpacked;
+    ``kernel_reason`` says why a CPU has none, ``gpu.why_not`` why a GPU has none.
     """
 
     def __init__(self, packed: Packed, bias: torch.Tensor | None = None):
