@@ -1,4 +1,4 @@
-"""OWL and AlphaPruning against their formulas, and against the constraint that the mean sparsity is the target."""
+"""OWL, AlphaPruning and DLP against their formulas, and against the constraint that the mean sparsity is the target."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from lottery.common.errors import LotteryError
 from lottery.models.blocks import by_block, count_zeros, prunable
 from lottery.models.standins.architectures import ARCHITECTURES
 from lottery.pruning.allocations.alphapruning import alphapruning, tail_exponent
+from lottery.pruning.allocations.dlp import dlp
 from lottery.pruning.allocations.owl import owl
 from lottery.pruning.prune import prune
 from lottery.pruning.variants import Variant
@@ -51,6 +52,25 @@ def test_owl_is_its_formula_and_keeps_the_target(model, target):
 
 
 @pytest.mark.parametrize("target", [0.3, 0.5, 0.7])
+def test_dlp_is_its_formula_and_keeps_the_target(model, target):
+    fed = as_the_model_feeds_them(model, SAMPLES)
+    means = []
+    for layers in by_block(model):
+        scores = [
+            np.abs(layer.weight.detach().double().numpy()) * np.linalg.norm(fed[name].double().numpy(), axis=0)
+            for name, layer in layers.items()
+        ]
+        means.append(np.concatenate([s.ravel() for s in scores]).mean())
+    importance = 1 - np.array(means) / sum(means)
+    kept = (importance - importance.min()) / (importance.max() - importance.min()) * 0.3
+    shares = dlp(model, target, SAMPLES)
+    assert [shares[next(iter(layers))] for layers in by_block(model)] == pytest.approx(list(target - (kept - kept.mean())), abs=1e-4)
+    assert mean_over_weights(model, shares) == pytest.approx(target, abs=1e-12)
+    lowest = next(iter(by_block(model)[int(np.argmin(means))]))
+    assert shares[lowest] == min(shares.values()), "the block with the lowest scores keeps most"
+
+
+@pytest.mark.parametrize("target", [0.3, 0.5, 0.7])
 def test_alphapruning_is_its_formula_and_keeps_the_target(model, target):
     alphas = []
     for layers in by_block(model):
@@ -84,11 +104,11 @@ def test_blocks_that_are_all_alike_get_the_same_share():
     assert all(share == pytest.approx(0.6) for share in alphapruning(model, 0.6).values())
 
 
-@pytest.mark.parametrize("allocation", ["owl", "alphapruning"])
+@pytest.mark.parametrize("allocation", [owl, alphapruning, dlp])
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
 def test_an_allocation_combines_with_every_layer_wise_method(model, allocation, method):
-    asked = (owl if allocation == "owl" else alphapruning)(model, 0.6, SAMPLES)
-    prune(model, Variant(method, allocation, "unstructured", 0.6), SAMPLES)
+    asked = allocation(model, 0.6, SAMPLES)
+    prune(model, Variant(method, allocation.__name__, "unstructured", 0.6), SAMPLES)
     counted = count_zeros(model)
     assert counted.prunable == pytest.approx(0.6, abs=0.004)
     assert counted.layers == pytest.approx(asked, abs=0.005)

@@ -25,7 +25,7 @@ def study(toy) -> Study:
 
 def pruned(study, sparsity=0.9):
     request = next(one for one in study.requests if one.sparsity == sparsity)
-    return study.trials.pruned(request, "test")[0]
+    return study.trials.pruned(request, "test").model
 
 
 def measured(study, model, pruned=True, device=CPU):

@@ -8,7 +8,7 @@ from lottery.analysis import findings
 from lottery.analysis.frame import frame
 from lottery.common.format import number, percent, size
 from lottery.report.render.pdf import legible
-from lottery.report.tables import about, all_models, by_method, cost, quality, samples, side_by_side, summary, trials
+from lottery.report.tables import about, all_models, by_method, cliffs, cost, quality, samples, side_by_side, summary, trials
 from tests.factory import BAD, COARSE, GOOD, curve, record_of, sweep_of, timed, ways
 
 
@@ -134,3 +134,17 @@ def test_the_cost_table_shows_speed_in_times_of_the_dense_model():
     head, _, dense, half = (line.split("|") for line in said.splitlines() if line.startswith("|"))
     at = [cell.strip() for cell in head].index("Times dense")
     assert [dense[at].strip(), half[at].strip()] == ["", "0.970"]
+
+
+def test_cliffs_stand_best_first_with_what_pruning_takes():
+    """Wanda passes 5% later than magnitude; what a dense model takes is nobody's pruning."""
+    records = [*curve("a", 1, 1.01, 1.02, 1.03, 1.06, 1.9, 2.1), *curve("a", 1, 1.0, 1.01, 1.02, 1.02, 1.03, 1.1, method="wanda")]
+    for record in records:
+        record.result.memory.pruning_peak = None if record.request.method == "dense" else 3 * 2**29
+    shown = cliffs(frame(records), {way: findings.scores(records, way)["a"] for way in ("magnitude", "wanda")}).splitlines()
+    first, second = ([cell.strip() for cell in row.strip("|").split("|")] for row in shown[2:4])
+    assert first[0] == "wanda"
+    assert first[2] == "above 72%"
+    assert second[0] == "magnitude"
+    assert second[1].startswith("51.3%")
+    assert second[3:] == ["0.100 s", "1.50 GiB"]

@@ -38,7 +38,7 @@ def test_what_is_no_pattern(text):
     ("change", "message"),
     [
         ({"methods": ["wandaa"]}, "methods[0]: given 'wandaa'; allowed: a list of admm, alps, magnitude, magnitude-global, random, ria, sparsegpt, wanda"),
-        ({"allocation": "owls"}, "allocation[0]: given 'owls'; allowed: alphapruning, owl, uniform, or a list of them"),
+        ({"allocation": "owls"}, "allocation[0]: given 'owls'; allowed: alphapruning, dlp, owl, uniform, or a list of them"),
         ({"pattern": "4:2"}, "pattern: given '4:2'; allowed: 'unstructured', 'N:M' in quotes with N below M, such as '2:4', or a list of them"),
         ({"pattern": 124}, "pattern: given 124; allowed: 'unstructured', 'N:M' in quotes with N below M, such as '2:4', or a list of them"),
         (

@@ -39,6 +39,7 @@ def frame(records: list[Record]) -> pd.DataFrame:
                 "coherent": result.texts is not None and result.texts.verdict.verdict == "coherent",
                 "reason": result.texts.verdict.reason if result.texts else None,
                 "pruning_seconds": result.pruning_seconds,
+                "pruning_peak": result.memory.pruning_peak,
                 "device": record.provenance.device,
                 "dtype": record.provenance.dtype,
                 "key": request.key,

@@ -87,6 +87,7 @@ class Memory(BaseModel):
         evaluation_peak: The peak during evaluation.
         generation_peak: The peak during generation; ``None`` where nothing was generated.
         others: What other processes held on the device.
+        pruning_peak: The peak while the variant was pruned; ``None`` for the dense model.
     """
 
     kind: Literal["GPU memory", "main memory"]
@@ -94,6 +95,7 @@ class Memory(BaseModel):
     evaluation_peak: int
     generation_peak: int | None
     others: int
+    pruning_peak: int | None = None
 
 
 class Sample(BaseModel):

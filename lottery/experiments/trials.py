@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 
@@ -24,6 +25,42 @@ from lottery.training.recovery import recover
 
 _PROGRESS_SECONDS = 15
 GREEDY = 3  # beginnings that are also continued greedily, for show
+
+
+class Pruned(NamedTuple):
+    """A pruned model, and what that took.
+
+    Attributes:
+        model: The model.
+        seconds: Of pruning, passes over the calibration data included.
+        recovery_seconds: Of retraining.
+        peak: Bytes of memory while it was pruned, its weights included.
+    """
+
+    model: torch.nn.Module
+    seconds: float
+    recovery_seconds: float
+    peak: int
+
+
+class Spoken(NamedTuple):
+    """What a model gave where it generates.
+
+    Attributes:
+        tasks: Scores of tasks.
+        savings: What its zeros save; ``None`` where no timing was asked for.
+        written: Beginning, how, and continuation of each text.
+        speed: By transformers' own loop; ``None`` where no timing was asked for.
+        peak: Bytes of memory while it wrote; ``None`` if it did not.
+        decode_bytes: Bytes of weights that are read for each token.
+    """
+
+    tasks: dict[str, dict[str, float]]
+    savings: Savings | None
+    written: list[tuple[str, str, Continuation]]
+    speed: Speed | None
+    peak: int | None
+    decode_bytes: int
 
 
 class Trials:
@@ -67,7 +104,7 @@ class Trials:
         others, bandwidth = memory.others(plan.device), self._bandwidth  # the first time before anything is loaded
         scored, peak = self._score_dense(label) if self._dense_states is None else (None, 0)
         judged_by = self._judged_by if request.prompts else None
-        model, seconds, recovered = self.pruned(request, label)
+        model, seconds, recovered, pruning_peak = self.pruned(request, label)
         retrained_on = study.recovery if _is_retrained(request) else None
         sparsity = count_zeros(model)
         if request.method != "dense" or scored is None:
@@ -79,18 +116,10 @@ class Trials:
             plan = replace(plan, dtype_reason=f"{plan.dtype_reason}; {how}")
         with self._memory_to_speak:
             model = self._speaking(model)
-        # Before the timing, so that the dense model's follows at once.
-        tasks = self._scores_of_tasks(model, label, self.profile.tasks) if request.tasks else {}
-        saved = self._saved(model, request) if request.repeats else None
-        with self._memory_to_speak:
-            with memory.watched(plan.speaker, self._weights) as held:
-                written = self._written(model, request) if request.prompts else []
-                speed = self._timed(model) if request.repeats else None
-            generation_peak = held.bytes if written or speed else None
-        decode_bytes = generation.decode_bytes(model)
+        spoken = self._spoken(model, request, label)
         self._model = model if request.method == "dense" else None
         del model
-        dense_speed = self._dense_timed() if speed and request.method != "dense" else None
+        dense_speed = self._dense_timed() if spoken.speed and request.method != "dense" else None
         windows = study.windows
         return Record(
             model=self.profile.model_name,
@@ -117,41 +146,52 @@ class Trials:
                 pruning_seconds=seconds,
                 recovery_seconds=recovered,
                 bandwidth=bandwidth,
-                decode_bytes=decode_bytes,
-                speed=speed,
+                decode_bytes=spoken.decode_bytes,
+                speed=spoken.speed,
                 dense_speed=dense_speed,
-                savings=saved,
+                savings=spoken.savings,
                 memory=Memory(
                     kind=memory.kind(plan.speaker),
                     weights=self._weights,
                     evaluation_peak=peak,
-                    generation_peak=generation_peak,
+                    generation_peak=spoken.peak,
+                    pruning_peak=pruning_peak if request.method != "dense" else None,
                     others=others,
                 ),
-                tasks=tasks,
-                texts=judged_by and judged_by.model_copy(update={"samples": self._samples(written)}),
+                tasks=spoken.tasks,
+                texts=judged_by and judged_by.model_copy(update={"samples": self._samples(spoken.written)}),
             ),
             provenance=provenance(plan, started, self.batch_size),
         )
 
-    def pruned(self, request: Request, label: str) -> tuple[torch.nn.Module, float, float]:
-        """Return a model that is pruned, and retrained where asked, with the seconds of both. The dense model is given up for it."""
+    def _spoken(self, model, request: Request, label: str) -> Spoken:
+        """Measure a model where it generates. The timing comes last, so that the dense model's follows at once."""
+        tasks = self._scores_of_tasks(model, label, self.profile.tasks) if request.tasks else {}
+        saved = self._saved(model, request) if request.repeats else None
+        with self._memory_to_speak, memory.watched(self.study.plan.speaker, self._weights) as held:
+            written = self._written(model, request) if request.prompts else []
+            speed = self._timed(model) if request.repeats else None
+        return Spoken(tasks, saved, written, speed, held.bytes if written or speed else None, generation.decode_bytes(model))
+
+    def pruned(self, request: Request, label: str) -> Pruned:
+        """Return a model that is pruned, and retrained where asked. The dense model is given up for it."""
         model, self._model = self._dense(), None
         began = time.monotonic()
-        self._prune(model, request, label)
+        with memory.watched(self.study.plan.device, self._weights) as held:
+            self._prune(model, request, label)
         seconds, recovered, began = time.monotonic() - began, 0.0, time.monotonic()
         if _is_retrained(request):
             size, rate = request.recover_batch_size, request.recover_learning_rate
             with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory"):
                 recover(model, self.study.recovery.tokens, size, rate, self._progress(f"{label}: recovery, step"))
             recovered = time.monotonic() - began
-        return model, seconds, recovered
+        return Pruned(model, seconds, recovered, held.bytes)
 
     def _with_tasks(self, earlier: Record, request: Request, label: str) -> Record:
         """Add the scores of the missing tasks to an earlier record: prune in the same way once more, and measure nothing else."""
         started = datetime.now().astimezone()
         lacking = [task for task, identity in zip(self.profile.tasks, request.tasks, strict=True) if identity not in earlier.request.tasks]
-        model, _, _ = self.pruned(request, label)
+        model = self.pruned(request, label).model
         with self._memory_to_speak:
             model = self._speaking(model)
         tasks = earlier.result.tasks | self._scores_of_tasks(model, label, lacking)

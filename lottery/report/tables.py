@@ -263,6 +263,29 @@ def by_method(data: pd.DataFrame, level: float) -> str:
     return table(shown, "|".join(grid.columns), caption)
 
 
+def cliffs(data: pd.DataFrame, scores: dict[str, dict[str, Crossing]]) -> str:
+    """Return where each way of pruning one model costs 5% and where it doubles the bits, the best first, and what pruning takes.
+
+    Args:
+        data: The variants of the model.
+        scores: The ticket scores of the model by each way of pruning.
+    """
+    rows = []
+    for method in sorted(scores, key=lambda method: -scores[method]["5% more"].at):
+        own = data[data["method"] == method]
+        peak = own["pruning_peak"].dropna()
+        rows.append(
+            {
+                "Method": method.replace(" ", NBSP),
+                **{f"Bits {name} at": span(score) for name, score in scores[method].items()},
+                "Pruning": f"{number(own['pruning_seconds'].median())} s",
+                "Peak memory": size(peak.median()) if len(peak) else "",
+            }
+        )
+    caption = f"{data['model'].iloc[0]}: the sparsity at which bits per byte pass each level, and the median time and memory of pruning."
+    return table(rows, "Pruning|Peak memory", caption)
+
+
 SHOWN = 3  # beginnings whose continuations are shown; the verdict is on all of them
 
 

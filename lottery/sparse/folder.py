@@ -58,27 +58,34 @@ def write(model: torch.nn.Module, layers: list[str], dtype: torch.dtype, source:
                     tensors[name] = tensor.contiguous()
                     continue
                 zeros, weights = zeros + tensor.numel() - int(torch.count_nonzero(tensor)), weights + tensor.numel()
-                if packed_bytes(tensor) >= tensor.nbytes:
-                    dense.append(layer)
-                    tensors[name] = tensor.contiguous()
-                    continue
-                if not bool(torch.isfinite(tensor).all()):
-                    raise LotteryError(f"{name} is not finite in {dtype}; export it in a wider dtype")
-                packed = pack(tensor)
-                tensors |= {f"{layer}.{part}": value for part, value in packed._asdict().items()}
+                stored = _stored(layer, tensor)
+                dense += [layer] * (name in stored)
+                tensors |= stored
             save_file(tensors, whole / file, metadata={"format": "pt"})
             where |= dict.fromkeys(tensors, file)
             total += sum(tensor.nbytes for tensor in tensors.values())
-        index = {"metadata": {"total_size": total}, "weight_map": where}
-        (whole / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        _write_json(whole / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
         for path in sorted({path for pattern in files for path in source.glob(pattern)}):
             if path.suffix != ".safetensors" and path.name not in ("config.json", INDEX):
                 shutil.copyfile(path, whole / path.name)
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
         config |= {"dtype": str(dtype).removeprefix("torch."), "sparsity_config": _about(zeros / weights, dense)}
-        (whole / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        _write_json(whole / "config.json", config)
         whole.replace(folder)
     return dense
+
+
+def _stored(layer: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the tensors that hold a layer's weight in a file: four that are packed, or a dense one where those would be larger."""
+    if packed_bytes(weight) >= weight.nbytes:
+        return {f"{layer}.weight": weight.contiguous()}
+    if not bool(torch.isfinite(weight).all()):
+        raise LotteryError(f"{layer}.weight is not finite in {weight.dtype}; export it in a wider dtype")
+    return {f"{layer}.{part}": value for part, value in pack(weight)._asdict().items()}
+
+
+def _write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def check_free(folder: Path) -> None:

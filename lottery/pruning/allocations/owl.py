@@ -3,10 +3,8 @@
 import torch
 from torch import nn
 
-from lottery.pruning.allocations.blockwise import layer_sparsities, weighted_mean
-from lottery.pruning.methods.wanda import wanda_scores
+from lottery.pruning.allocations.blockwise import layer_sparsities, mean_score, stretched, wanda_chunks
 from lottery.pruning.registry import allocation
-from lottery.pruning.selection import Chunks, score_chunks
 from lottery.pruning.walk import Layer, walk
 
 OUTLIER, RANGE = 5.0, 0.08  # M and λ of the paper
@@ -33,21 +31,12 @@ def owl(model: nn.Module, sparsity: float, samples: torch.Tensor, **walking) -> 
     """
     outliers: list[float] = []
     walk(model, samples, lambda _, layers: outliers.append(outlier_share(layers)), **walking)
-    low, high = min(outliers), max(outliers)
-    kept = [2 * RANGE * (share - low) / (high - low) if high > low else 0.0 for share in outliers]
-    mean = weighted_mean(kept, model)
-    return layer_sparsities(model, [sparsity - (k - mean) for k in kept], "owl", sparsity)
+    return layer_sparsities(model, stretched(outliers, model, sparsity, 2 * RANGE), "owl", sparsity)
 
 
 def outlier_share(layers: list[Layer]) -> float:
     """Return OWL's D: the percentage of a block's Wanda scores above M = 5 times their mean."""
-    scores = [_wanda(layer) for layer in layers]
-    count = sum(layer.linear.weight.numel() for layer in layers)
-    mean = sum(float(score.sum(dtype=torch.float64)) for chunks in scores for _, score in chunks()) / count
+    scores = [wanda_chunks(layer) for layer in layers]
+    mean = mean_score(scores, layers)
     above = sum(int((score > OUTLIER * mean).sum()) for chunks in scores for _, score in chunks())
-    return 100 * above / count
-
-
-def _wanda(layer: Layer) -> Chunks:
-    norms = layer.inputs.norms()
-    return score_chunks(layer.linear.weight, lambda rows, which: wanda_scores(rows, norms))
+    return 100 * above / sum(layer.linear.weight.numel() for layer in layers)
