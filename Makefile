@@ -51,7 +51,7 @@ docs: .venv/ready
 	@$(BIN)/python -m lottery docs
 
 pictures: report
-	@mkdir -p docs && cp outputs/$(PROFILE)/figures/bits-over-sparsity.svg docs/figure.svg
+	@mkdir -p docs && cp outputs/$(PROFILE)/figures/bits-over-sparsity.svg docs/figure.svg && cp outputs/$(PROFILE)/figures/what-zeros-save.svg docs/
 	@pdftoppm -r 75 -f 1 -l 1 -png -singlefile outputs/$(PROFILE)/report.pdf docs/report
 
 publish: report

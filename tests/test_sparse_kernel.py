@@ -1,5 +1,6 @@
 """The kernel against fp64, with every set of instructions of this processor, and what happens where there is none."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -49,11 +50,13 @@ def test_every_set_of_instructions_agrees_with_fp64(rows, columns, density, batc
     bias = torch.randn(rows, generator=random).to(x_dtype) if biased else None
     exact, terms = product(x, weight, bias)
     allowed = max(TOLERANCE[x_dtype], 2e-5 if dtype == torch.bfloat16 else 0)
-    for one in KERNELS:
+    for one, expands in itertools.product(KERNELS, (0, 1)):  # vexpandps, or permutations from a table
+        one.library.lottery_expands(expands)
         for given_weight in (weight, pack(weight)):
             got = one.multiply(x, given_weight, bias)
             assert (got.dtype, got.shape) == (x_dtype, (batch, rows))
-            assert ((got.double() - exact).abs() <= allowed * terms).all(), (one.instructions, isinstance(given_weight, Packed))
+            assert ((got.double() - exact).abs() <= allowed * terms).all(), (one.instructions, expands, isinstance(given_weight, Packed))
+    BEST.library.lottery_best_isa()  # chooses for this processor again
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -246,7 +249,8 @@ from tests.test_sparse_bitmask import sparse
 library = Path({library!r})
 for name in module.SETS[: module.Kernel(library).isa + 1]:
     one = module.Kernel(library, name)
-    for dtype in DTYPES:
+    for dtype, expands in [(dtype, expands) for dtype in DTYPES for expands in (0, 1)]:
+        one.library.lottery_expands(expands)
         for rows, columns in ((1, 1), (3, 7), (2, 8), (5, 63), (4, 64), (9, 65), (33, 200), (70, 576)):
             for density in (0, 0.1, 0.5, 1):
                 weight = sparse(rows, columns, density, dtype)

@@ -42,6 +42,7 @@ typedef struct {
 
 static void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
 static int (*thread_number)(void);
+static int expands;  // whether vexpandps is fast here, as it is on Intel; on Zen 5 it takes six cycles
 
 // torch's own threads (GOMP_parallel and omp_get_thread_num of the OpenMP that torch has loaded): a second pool would fight with them.
 EXPORT void lottery_threads(void *start, void *number) {
@@ -49,12 +50,16 @@ EXPORT void lottery_threads(void *start, void *number) {
   thread_number = (int (*)(void))number;
 }
 
+// Makes or unmakes the choice of vexpandps: for tests, which try both ways on any processor.
+EXPORT void lottery_expands(int fast) { expands = fast; }
+
 // What the processor and the operating system have, asked of them directly: __builtin_cpu_supports knows nothing under zig.
 EXPORT int lottery_best_isa(void) {
 #ifdef X86
   enum { OSXSAVE = 1 << 27, FMA_F16C_POPCNT = 1 << 12 | 1 << 29 | 1 << 23 };        // leaf 1, ecx
   enum { AVX2_BMI2 = 1 << 5 | 1 << 8, F_DQ_BW_VL = 1 << 16 | 1 << 17 | 1 << 30 };    // leaf 7, ebx; VL is the sign
   unsigned a, b, c, d, low, high;
+  expands = __get_cpuid(0, &a, &b, &c, &d) && b == 0x756e6547;  // "Genu", of GenuineIntel
   if (!__get_cpuid(1, &a, &b, &c, &d) || (c & OSXSAVE) == 0 || (c & FMA_F16C_POPCNT) != FMA_F16C_POPCNT) return PORTABLE;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   if ((low & 0x06) != 0x06 || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & AVX2_BMI2) != AVX2_BMI2) return PORTABLE;
@@ -294,7 +299,7 @@ TARGET(S512B) ROW(dense_bf16_vbmi2) {
 }
 
 // --- AVX2: 8 values at a time, put in their places by a permutation from a table. Permutations take a cycle everywhere, vexpandps six on
-// Zen 5: for 32 bits, and for fp16, this is the faster way on a processor with AVX-512, too.
+// Zen 5: there, for 32 bits and for fp16, this is the faster way with AVX-512, too.
 
 static int32_t lanes_of[256][8];   // for each byte of bits, which of the next 8 values each lane takes; 8 for none
 static uint8_t halves_of[256][16]; // the same of values of 16 bits, as bytes for pshufb; 128 for none
@@ -372,6 +377,38 @@ SPARSE(TARGET(S512), avx512, f32, F32)
 SPARSE(TARGET(S512), avx512, f16, F16)
 SPARSE(TARGET(S512), avx512, bf16, BF16)
 
+// --- AVX-512F where vexpandps is fast: 16 values at a time
+#define EXPANDED(type, dtype)                                                                                                 \
+  TARGET(S512) ROW(sparse_##type##_expand) {                                                                                  \
+    const int64_t columns = job->p->columns, row_bytes = (columns + 7) / 8, padded = job->padded;                             \
+    const char *values = v;                                                                                                   \
+    const float *x = job->x + first * padded;                                                                                 \
+    uint64_t last = 0;                                                                                                        \
+    __m512 a[MOST][4];                                                                                                        \
+    for (int n = 0; n < batch; n++)                                                                                           \
+      for (int k = 0; k < 4; k++) a[n][k] = _mm512_setzero_ps();                                                              \
+    const int sums_each = batch == 1 ? 4 : 2;                                                                                 \
+    for (int64_t c = 0; c < columns; c += WORD) {                                                                             \
+      const uint8_t *word = word_or_last(bits, c, row_bytes, &last);                                                          \
+      soon(values, size_of(dtype) / 2);                                                                                       \
+      _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++) {                                                                   \
+        uint16_t mask;                                                                                                        \
+        memcpy(&mask, word + 2 * k, 2);                                                                                       \
+        __m512 e = widened(values, dtype);                                                                                    \
+        IN_REGISTER(e);                                                                                                       \
+        e = _mm512_maskz_expand_ps(mask, e);                                                                                  \
+        values += size_of(dtype) * _mm_popcnt_u32(mask);                                                                      \
+        for (int n = 0; n < batch; n++)                                                                                       \
+          a[n][k % sums_each] = _mm512_fmadd_ps(e, _mm512_loadu_ps(x + n * padded + c + 16 * k), a[n][k % sums_each]);        \
+      }                                                                                                                       \
+    }                                                                                                                         \
+    for (int n = 0; n < batch; n++)                                                                                           \
+      sums[n] = _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a[n][0], a[n][1]), _mm512_add_ps(a[n][2], a[n][3])));         \
+  }
+EXPANDED(f32, F32)
+EXPANDED(f16, F16)
+EXPANDED(bf16, BF16)
+
 TARGET(S2) INLINE void dense_avx2(const Job *job, const void *v, int64_t first, int batch, float *sums, int dtype) {
   const int64_t columns = job->p->columns, padded = job->padded, size = size_of(dtype);
   const char *w = v;
@@ -430,6 +467,7 @@ RANGE(, dense_portable)
 RANGE(TARGET(S2), sparse_f32_avx2) RANGE(TARGET(S2), sparse_f16_avx2) RANGE(TARGET(S2), sparse_bf16_avx2)
 RANGE(TARGET(S2), dense_f32_avx2) RANGE(TARGET(S2), dense_f16_avx2) RANGE(TARGET(S2), dense_bf16_avx2)
 RANGE(TARGET(S512), sparse_f32_avx512) RANGE(TARGET(S512), sparse_f16_avx512) RANGE(TARGET(S512), sparse_bf16_avx512)
+RANGE(TARGET(S512), sparse_f32_expand) RANGE(TARGET(S512), sparse_f16_expand) RANGE(TARGET(S512), sparse_bf16_expand)
 RANGE(TARGET(S512), dense_f32_avx512) RANGE(TARGET(S512), dense_f16_avx512) RANGE(TARGET(S512), dense_bf16_avx512)
 RANGE(TARGET(S512B), few_f32_vbmi2) RANGE(TARGET(S512B), few_f16_vbmi2) RANGE(TARGET(S512B), few_bf16_vbmi2)
 RANGE(TARGET(S512B), sparse_bf16_vbmi2) RANGE(TARGET(S512B), dense_bf16_vbmi2)
@@ -442,6 +480,8 @@ static Range range_for(int isa, const Product *p) {
 #ifdef X86
   static const Range few[3] = {range_few_f32_vbmi2, range_few_f16_vbmi2, range_few_bf16_vbmi2};
   if (isa == AVX512_VBMI2 && sparse && p->count * 4 < p->rows * p->columns) return few[dtype];
+  static const Range expanded[3] = {range_sparse_f32_expand, range_sparse_f16_expand, range_sparse_bf16_expand};
+  if (isa >= AVX512F && sparse && expands && !(isa == AVX512_VBMI2 && dtype == BF16)) return expanded[dtype];
   static const Range table[4][2][3] = {  // isa; dense, sparse; dtype
     {{range_dense_portable, range_dense_portable, range_dense_portable}, {range_sparse_portable, range_sparse_portable, range_sparse_portable}},
     {{range_dense_f32_avx2, range_dense_f16_avx2, range_dense_bf16_avx2}, {range_sparse_f32_avx2, range_sparse_f16_avx2, range_sparse_bf16_avx2}},
