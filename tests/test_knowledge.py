@@ -102,7 +102,7 @@ def test_a_task_more_runs_that_task_only(toy, monkeypatch):
 def test_without_the_harness_one_line_says_how_to_get_it(toy, monkeypatch):
     monkeypatch.setattr(lm_eval_tasks.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        ParamsError, match=r"tasks: given \['arc_easy'\], but lm_eval is not installed; install it: make .venv/tasks, or leave"
+        ParamsError, match=r"tasks: given \['arc_easy'\], but lm_eval is not installed; install it: make .venv/tasks, or remove tasks"
     ):
         Study(validated({**toy, "tasks": ["arc_easy"]}))
 

@@ -71,10 +71,10 @@ def with_tickets(project) -> None:
     path.write_text(path.read_text() + yaml.safe_dump({"tickets": tickets}))
 
 
-def one_model(project, sparsities: list[float]) -> None:
+def one_model(project, sparsities: list[float], **more) -> None:
     """Leaves one model in the profile, with many trials."""
     path = project / "params" / "toy.yaml"
-    values = yaml.safe_load(path.read_text()) | {"checkpoints": {"phi-2": "stand-in:phi-2"}, "sparsities": sparsities}
+    values = yaml.safe_load(path.read_text()) | {"checkpoints": {"phi-2": "stand-in:phi-2"}, "sparsities": sparsities, **more}
     path.write_text(yaml.safe_dump(values, sort_keys=False))
 
 
@@ -189,7 +189,8 @@ def test_killed_out_of_memory_cancelled_and_a_node_down_then_only_the_rest_runs(
 
 @pytest.mark.xdist_group("slurm")
 def test_three_tasks_share_the_trials_of_one_model_and_outlive_a_fourth(toy_project, cluster):
-    one_model(toy_project, [round(0.04 * step, 2) for step in range(1, 21)])
+    # Timed so often that trials are left when the status has been read and a task is killed: reading it takes as long as many trials.
+    one_model(toy_project, [round(0.04 * step, 2) for step in range(1, 21)], repeats=40)
     (folder := toy_project / "outputs" / "toy" / "phi-2").mkdir(parents=True)
     (folder / "stop").touch()  # of an earlier time
     said = submitted(toy_project, cluster, SPLIT=4, SET="memory=2G cpus=1 concurrency=8")
