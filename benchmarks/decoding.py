@@ -14,12 +14,11 @@ from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import load_profile
 from lottery.evaluation.decoder import Decoder, decode
 from lottery.evaluation.generation import generate, greedy
+from lottery.evaluation.savings import packed
 from lottery.models import loading
-from lottery.models.blocks import prunable
 from lottery.models.memory import bandwidth
 from lottery.pruning.prune import prune
 from lottery.pruning.variants import Variant
-from lottery.sparse.linear import SparseLinear
 
 PROMPT, NEW_TOKENS = "The history of the town begins in the twelfth century, when", 50
 PREFILL = 512  # tokens read at once, through transformers: each layer is unpacked for torch's product
@@ -31,10 +30,7 @@ def pruned(found, dtype: torch.dtype, sparsity: float) -> torch.nn.Module:
     model = loading.load(found, loading.Plan(torch.device("cpu"), torch.float32, "benchmark"))
     if sparsity:
         prune(model, Variant("magnitude", "uniform", "unstructured", sparsity))
-    model = model.to(dtype)
-    for name, layer in prunable(model).items() if sparsity else ():
-        model.set_submodule(name, SparseLinear.of(layer))
-    return model
+    return packed(model.to(dtype)) if sparsity else model.to(dtype)
 
 
 def compare(name: str, found, rounds: int) -> list[dict]:

@@ -15,7 +15,7 @@ from lottery.evaluation.generation import Speed
 from lottery.models import memory
 from lottery.models.blocks import prunable
 from lottery.models.shortage import is_about_memory
-from lottery.sparse.bitmask import packed_bytes
+from lottery.sparse.bitmask import stored_bytes
 from lottery.sparse.kernel import KernelError, kernel
 from lottery.sparse.linear import SparseLinear
 
@@ -77,7 +77,8 @@ def savings(
     whole = sum(p.numel() for p in model.parameters()) * stored.itemsize
     dense = Form(stored=whole)
     layers = [layer.weight for layer in prunable(model).values()]
-    spared = sum(weight.numel() * stored.itemsize - stored_bytes(weight, stored) for weight in layers) if pruned else 0
+    # In that dtype first: what it rounds to zero is not stored.
+    spared = sum(weight.numel() * stored.itemsize - stored_bytes(weight.to(stored)) for weight in layers) if pruned else 0
     sparse = Form(stored=whole - spared) if pruned else None
     found = Savings(dense=dense, sparse=sparse, dtype=str(stored).removeprefix("torch."), obstacle=_obstacle(model, pruned, device))
     if found.obstacle:
@@ -112,15 +113,9 @@ def packed(model: nn.Module) -> nn.Module:
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     twin = copy.deepcopy(model, memo=shared)
     for name, layer in prunable(twin).items():
-        if packed_bytes(layer.weight) < layer.weight.nbytes:
+        if stored_bytes(layer.weight) < layer.weight.nbytes:
             twin.set_submodule(name, SparseLinear.of(layer))
     return twin
-
-
-def stored_bytes(weight: torch.Tensor, dtype: torch.dtype) -> int:
-    """Return the bytes of a pruned weight in a file: packed, or dense where packing would make it larger."""
-    weight = weight.detach().to(dtype)  # first: what the dtype rounds to zero is not stored
-    return min(packed_bytes(weight), weight.nbytes)
 
 
 def _bytes(model: nn.Module) -> int:
@@ -138,7 +133,7 @@ def _obstacle(model: nn.Module, pruned: bool, device: torch.device) -> str:
         kernel()
     except (UnsupportedError, KernelError) as error:
         return str(error)
-    beside = sum(stored_bytes(layer.weight, layer.weight.dtype) for layer in prunable(model).values()) if pruned else 0
+    beside = sum(stored_bytes(layer.weight) for layer in prunable(model).values()) if pruned else 0
     beside += 2 * 2 * model.get_output_embeddings().weight.numel()  # each decoder's head in 16 bits
     if beside > (free := memory.main_memory().free):
         return f"the packed weights take {size(beside)} beside the dense ones, and {size(free)} of main memory is free"

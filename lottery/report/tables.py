@@ -60,12 +60,12 @@ def _rows(records: list[Record], folder: str, named: bool) -> list[dict]:
 
 def _tokens_per_second(result: Result) -> str:
     forms = [form.speed for form in _timed_forms(result)] or ([result.speed] if result.speed else [])
-    return _beside([number(median(speed.tokens_per_second)) for speed in forms])
+    return beside([number(median(speed.tokens_per_second)) for speed in forms])
 
 
 def _memory(result: Result) -> str:
     held = [form.memory for form in _timed_forms(result)] or [result.memory.generation_peak]
-    return _beside([size(bytes_held) for bytes_held in held])
+    return beside([size(bytes_held) for bytes_held in held])
 
 
 def _timed_forms(result: Result) -> list[Form]:
@@ -73,7 +73,7 @@ def _timed_forms(result: Result) -> list[Form]:
     return [form for form in (result.savings.sparse, result.savings.dense) if form and form.speed] if result.savings else []
 
 
-def _beside(texts: list[str]) -> str:
+def beside(texts: list[str]) -> str:
     """Return the first text, and the second in brackets where there is one."""
     return f"{texts[0]} ({texts[1]})" if len(texts) > 1 else "".join(texts)
 
@@ -83,12 +83,12 @@ def _of_memory(records: list[Record]) -> str:
     kinds = " and ".join(dict.fromkeys(record.result.memory.kind for record in written))
     if not kinds:
         return ""
-    ways = {bool(_timed_forms(record.result)) for record in written}
     packed = "Tokens/sec and peak memory: with packed weights, in brackets with the same weights dense, by one decoder on the CPU."
     plain = f"Tokens/sec and memory: with dense weights, by transformers; memory is the peak of {kinds} during generation."
-    return " ".join(
-        [packed] * (True in ways) + ["Where there are no brackets on a pruned model: " * (True in ways) + plain] * (False in ways)
-    )
+    in_both = [bool(_timed_forms(record.result)) for record in written]
+    if all(in_both):
+        return packed
+    return f"{packed} Where there are no brackets on a pruned model: {plain}" if any(in_both) else plain
 
 
 def _of_texts(record: Record) -> str:

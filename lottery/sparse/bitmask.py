@@ -81,6 +81,11 @@ def packed_bytes(weight: torch.Tensor) -> int:
     return int(torch.count_nonzero(weight)) * weight.itemsize + rows * (-(-columns // 8) + 8) + 16
 
 
+def stored_bytes(weight: torch.Tensor) -> int:
+    """Return the bytes of a weight [rows, columns] in a file: packed, or dense where packing would not make it smaller."""
+    return min(packed_bytes(weight), weight.nbytes)
+
+
 def checked(packed: Packed, name: str) -> Packed:
     """Return a packed weight if its four tensors agree.
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lottery.common.errors import LotteryError
-from lottery.sparse.bitmask import NAME, PARTS, FormatError, Packed, checked, packed_bytes
+from lottery.sparse.bitmask import NAME, PARTS, FormatError, Packed, checked, stored_bytes
 from lottery.sparse.linear import pack
 
 INDEX = "model.safetensors.index.json"
@@ -77,7 +77,7 @@ def write(model: torch.nn.Module, layers: list[str], dtype: torch.dtype, source:
 
 def _stored(layer: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return the tensors that hold a layer's weight in a file: four that are packed, or a dense one where those would be larger."""
-    if packed_bytes(weight) >= weight.nbytes:
+    if stored_bytes(weight) == weight.nbytes:
         return {f"{layer}.weight": weight.contiguous()}
     if not bool(torch.isfinite(weight).all()):
         raise LotteryError(f"{layer}.weight is not finite in {weight.dtype}; export it in a wider dtype")

@@ -13,7 +13,7 @@ from lottery.evaluation.savings import Savings
 from lottery.experiments.records import Record
 from lottery.report import style
 from lottery.report.markdown import Picture, table
-from lottery.report.tables import linked
+from lottery.report.tables import beside, linked
 
 # Tokens per second of Llama-2-7B in fp16 on an RTX 4090, from the paper (arXiv 2511.13061).
 MACKO = {0.0: 66.5, 0.5: 98.6, 0.7: 150.8, 0.9: 255.0}
@@ -89,16 +89,12 @@ def by_variant(models: dict[str, list[Record]]) -> str:
 
 def _cells(found: Savings) -> dict[str, str]:
     sparse, dense = found.sparse, found.dense
-    cells = {"File": _beside(sparse.stored, dense.stored, size), "Memory": "", "Decode": "", "Prefill": ""}
+    cells = {"File": beside([size(sparse.stored), size(dense.stored)]), "Memory": "", "Decode": "", "Prefill": ""}
     if sparse.speed and dense.speed:
-        cells["Memory"] = _beside(sparse.memory, dense.memory, size)
-        cells["Decode"] = _beside(*(median(form.speed.decode_tokens_per_second) for form in (sparse, dense)), number)
-        cells["Prefill"] = _beside(*(median(form.speed.prefill_tokens_per_second) for form in (sparse, dense)), number)
+        cells["Memory"] = beside([size(sparse.memory), size(dense.memory)])
+        cells["Decode"] = beside([number(median(form.speed.decode_tokens_per_second)) for form in (sparse, dense)])
+        cells["Prefill"] = beside([number(median(form.speed.prefill_tokens_per_second)) for form in (sparse, dense)])
     return cells
-
-
-def _beside(sparse: float, dense: float, shown) -> str:
-    return f"{shown(sparse)} ({shown(dense)})"
 
 
 def on_real_models() -> str:
@@ -115,7 +111,7 @@ def on_real_models() -> str:
                         "Model": row["model"],
                         "Sparsity": percent(row["sparsity"]),
                         "Bytes read": percent(row["megabytes_read_a_token"] / dense["megabytes_read_a_token"]),
-                        "Decode": _beside(row["tokens_per_second"], dense["tokens_per_second"], number),
+                        "Decode": beside([number(row["tokens_per_second"]), number(dense["tokens_per_second"])]),
                         "Times dense": number(row["times_dense_by_the_same_decoder"]),
                     }
                 )
