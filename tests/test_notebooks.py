@@ -118,8 +118,9 @@ def test_the_notebook_of_the_winning_ticket_runs(project, tmp_path):
     assert "not decided" in text
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_model_notebook_runs_from_another_working_directory(name, project, tmp_path, monkeypatch):
+def test_the_notebook_of_a_model_runs_from_another_working_directory(project, tmp_path, monkeypatch):
+    """One of the five, which differ in their prose only; ``make report`` runs them all."""
+    name = "phi-2"
     (elsewhere := tmp_path / "deep" / "inside").mkdir(parents=True)
     monkeypatch.chdir(elsewhere)
     out = tmp_path / "executed.ipynb"
