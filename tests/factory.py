@@ -16,7 +16,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 def record_of(
     model, method, sparsity, perplexity=10.0, *, bits_per_byte=1.0, verdict="coherent", speed=100.0, dense_speed=100.0, text="Once more.", device="a CPU", parameters=1000, window_nll=None, windows=1,
-    allocation="uniform", pattern="unstructured", layers=None, quantization=None, savings=None
+    allocation="uniform", pattern="unstructured", layers=None, quantization=None, savings=None, bits=None
 ) -> Record:  # fmt: skip
     def sample(how, bits):
         return Sample(prompt="Once upon a time", text=text, how=how, bits=bits * max(1, len(text.encode())))
@@ -34,7 +34,7 @@ def record_of(
         quantization=quantization,
         architecture="LlamaForCausalLM",
         request=Request(
-            measurement=1, checkpoint=model, text_sha256="0" * 64, method=method, sparsity=sparsity,
+            measurement=1, checkpoint=model, text_sha256="0" * 64, method=method, sparsity=sparsity, bits=bits,
             allocation=allocation, pattern=pattern, calibration=None, calibration_samples=None, calibration_seq_len=None, seq_len=8, max_windows=None,
             prompts=1, prompt_words=3, new_tokens=4, temperature=0.7, repeats=3, tasks=[], seed=0, dtype="auto", device="auto",
         ),
@@ -73,6 +73,17 @@ def savings_of(sparse=None, dense=100.0, *, stored=0.6, obstacle="") -> Savings:
     return Savings(
         dense=form(1, rounds), sparse=form(stored, sparse) if sparse else None, dtype="float16", kernel="avx2", obstacle=obstacle
     )
+
+
+KB = 1000
+
+
+def stored(record: Record) -> Record:
+    """A record whose nonzero weights take a kilobyte each in a file; in truth there is a mask besides."""
+    whole = KB * record.result.parameters
+    sparse = Form(stored=round(whole * (1 - record.result.sparsity_model))) if record.request.sparsity else None
+    saved = Savings(dense=Form(stored=whole), sparse=sparse, dtype="float16", obstacle="made by hand")
+    return record.model_copy(update={"result": record.result.model_copy(update={"savings": saved})})
 
 
 def sweep_of(model, perplexities, *, bits=None, verdicts=None, **more) -> list[Record]:

@@ -18,7 +18,7 @@ from lottery.experiments.records import requests, write_record, write_state
 from lottery.jobs.pipeline import write_report
 from tests.browser import Browser
 from tests.conftest import ROOT, TOY, need_program
-from tests.factory import sweep_of
+from tests.factory import stored, sweep_of
 from tests.test_render import HOSTILE
 
 NAMES = ["mistral-7b", "qwen2.5-0.5b", "phi-2"]
@@ -68,7 +68,7 @@ def report(tmp_path_factory) -> Path:
             verdicts = ["coherent", "coherent", "degraded", "broken"]
             records = sweep_of(name, values, bits=[1, 1.2, 3, 6], verdicts=verdicts, windows=20, text=HOSTILE, parameters=1000 << index)
             for request, record in zip(asked, records, strict=True):
-                write_record(outputs("demo") / name, record.model_copy(update={"request": request}))
+                write_record(outputs("demo") / name, stored(record).model_copy(update={"request": request}))
             write_state(outputs("demo") / name, "finished")
             (outputs("demo") / name / f"{name}.ipynb").write_text("{}")
         assert len(write_report(profile, "page")) == 2
@@ -168,4 +168,4 @@ def test_every_figure_and_table_is_a_file_too(report, page):
     for image in report.glob("figures/*.svg"):
         assert image.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert len(list(report.glob("figures/*.svg"))) == len(page.find_all("img")) == 2
-    assert {path.stem for path in report.glob("tables/*.csv")} >= {"trials", "bits-over-weights", "zeros-by-layer", "published"}
+    assert {path.stem for path in report.glob("tables/*.csv")} >= {"trials", "bits-over-bytes", "zeros-by-layer", "published"}

@@ -3,21 +3,21 @@ import math
 from lottery.analysis import sizes
 from lottery.analysis.frame import frame
 from lottery.report.sections import size
-from tests.factory import sweep_of
+from tests.factory import KB, stored, sweep_of
 
 
 def data(*sweeps):
-    return frame([record for sweep in sweeps for record in sweep])
+    return frame([stored(record) for sweep in sweeps for record in sweep])
 
 
 SMALL = sweep_of("small", [10, 12, 40, 90], bits=[1.0, 1.1, 2.0, 4.0], parameters=1000)
 LARGE = sweep_of("large", [10, 12, 40, 90], bits=[0.8, 0.9, 1.5, 3.0], parameters=1600)  # 50% of half of it: 1,200 are left
 
 
-def test_weights_that_are_left_and_the_front():
+def test_bytes_in_a_file_and_the_front():
     found = sizes.sizes(data(SMALL, LARGE))
-    left = {(row.model, row.sparsity): row.nonzero for row in found.itertuples()}
-    assert (left["small", 0], left["small", 0.5], left["large", 0.9]) == (1000, 750, 880)
+    left = {(row.model, row.sparsity): row.stored for row in found.itertuples()}
+    assert (left["small", 0], left["small", 0.5], left["large", 0.9]) == (1000 * KB, 750 * KB, 880 * KB)
     front = [(row.model, row.sparsity) for row in found[found["front"]].itertuples()]
     assert front == [("small", 0.9), ("small", 0.7), ("small", 0.5), ("small", 0), ("large", 0.5), ("large", 0)]
 
@@ -34,8 +34,8 @@ def best(*sweeps):
 def test_a_ticket_beats_a_dense_model_only_where_it_is_as_small_and_better():
     assert [at.beaten for at in best(SMALL, LARGE)] == [[]] * 6
     bad = sweep_of("bad", [10], bits=[1.4], parameters=1300)
-    assert {(at.model, at.variant, at.nonzero): at.beaten for at in best(SMALL, LARGE, bad) if at.beaten} == {
-        ("large", "magnitude\u00a050%", 1200): ["bad"]
+    assert {(at.model, at.variant, at.stored): at.beaten for at in best(SMALL, LARGE, bad) if at.beaten} == {
+        ("large", "magnitude\u00a050%", 1200 * KB): ["bad"]
     }
 
 
@@ -49,7 +49,7 @@ def test_a_model_that_is_the_smaller_one_already_proves_nothing_by_pruning():
 def test_broken_texts_are_best_at_nothing():
     verdicts = ["coherent", "coherent", "degraded", "broken"]
     found = best(sweep_of("a", [1, 2, 3, 4], verdicts=verdicts), LARGE)
-    assert [(at.variant, at.nonzero) for at in found if at.model == "a"] == [("magnitude\u00a050%", 750), ("dense", 1000)]
+    assert [(at.variant, at.stored) for at in found if at.model == "a"] == [("magnitude\u00a050%", 750 * KB), ("dense", 1000 * KB)]
 
 
 def test_with_one_dense_model_or_nothing_finite_nothing_is_best():
@@ -61,5 +61,5 @@ def test_with_one_dense_model_or_nothing_finite_nothing_is_best():
 
 def test_the_picture_says_in_words_what_it_shows():
     picture = size.picture(data(SMALL, LARGE))
-    assert "small: dense 1,000 weights 1.00, magnitude\u00a050% 750 weights 1.10" in picture.alt
+    assert "small: dense 1.0 MiB 1.00, magnitude\u00a050% 0.7 MiB 1.10" in picture.alt
     assert picture.svg.count("small") >= 1

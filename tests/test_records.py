@@ -61,7 +61,17 @@ def test_every_parameter_that_changes_a_result_is_in_the_request():
     # What is not in it only says where results go, what is studied (its identity is), which trials there are, or changes no number.
     missing = set(type(validated(TOY)).model_fields) - set(records.Request.model_fields)
     named_otherwise = {"profile", "extends", "checkpoints", "model", "text", "methods", "sparsities", "calibration_text"}
-    assert missing == {*named_otherwise, "bisect", "protocols", "batch_size", "memory", "recover", "tickets"}
+    assert missing == {
+        *named_otherwise,
+        "bisect",
+        "protocols",
+        "batch_size",
+        "memory",
+        "recover",
+        "tickets",
+        "rounding",
+        "rounding_sparsities",
+    }
     assert {f"recover_{name}" for name in Recovery.model_fields} <= set(records.Request.model_fields)
 
 

@@ -153,15 +153,16 @@ def test_whether_the_best_ticket_depends_on_the_way_of_looking(best, undecided, 
 
 
 def test_who_is_best_at_a_size():
-    small, large = BestAtSize("small", "dense", 1000), BestAtSize("large", "magnitude\u00a050%", 1200)
-    front = "The best variants with coherent texts, from the fewest non-zero weights up: small dense (1,000)"
+    small, large = BestAtSize("small", "dense", 100 << 20), BestAtSize("large", "magnitude\u00a050%", 120 << 20)
+    front = "The best variants with coherent texts, from the fewest bytes up: small dense (100 MiB)"
     assert sentences("best_at_size", found=[small, large]) == (
-        f"{front}, large magnitude\u00a050% (1,200). No model that is pruned to the size of a smaller dense model predicts the text better"
+        f"{front}, large magnitude\u00a050% (0.12 GiB). No model that is brought down to the size of a smaller dense model predicts the text better"
         " than that model."
     )
-    winner = BestAtSize("large", "wanda\u00a050%", 1200, ["bad", "worse"])
+    winner = BestAtSize("large", "wanda\u00a050%", 120 << 20, ["bad", "worse"])
     assert sentences("best_at_size", found=[small, winner]).endswith(
-        "(1,200). So pruning can pay: large wanda\u00a050% predicts the text better than the dense bad and worse and has no more weights left."
+        "(0.12 GiB). So it can pay to start from a larger model: large wanda\u00a050% predicts the text better than the dense bad and worse"
+        " and takes no more bytes."
     )
     assert sentences("best_at_size", found=[]) == ("With fewer than two dense models, sizes cannot be compared.")
 

@@ -20,13 +20,16 @@ def frame(records: list[Record]) -> pd.DataFrame:
             {
                 "model": record.model,
                 "kind": record.kind,
+                "title": request.title,
                 "method": request.variant.label,
                 "base_method": request.method,
                 "allocation": request.allocation,
                 "pattern": request.pattern,
                 "sparsity": request.sparsity,
+                "bits": request.bits or math.nan,
                 "sparsity_model": result.sparsity_model,
                 "parameters": result.parameters,
+                "prunable_parameters": result.prunable_parameters,
                 **result.metrics,
                 **intervals(record),
                 **beside(record, dense.get(record.model)),
@@ -49,9 +52,12 @@ def frame(records: list[Record]) -> pd.DataFrame:
     columns = [
         "model",
         "kind",
+        "title",
         "method",
         "base_method",
         "sparsity",
+        "bits",
+        "stored",
         "perplexity",
         "bits_per_byte",
         "parameters",
@@ -87,21 +93,24 @@ def speed_ratio(result: Result) -> dict[str, float]:
 
 
 def _saved(result: Result) -> dict[str, float]:
-    """Return what packed weights take and how fast they write, as multiples of the same weights dense.
+    """Return the bytes of a variant in a file, and what packed weights take and how fast they write, as multiples of the same ones dense.
 
     Speeds are the medians over rounds of sparse over dense, with their spread: the two take turns. Not a number where nothing was measured.
     """
-    names = ["stored_ratio", "memory_ratio", "read_ratio", "sparse_prefill", "sparse_speed_low", "sparse_speed", "sparse_speed_high"]
-    found = dict.fromkeys(names, math.nan)
-    if result.savings is None or (sparse := result.savings.sparse) is None:
+    speeds = ["sparse_speed_low", "sparse_speed", "sparse_speed_high"]
+    found = dict.fromkeys(["stored", "stored_ratio", "memory_ratio", "read_ratio", "sparse_prefill", *speeds], math.nan)
+    if result.savings is None:
         return found
-    dense = result.savings.dense
+    dense, sparse = result.savings.dense, result.savings.sparse
+    found["stored"] = result.savings.stored
+    if sparse is None:
+        return found
     found["stored_ratio"] = sparse.stored / dense.stored
     if sparse.speed and dense.speed:
         found |= {"memory_ratio": sparse.memory / dense.memory, "read_ratio": sparse.read / dense.read}
         found["sparse_prefill"] = median(_by_round(sparse.speed.prefill_tokens_per_second, dense.speed.prefill_tokens_per_second))
         rounds = _by_round(sparse.speed.decode_tokens_per_second, dense.speed.decode_tokens_per_second)
-        found |= dict(zip(names[4:], spread(rounds), strict=True))
+        found |= dict(zip(speeds, spread(rounds), strict=True))
     return found
 
 

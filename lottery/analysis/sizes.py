@@ -1,24 +1,23 @@
-"""Quality against effective size, as values: the weights that pruning leaves, and which variant is best with as many."""
+"""Quality against bytes, as values: what a variant takes in a file, and which one predicts best with as few."""
 
 import math
 from dataclasses import dataclass, field
 
 import pandas as pd
 
-from lottery.experiments.records import title
-
-COLUMNS = ["model", "method", "sparsity", "nonzero", "bits_per_byte", "front"]
+COLUMNS = ["model", "method", "sparsity", "bits", "stored", "bits_per_byte", "front"]
 
 
 def sizes(data: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each variant: the nonzero weights of the whole model, bits per byte, and whether it lies on the Pareto front.
+    """Return a row for each variant: its bytes in a file, bits per byte of text, and whether it lies on the Pareto front.
 
+    Zeros are stored in the sparse-bitmask format and rounded weights as packed integers with their scales; embedding, head and norms count.
     The front uses bits per byte and not perplexity, so that models with different tokenizers compare. A variant is on the front if no other
-    with at most as many nonzero weights predicts the text as well or better.
+    with at most as many bytes predicts the text as well or better. What was not stored is left out.
     """
-    found = data[data["bits_per_byte"].map(math.isfinite)].copy()
-    found["nonzero"] = ((1 - found["sparsity_model"]) * found["parameters"]).round().astype(int)
-    found = found.sort_values(["nonzero", "bits_per_byte"], ignore_index=True)
+    found = data[data["bits_per_byte"].map(math.isfinite) & data["stored"].notna()].copy()
+    found["stored"] = found["stored"].astype(int)
+    found = found.sort_values(["stored", "bits_per_byte"], ignore_index=True)
     best = found["bits_per_byte"].cummin()
     found["front"] = (found["bits_per_byte"] == best) & ~found["bits_per_byte"].duplicated() & (best.shift(fill_value=math.inf) > best)
     return found
@@ -26,25 +25,25 @@ def sizes(data: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class BestAtSize:
-    """A variant that no other with as few weights betters.
+    """A variant that no other with as few bytes betters.
 
     Attributes:
         model: The model.
         variant: What the variant is called, such as 'magnitude 50%'.
-        nonzero: How many weights of the whole model are not zero.
-        beaten: The dense models that it was pruned down to the size of, or below, and that predict the text worse.
+        stored: Bytes in a file.
+        beaten: The dense models that it was pruned or rounded down to the size of, or below, and that predict the text worse.
     """
 
     model: str
     variant: str
-    nonzero: int
+    stored: int
     beaten: list[str] = field(default_factory=list)
 
 
 def best_at_sizes(data: pd.DataFrame) -> list[BestAtSize]:
-    """Return the Pareto front of the variants whose texts are coherent, from the fewest weights up.
+    """Return the Pareto front of the variants whose texts are coherent, from the fewest bytes up.
 
-    What a ticket must beat is a dense model of the size that a larger model was pruned down to. A model that is smaller than it already
+    What a ticket must beat is a dense model of the size that a larger model was brought down to. A model that is smaller than it already
     while dense proves nothing by pruning.
 
     Returns:
@@ -54,18 +53,95 @@ def best_at_sizes(data: pd.DataFrame) -> list[BestAtSize]:
     dense = found[found["method"] == "dense"]
     if dense["model"].nunique() < 2:
         return []
-    return [
-        BestAtSize(
-            row["model"], title(row["method"], row["base_method"], row["pattern"], row["sparsity"]), row["nonzero"], _beaten(row, dense)
-        )
-        for _, row in found[found["front"]].iterrows()
-    ]
+    return [BestAtSize(row["model"], row["title"], row["stored"], _beaten(row, dense)) for _, row in found[found["front"]].iterrows()]
 
 
 def _beaten(row: pd.Series, dense: pd.DataFrame) -> list[str]:
-    """Return the dense models that a variant was pruned down to the size of and beats."""
+    """Return the dense models that a variant was brought down to the size of and beats."""
     if row["method"] == "dense":
         return []
-    unpruned = dense.loc[dense["model"] == row["model"], "nonzero"].max()
-    between = (dense["nonzero"] >= row["nonzero"]) & (dense["nonzero"] < unpruned)
+    whole = dense.loc[dense["model"] == row["model"], "stored"].max()
+    between = (dense["stored"] >= row["stored"]) & (dense["stored"] < whole)
     return list(dense.loc[between & (dense["bits_per_byte"] > row["bits_per_byte"]), "model"].unique())
+
+
+# At most so much of the bytes that the pruned layers take while dense. Each holds what goes by its name: 50% of zeros and 8 bits, 80% and
+# 4 bits, 90% and 3 bits; mask, scales and zero points keep all of these a little above it.
+SHARES = {"half": 0.6, "a quarter": 0.3, "a sixth": 0.2}
+WAYS = ("pruned", "rounded", "pruned and rounded")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """The variant of one way to save bytes that predicts best with few enough.
+
+    Attributes:
+        way: One of ``WAYS``.
+        variant: What it is called.
+        share: The bytes of its pruned or rounded layers, as a share of what they take while dense.
+        factor: Its bits per byte, as a multiple of the dense model's.
+        low: The lower end of the 95% interval; not a number where there are too few windows.
+        high: The upper end.
+        coherent: Whether its texts are.
+    """
+
+    way: str
+    variant: str
+    share: float
+    factor: float
+    low: float
+    high: float
+    coherent: bool
+
+
+@dataclass(frozen=True)
+class AtShare:
+    """Who predicts the text best with a share of the bytes.
+
+    Attributes:
+        share: One of ``SHARES``.
+        contenders: The best of each way that has any, the best of all first.
+    """
+
+    share: str
+    contenders: list[Contender]
+
+    @property
+    def decided(self) -> bool:
+        """Whether the intervals of the first two lie apart, or there is only one."""
+        return len(self.contenders) < 2 or self.contenders[0].high < self.contenders[1].low
+
+
+def at_equal_bytes(data: pd.DataFrame) -> dict[str, list[AtShare]]:
+    """Return, for each model that was rounded too, who predicts best at each of ``SHARES``.
+
+    Bytes are those of the linear layers inside the blocks: all that is pruned or rounded. A small model's embedding would hide them.
+    """
+    found = with_layer_share(data)
+    return {
+        model: [AtShare(name, contenders) for name, most in SHARES.items() if (contenders := _contenders(rows, most))]
+        for model, rows in found[found["method"] != "dense"].groupby("model", sort=False)
+        if rows["bits"].notna().any()
+    }
+
+
+def with_layer_share(data: pd.DataFrame) -> pd.DataFrame:
+    """Return the variants whose bytes are known, with two more columns.
+
+    ``layer_share`` is the bytes of the linear layers inside the blocks, as a share of what they take dense; ``way`` is one of ``WAYS``, and
+    empty for the dense model.
+    """
+    found = data[data["stored"].notna()].copy()
+    whole = found["model"].map(found[found["method"] == "dense"].set_index("model")["stored"]).astype(float)
+    dense_layers = whole * found["prunable_parameters"] / found["parameters"]
+    found["layer_share"] = 1 - (whole - found["stored"]) / dense_layers
+    pruned, rounded = found["sparsity"] > 0, found["bits"].notna()
+    found["way"] = [WAYS[2] if p and r else WAYS[1] if r else WAYS[0] if p else "" for p, r in zip(pruned, rounded, strict=True)]
+    return found
+
+
+def _contenders(rows: pd.DataFrame, most: float) -> list[Contender]:
+    fitting = rows[(rows["layer_share"] <= most) & rows["bits_factor"].map(math.isfinite)].sort_values("bits_factor")
+    best = fitting.drop_duplicates("way")
+    columns = ["way", "title", "layer_share", "bits_factor", "bits_factor_low", "bits_factor_high", "coherent"]
+    return [Contender(*row) for row in best[columns].itertuples(index=False)]

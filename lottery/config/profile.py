@@ -118,6 +118,12 @@ class Profile(Settings):
         ["unstructured"], description="'unstructured', 'N:M' in quotes with N below M, such as '2:4', or a list of them", min_length=1
     )
     sparsities: list[Sparsity] = Field(description="a list of numbers, each at least 0 and below 1, such as [0.5, 0.7]", min_length=1)
+    rounding: Annotated[list[Annotated[int, Field(ge=2, le=8)]], Alone] = Field(
+        [], description="a list of whole numbers of bits, 2 to 8: the dense model is also rounded to each, in groups of 128 weights"
+    )
+    rounding_sparsities: list[Sparsity] = Field(
+        [], description="a list of numbers of 'sparsities': what is pruned to these is also rounded to each of 'rounding'"
+    )
     bisect: bool = Field(
         False,
         description="true or false: add sparsities until the points of +5% and of twice the bits per byte are known within 2.5 points",
@@ -143,7 +149,7 @@ class Profile(Settings):
         "auto", description="auto, resident (the whole model on the device) or streamed (one block at a time from main memory)"
     )
 
-    @field_validator("sparsities", "methods", "allocation", "pattern", "tasks")
+    @field_validator("sparsities", "methods", "allocation", "pattern", "tasks", "rounding", "rounding_sparsities")
     @classmethod
     def _no_repeats(cls, values: list, info) -> list:
         if len(set(values)) != len(values):
@@ -172,6 +178,10 @@ class Profile(Settings):
             raise ValueError("text: given 'c4', which is for calibration: 800 MB of its training split; allowed: a file with some of it")
         if needy and self.calibration_text == self.text:
             raise ValueError(f"calibration_text: given {short(self.text)}, the text that is scored; allowed: another one")
+        if self.rounding_sparsities and not self.rounding:
+            raise ValueError(f"rounding: not given, but rounding_sparsities is; allowed: {type(self).model_fields['rounding'].description}")
+        if unknown := [one for one in self.rounding_sparsities if one not in self.sparsities or not one]:
+            raise ValueError(f"rounding_sparsities: given {unknown[0]:g}; allowed: numbers above 0 of 'sparsities', {self.sparsities}")
         if self.tickets and (unknown := [name for name in self.tickets.models if name not in self.checkpoints]):
             raise ValueError(f"tickets['models']: given {short(unknown[0])}; allowed: keys of 'checkpoints', {', '.join(self.checkpoints)}")
         if self.tickets and self.tickets.train_text == self.text:
@@ -185,8 +195,8 @@ class Profile(Settings):
 
     @property
     def variants(self) -> list[Variant]:
-        """What is measured of each model: the dense one, and every combination of methods, allocations, patterns and sparsities."""
-        return variants(self.methods, self.allocation, self.pattern, self.sparsities)
+        """What is measured of each model: the dense one, every combination of ways and sparsities, and what is rounded."""
+        return variants(self.methods, self.allocation, self.pattern, self.sparsities, self.rounding, self.rounding_sparsities)
 
     @property
     def calibrated(self) -> bool:

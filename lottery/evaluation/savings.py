@@ -15,6 +15,7 @@ from lottery.evaluation.generation import Speed
 from lottery.models import memory
 from lottery.models.blocks import prunable
 from lottery.models.shortage import is_about_memory
+from lottery.pruning.rounding import rounded_bytes
 from lottery.sparse.bitmask import stored_bytes
 from lottery.sparse.kernel import KernelError, kernel
 from lottery.sparse.linear import SparseLinear
@@ -41,7 +42,8 @@ class Savings(BaseModel):
 
     Attributes:
         dense: With dense weights.
-        sparse: With packed weights; ``None`` for a model that was not pruned.
+        sparse: With packed weights; ``None`` for a model that was not pruned, and for one whose weights are rounded.
+        rounded: Bytes in a file with weights rounded to a few bits; ``None`` where they are not.
         dtype: Of the stored values.
         kernel: The instruction set of the kernel; empty where nothing was timed.
         obstacle: Why nothing was timed; empty where something was.
@@ -49,9 +51,29 @@ class Savings(BaseModel):
 
     dense: Form
     sparse: Form | None
+    rounded: int | None = None
     dtype: str
     kernel: str = ""
     obstacle: str = ""
+
+    @property
+    def stored(self) -> int:
+        """Bytes in a file, in the form that suits the model."""
+        if self.rounded is not None:
+            return self.rounded
+        return (self.sparse or self.dense).stored
+
+
+def rounded_savings(model: nn.Module, bits: int, stored: torch.dtype) -> Savings:
+    """Count the bytes in a file of a model whose linear layers are rounded to ``bits`` bits; all else is stored in ``stored``.
+
+    Nothing is timed: no kernel here reads such weights.
+    """
+    whole = sum(p.numel() for p in model.parameters()) * stored.itemsize
+    layers = [layer.weight for layer in prunable(model).values()]
+    rounded = whole + sum(rounded_bytes(weight, bits) - weight.numel() * stored.itemsize for weight in layers)
+    obstacle = "no kernel here reads rounded weights"
+    return Savings(dense=Form(stored=whole), sparse=None, rounded=rounded, dtype=str(stored).removeprefix("torch."), obstacle=obstacle)
 
 
 @torch.inference_mode()

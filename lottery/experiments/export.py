@@ -29,7 +29,7 @@ def export(profile: Profile, variant: str) -> Path:
         LotteryError: The folder exists, or a weight is not finite in the stored dtype.
     """
     study = Study(profile)
-    titles = {request.title.replace(NBSP, " "): request for request in study.requests[1:]}
+    titles = {request.title.replace(NBSP, " "): request for request in study.requests if request.variant.pruned and not request.bits}
     if (request := titles.get(" ".join(variant.split()))) is None:
         raise ParamsError(f"VARIANT: given {short(variant)}; allowed: {', '.join(titles)}")
     target = study.folder / "export" / request.file_name.removesuffix(".json")

@@ -12,7 +12,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lottery.common.files import atomic_write
-from lottery.common.format import NBSP, percent
 from lottery.config.profile import Profile, Settings
 from lottery.evaluation import coherence, lm_eval_tasks
 from lottery.evaluation.generation import Speed
@@ -40,6 +39,7 @@ class Request(Settings):
     allocation: str
     pattern: str
     sparsity: float
+    bits: int | None = None  # that the weights are rounded to; None where they are not
     calibration: str | None  # identity of the calibration text; None where no calibration is needed
     calibration_samples: int | None
     calibration_seq_len: int | None
@@ -52,8 +52,9 @@ class Request(Settings):
 
     @property
     def key(self) -> str:
-        # Where nothing is retrained the key is that of the time before there was retraining, so that what was recorded is found.
-        values = self.model_dump(exclude=set() if self.recover_steps else {"recover_steps", "recover_learning_rate", "recover_batch_size"})
+        # What is not asked for is not in the key, so that it is that of the time before this could be asked for.
+        absent = set() if self.recover_steps else {"recover_steps", "recover_learning_rate", "recover_batch_size"}
+        values = self.model_dump(exclude=absent if self.bits else absent | {"bits"})
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -63,19 +64,12 @@ class Request(Settings):
 
     @property
     def variant(self) -> Variant:
-        return Variant(self.method, self.allocation, self.pattern, self.sparsity)
+        return Variant(self.method, self.allocation, self.pattern, self.sparsity, self.bits)
 
     @property
     def title(self) -> str:
-        """What a person calls the variant, on one line: 'wanda 50%', 'sparsegpt 2:4', 'ria + owl 70%'."""
-        return title(self.variant.label, self.method, self.pattern, self.sparsity)
-
-
-def title(label: str, method: str, pattern: str, sparsity: float) -> str:
-    """Return what a person calls a variant."""
-    if method == "dense":
-        return "dense"
-    return (label + ("" if pattern != "unstructured" else f" {percent(sparsity)}")).replace(" ", NBSP)
+        """What a person calls the variant, on one line."""
+        return self.variant.title
 
 
 class Memory(BaseModel):
@@ -253,7 +247,7 @@ def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: s
             "calibration_samples": profile.calibration_samples,
             "calibration_seq_len": profile.calibration_seq_len,
         }
-        retrained = recovery if variant.method != "dense" else {}
+        retrained = recovery if variant.pruned else {}
         if not variant.calibrated:  # so that other calibration data does not measure again what never saw any
             calibrated["calibration_samples"] = None
             calibrated = calibrated if retrained else dict.fromkeys(calibrated)

@@ -14,13 +14,14 @@ from lottery.evaluation import coherence, generation, lm_eval_tasks, perplexity
 from lottery.evaluation.evaluate import evaluate
 from lottery.evaluation.generation import Continuation, Speed, continuations
 from lottery.evaluation.likelihood import Likelihoods
-from lottery.evaluation.savings import Savings, savings
+from lottery.evaluation.savings import Savings, rounded_savings, savings
 from lottery.experiments.provenance import provenance
 from lottery.experiments.records import Memory, Record, Request, Result, Sample, Texts
 from lottery.models import loading, memory
 from lottery.models.blocks import count_zeros
 from lottery.models.shortage import ShortageError, is_about_memory, memory_for
 from lottery.pruning.prune import prune
+from lottery.pruning.rounding import round_model
 from lottery.training.recovery import recover
 
 _PROGRESS_SECONDS = 15
@@ -174,7 +175,7 @@ class Trials:
         return Spoken(tasks, saved, written, speed, held.bytes if written or speed else None, generation.decode_bytes(model))
 
     def pruned(self, request: Request, label: str) -> Pruned:
-        """Return a model that is pruned, and retrained where asked. The dense model is given up for it."""
+        """Return a model that is pruned, retrained and rounded as asked. The dense model is given up for it."""
         model, self._model = self._dense(), None
         began = time.monotonic()
         with memory.watched(self.study.plan.device, self._weights) as held:
@@ -185,6 +186,8 @@ class Trials:
             with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory"):
                 recover(model, self.study.recovery.tokens, size, rate, self._progress(f"{label}: recovery, step"))
             recovered = time.monotonic() - began
+        if request.bits:
+            round_model(model, request.bits)
         return Pruned(model, seconds, recovered, held.bytes)
 
     def _with_tasks(self, earlier: Record, request: Request, label: str) -> Record:
@@ -313,8 +316,10 @@ class Trials:
         return generation.speed(model, self._encode(self.study.starts[0]), self.profile.new_tokens, self.profile.repeats)
 
     def _saved(self, model, request: Request) -> Savings:
-        """Measure what the zeros of a model save, on the prompt and the number of tokens of the timing."""
+        """Measure what the zeros of a model save, on the prompt and the number of tokens of the timing, or count what rounding saves."""
         profile, study = self.profile, self.study
+        if request.bits:
+            return rounded_savings(model, request.bits, study.stored_dtype)
         with self._memory_to_speak:
             prompt, pruned = self._encode(study.starts[0]), request.method != "dense"
             return savings(model, prompt, profile.new_tokens, profile.repeats, study.stored_dtype, pruned, study.plan.speaker)

@@ -19,7 +19,8 @@ def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed:
 
     Args:
         model: A dense model.
-        variant: Method, allocation, pattern and sparsity; 'dense' does nothing.
+        variant: Method, allocation, pattern and sparsity; one that prunes nothing leaves the model as it is. Its bits are not looked at:
+            what is rounded is rounded last, after any retraining.
         samples: Calibration tokens [samples, length], for variants that need them.
         seed: Seed for methods that draw.
         device: Where blocks are worked on; ``None`` leaves them where they are.
@@ -28,7 +29,7 @@ def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed:
     Raises:
         LotteryError: A target cannot be met, samples are missing, or weights or inputs are not finite.
     """
-    if variant.method == "dense":
+    if not variant.pruned:
         return
     if variant.calibrated and samples is None:
         raise LotteryError(f"{variant.label} needs calibration samples, and none were given")

@@ -2,29 +2,51 @@
 
 from typing import NamedTuple
 
+from lottery.common.format import NBSP, percent
 from lottery.pruning.catalogue import ALLOCATIONS, METHODS
 from lottery.pruning.pattern import Pattern
 
+RTN = "rtn"  # the method of a variant that is rounded to nearest and not pruned
+
 
 class Variant(NamedTuple):
-    """One way to prune a model; the dense model is the variant 'dense' at sparsity 0."""
+    """One way to prune a model, to round it, or both.
+
+    The dense model is the variant 'dense' at sparsity 0. ``bits`` are those that each weight is rounded to; ``None`` leaves them as they
+    are.
+    """
 
     method: str
     allocation: str
     pattern: str
     sparsity: float
+    bits: int | None = None
 
     @property
     def label(self) -> str:
-        """The method and whatever is not the default: 'wanda', 'wanda + owl', 'wanda 2:4'."""
+        """The method and whatever is not the default: 'wanda', 'wanda + owl', 'wanda 2:4', 'wanda + 4 bit', 'rtn 4 bit'."""
+        if self.method == RTN:
+            return f"{RTN} {self.bits} bit"
         allocation = f" + {self.allocation}" if self.allocation != "uniform" else ""
         pattern = f" {self.pattern}" if self.pattern != "unstructured" else ""
-        return self.method + allocation + pattern
+        return self.method + allocation + pattern + (f" + {self.bits} bit" if self.bits else "")
+
+    @property
+    def title(self) -> str:
+        """What a person calls the variant, on one line: 'wanda 50%', 'sparsegpt 2:4', 'ria + owl 70%', 'wanda 50% + 4 bit', 'dense'."""
+        if not self.sparsity:
+            return self.label.replace(" ", NBSP)
+        pruned = self._replace(bits=None).label + ("" if self.pattern != "unstructured" else f" {percent(self.sparsity)}")
+        return (pruned + (f" + {self.bits} bit" if self.bits else "")).replace(" ", NBSP)
+
+    @property
+    def pruned(self) -> bool:
+        return self.sparsity > 0
 
     @property
     def calibrated(self) -> bool:
         """Whether it needs calibration data."""
-        if self.method == "dense":
+        if not self.pruned:
             return False
         return METHODS[self.method].needs != "nothing" or ALLOCATIONS[self.allocation].needs != "nothing"
 
@@ -32,8 +54,15 @@ class Variant(NamedTuple):
 DENSE = Variant("dense", "uniform", "unstructured", 0.0)
 
 
-def variants(methods: list[str], allocations: list[str], patterns: list[str], sparsities: list[float]) -> list[Variant]:
-    """List the dense model, then every combination that makes sense, at rising sparsity.
+def variants(
+    methods: list[str],
+    allocations: list[str],
+    patterns: list[str],
+    sparsities: list[float],
+    rounding: list[int] = (),
+    rounding_sparsities: list[float] = (),
+) -> list[Variant]:
+    """List the dense model, then every combination that makes sense, at rising sparsity; then what is rounded, at falling bits.
 
     N:M sets the sparsity of every layer, so it goes only with the uniform allocation and the sparsity 1 - N/M. A method over the whole
     model allocates the sparsity itself, so it goes with neither N:M nor another allocation.
@@ -43,6 +72,8 @@ def variants(methods: list[str], allocations: list[str], patterns: list[str], sp
         allocations: Names of allocations.
         patterns: Patterns, such as "unstructured" or "2:4".
         sparsities: Target sparsities; 0 is the dense model.
+        rounding: Bits to round the dense model to.
+        rounding_sparsities: Sparsities whose variants are rounded to as many bits, too.
 
     Returns:
         The variants.
@@ -60,7 +91,10 @@ def variants(methods: list[str], allocations: list[str], patterns: list[str], sp
                     fitting = sorted(s for s in sparsities if s > 0 and (shape is None or abs(s - shape.sparsity) < 1e-9))
                     found += [Variant(method, allocation, pattern, float(one)) for one in fitting]
     _check(found, methods, allocations, patterns, sparsities)
-    return found
+    bits = sorted(rounding, reverse=True)
+    rounded = [variant for variant in found if variant.pruned and variant.sparsity in rounding_sparsities]
+    found += [Variant(RTN, "uniform", "unstructured", 0.0, one) for one in bits]
+    return found + [variant._replace(bits=one) for variant in rounded for one in bits]
 
 
 def _check(found: list[Variant], methods, allocations, patterns, sparsities) -> None:

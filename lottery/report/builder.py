@@ -19,6 +19,7 @@ from lottery.experiments.records import Record
 from lottery.experiments.status import RunStatus, run_status
 from lottery.experiments.threshold import FINE
 from lottery.models.checkpoints import shown
+from lottery.pruning.variants import RTN
 from lottery.report import figures, tables
 from lottery.report.markdown import Picture, code_span, escape_markdown, markdown, table
 from lottery.report.notebook import profile_of_this_notebook
@@ -38,8 +39,20 @@ class Report:
         return cls(profile_of_this_notebook())
 
     @cached_property
-    def records(self) -> list[Record]:
+    def _everything(self) -> list[Record]:
         return [record for model in self.models for record in model.records]
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """What is dense or pruned. What is rounded is a control, shown where bytes are compared."""
+        return [record for record in self._everything if not record.request.bits]
+
+    @cached_property
+    def _by_bytes(self) -> pd.DataFrame:
+        """What bytes are compared of: everything at the sparsities that the profile names, and what was rounded."""
+        rounded = [record for record in self._everything if record.request.bits or record.request.method == "dense"]
+        data = frame(rounded)
+        return pd.concat([self._named, data[data["bits"].notna()]], ignore_index=True)
 
     @cached_property
     def procedure(self) -> RunStatus | None:
@@ -123,15 +136,34 @@ class Report:
     def methods_figure(self) -> Picture | None:
         return self._keep_figure("methods", figures.methods_compared(self.data)) if self._several else None
 
+    @cached_property
+    def _main_by_bytes(self) -> pd.DataFrame:
+        """The same of the first way of pruning only, for a figure."""
+        first = next(iter(findings.methods(self.data)), "")
+        data = self._by_bytes
+        both = data["method"] == f"{first} + " + data["bits"].map("{:g} bit".format)
+        return data[data["method"].isin(["dense", first]) | (data["base_method"] == RTN) | both]
+
+    @property
+    def _compares_bytes(self) -> bool:
+        """Whether there is a question of bytes: who is best at a size takes several models, or rounding beside pruning."""
+        return self._several_models or len(self._everything) > len(self.records)
+
     def size_figure(self) -> Picture | None:
-        return self._keep_figure("bits-over-weights", size.picture(self.main)) if self._several_models else None
+        return self._keep_figure("bits-over-bytes", size.picture(self._main_by_bytes)) if self._compares_bytes else None
 
     def size(self) -> Markdown | None:
-        """Say who is best at a number of weights that are not zero; a question for several models."""
-        if not self._several_models:
+        """Say who predicts best with as few bytes."""
+        if not self._compares_bytes:
             return None
-        self._keep_table("bits-over-weights", sizes.sizes(self.main)[sizes.COLUMNS])
-        return markdown(sentences("best_at_size", found=sizes.best_at_sizes(self.main)))
+        self._keep_table("bits-over-bytes", sizes.sizes(self._main_by_bytes)[sizes.COLUMNS])
+        quantization = {record.model: record.quantization for record in self.records if record.quantization}
+        equal = {"found": sizes.at_equal_bytes(self._by_bytes), "limits": sizes.SHARES, "quantization": quantization}
+        return markdown(
+            sentences("best_at_size", found=sizes.best_at_sizes(self._main_by_bytes)) if self._several_models else "",
+            *paragraphs("equal_bytes", **equal),
+            size.by_bytes(self._by_bytes),
+        )
 
     def zeros(self) -> Markdown:
         """Show where the zeros are."""

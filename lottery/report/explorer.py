@@ -67,8 +67,7 @@ class Explorer:
     def curves(self, one: str, other: str) -> Picture:
         """Draw bits per byte over sparsity of the models of two variants, by every way of pruning that was measured of them."""
         models = {self._record(name).model for name in (one, other)}
-        data = self.data[self.data["model"].isin(models)]
-        return figures.methods_compared(data) if data["method"].nunique() > 2 else figures.bits_over_sparsity(data)
+        return figures.over_sparsity(self.data[self.data["model"].isin(models)])
 
     def _record(self, name: str) -> Record:
         if name not in self.names():

@@ -16,9 +16,12 @@ from lottery.report.markdown import Picture
 
 def curve(records: list[Record]) -> Picture | None:
     """Draw bits per byte over sparsity of one model."""
-    if not records:
-        return None
-    data = frame(records)
+    return over_sparsity(frame(records)) if records else None
+
+
+def over_sparsity(data: pd.DataFrame) -> Picture:
+    """Draw bits per byte over sparsity, by every way of pruning that occurs. What is rounded is left out: it is no sparsity."""
+    data = data[data["bits"].isna()]
     return methods_compared(data) if data["method"].nunique() > 2 else bits_over_sparsity(data)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lottery.analysis.findings import Survivors
-from lottery.common.format import change, number, percent
+from lottery.common.format import change, number, percent, size
 from lottery.experiments.threshold import span
 
 METHODS_NAMED = 4  # more names of methods than that nobody reads
@@ -63,6 +63,7 @@ _TEMPLATES = Environment(
 _TEMPLATES.filters |= {
     "number": number,
     "percent": percent,
+    "size": size,
     "change": change,
     "span": span,
     "listed": listed,

@@ -11,7 +11,7 @@ from lottery.common.format import NBSP, count, number, percent, size
 from lottery.evaluation.metrics import METRICS, Metric
 from lottery.evaluation.perplexity import MIN_WINDOWS
 from lottery.evaluation.savings import Form
-from lottery.experiments.records import Record, Result, title
+from lottery.experiments.records import Record, Result
 from lottery.experiments.threshold import Crossing, span
 from lottery.report.markdown import escape_markdown, markdown, table, verbatim
 
@@ -142,7 +142,7 @@ def quality(data: pd.DataFrame) -> str:
     """Show, one step behind the five columns, how well the variants of one model predict the text, with 95% intervals."""
     rows = [
         {
-            "Variant": f"[{label(row)}]({row['record']})",
+            "Variant": f"[{row['title']}]({row['record']})",
             "Perplexity": within(row, "perplexity"),
             "Times dense": "" if row["method"] == "dense" else within(row, "bits_factor"),
             **{metric.title: _shown(metric, row, name) for name, metric in METRICS.items() if name != "perplexity"},
@@ -190,11 +190,6 @@ def cost(records: list[Record], folder: str) -> str:
         )
     caption = "What it costs: speed in tokens per second, as multiples of the dense model's right after, and memory."
     return table(rows, "|".join(list(rows[0])[1:]), caption) if rows else ""
-
-
-def label(row: pd.Series) -> str:
-    """Return what the variant of a row is called, as ``Request.title`` says it."""
-    return title(row["method"], row["base_method"], row["pattern"], row["sparsity"])
 
 
 def within(row: pd.Series, name: str) -> str:

@@ -9,7 +9,7 @@ from lottery.report.sentences import paragraphs as told
 
 def paragraphs(profile: Profile, records: list[Record]) -> list[str]:
     """Return what was done, as Markdown: the ways of pruning, the text, and whatever else was asked for."""
-    variants, found = profile.variants[1:], measured(records)
+    variants, found = [variant for variant in profile.variants if variant.pruned], measured(records)
     methods = {variant.method: METHODS[variant.method] for variant in variants}
     allocations = {v.allocation: ALLOCATIONS[v.allocation] for v in variants if v.allocation != "uniform"}
     ways = told("ways_of_pruning", profile=profile, found=found, ways={**methods, **allocations})

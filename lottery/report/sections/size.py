@@ -1,45 +1,46 @@
-"""Quality against effective size as a picture: what a model predicts with the weights that are left in it."""
+"""Quality against bytes as a picture and a table: what a model predicts with what is left of it in a file."""
 
 import pandas as pd
 import seaborn as sns
 
-from lottery.analysis.sizes import sizes
-from lottery.common.format import number, percent
+from lottery.analysis.sizes import WAYS, sizes, with_layer_share
+from lottery.common.format import number, percent, size
 from lottery.report import style
-from lottery.report.markdown import Picture
-from lottery.report.tables import label
+from lottery.report.markdown import Picture, table
+from lottery.report.tables import within
+
+_LINES = dict(zip(WAYS, ("-", "--", "none"), strict=True))
 
 
 def picture(data: pd.DataFrame) -> Picture | None:
-    """Draw bits per byte over nonzero weights, both logarithmic, a line a model from its dense self down; the front in grey.
+    """Draw bits per byte over the bytes of a file, both logarithmic, a line a model and way from its dense self down; the front in grey.
 
     ``None`` where nothing finite was measured.
     """
-    found = sizes(data)
-    if found.empty:
+    if (found := sizes(data)).empty:
         return None
+    found = with_layer_share(found)
     figure = style.new_figure()
     axes = figure.subplots()
     front = found[found["front"]]
-    axes.step(front["nonzero"], front["bits_per_byte"], where="post", color=".7", linewidth=1.5, zorder=1)
-    models = list(data["model"].unique())
+    axes.step(_mebibytes(front), front["bits_per_byte"], where="post", color=".7", linewidth=1.5, zorder=1)
+    models = [model for model in data["model"].unique() if model in set(found["model"])]
     for model, colour, marker in zip(models, style.colours(len(models)), style.MARKERS * len(models), strict=False):
-        points = found[found["model"] == model].sort_values("sparsity")
-        if points.empty:
-            continue
-        axes.plot(
-            points["nonzero"], points["bits_per_byte"], color=colour, marker=marker, markersize=7, markeredgecolor="white", label=model,
-            zorder=3,
-        )  # fmt: skip
-        for _, point in points[points["sparsity"] > 0].iterrows():
-            axes.annotate(
-                percent(point["sparsity"]), (point["nonzero"], point["bits_per_byte"]), textcoords="offset points", xytext=(7, 4),
-                fontsize=8, color=style.ink(colour),
+        for way, points in _series(found[found["model"] == model]):
+            drawn = {"markerfacecolor": colour if way == WAYS[0] else "white", "markeredgecolor": "white" if way == WAYS[0] else colour}
+            label = model if way == WAYS[0] else None
+            axes.plot(
+                _mebibytes(points), points["bits_per_byte"], color=colour, marker=marker, markersize=7, linestyle=_LINES[way], zorder=3,
+                label=label, **drawn,
             )  # fmt: skip
+            for _, point in points[points["way"].isin(WAYS[:2])].iterrows():
+                text, place = (percent(point["sparsity"]), (7, 4)) if way == WAYS[0] else (f"{point['bits']:g} bit", (-7, -14))
+                at = (point["stored"] / 2**20, point["bits_per_byte"])
+                axes.annotate(text, at, textcoords="offset points", xytext=place, fontsize=8, color=style.ink(colour))
     axes.set_xscale("log")
     axes.set_yscale("log")
     low, high = found["bits_per_byte"].min(), found["bits_per_byte"].max()
-    axes.set_ylim(low / 1.15, high * 1.2)
+    axes.set_ylim(low / 1.25, high * 1.2)
     # Names at the lines would cover each other where the dense models are much alike; that corner, above them, is free.
     legend = axes.legend(loc="upper right", frameon=False)
     for name, line in zip(legend.get_texts(), legend.legend_handles, strict=True):
@@ -47,15 +48,54 @@ def picture(data: pd.DataFrame) -> Picture | None:
     axes.margins(x=0.12)
     style.logarithmic(axes.xaxis)
     style.logarithmic(axes.yaxis)
-    axes.set_xlabel("weights that are not zero, in the whole model, log scale")
+    axes.set_xlabel("MiB of weights in a file, log scale")
     axes.set_ylabel("bits per byte, log scale (lower is better)")
     sns.despine(figure)
+    rounded = ""
+    if found["bits"].notna().any():
+        rounded = " Dashed, without filling: weights rounded to few bits; single marks: pruned and then rounded to as many bits."
     caption = (
-        "Bits per byte over the weights that are left, each line from the dense model on the right to its sparsest ticket on the left."
-        " Grey line: the front, what no variant with as few or fewer weights betters. Compares across tokenizers."
+        "Bits per byte over the bytes that the weights take in a file, zeros packed, each line from the dense model on the right to its"
+        f" sparsest ticket on the left.{rounded} Grey line: the front, what no variant with as few or fewer bytes betters. Compares across"
+        " tokenizers."
     )
-    alt = "Line chart of bits per byte over non-zero weights. " + " ".join(
-        f"{model}: " + ", ".join(f"{label(p)} {p['nonzero']:,} weights {number(p['bits_per_byte'])}" for _, p in points.iterrows()) + "."
-        for model, points in found.sort_values("sparsity").groupby("model", sort=False)
+    alt = "Line chart of bits per byte over bytes in a file. " + " ".join(
+        f"{model}: " + ", ".join(f"{p['title']} {size(p['stored'])} {number(p['bits_per_byte'])}" for _, p in points.iterrows()) + "."
+        for model, points in found.sort_values("stored", ascending=False).groupby("model", sort=False)
     )
     return Picture(figure, caption, alt)
+
+
+def _series(found: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the points of each way, for a single model; the dense one begins the lines of all but single marks."""
+    found = found.sort_values("stored", ascending=False)
+    own = {way: found[found["way"].isin([way] if way == WAYS[2] else ["", way])] for way in WAYS}
+    return [(way, points) for way, points in reversed(own.items()) if way == WAYS[0] or (points["way"] == way).any()]
+
+
+def _mebibytes(points: pd.DataFrame) -> pd.Series:
+    return points["stored"] / 2**20
+
+
+def by_bytes(data: pd.DataFrame) -> str:
+    """Return a row for each variant of the models that were rounded too, the largest first: its bytes, and how well it predicts."""
+    rows, found = [], with_layer_share(data)
+    for model, variants in found.groupby("model", sort=False):
+        if variants["bits"].notna().any():
+            for index, (_, row) in enumerate(variants.sort_values("stored", ascending=False).iterrows()):
+                rows.append(
+                    {
+                        "Model": "" if index else f"**{model}**",
+                        "Variant": f"[{row['title']}]({row['record']})",
+                        "File": size(row["stored"]),
+                        "Of the layers": percent(row["layer_share"]),
+                        "Perplexity": number(row["perplexity"]),
+                        "Times dense": "" if row["method"] == "dense" else within(row, "bits_factor"),
+                        "Texts": row["verdict"],
+                    }
+                )
+    caption = (
+        "Bytes in a file; of the layers: those of the linear layers inside the blocks, as a share of what they take dense. Times dense:"
+        " bits per byte."
+    )
+    return table(rows, "File|Of the layers|Perplexity|Times dense", caption) if rows else ""

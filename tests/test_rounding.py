@@ -1,0 +1,217 @@
+"""Rounding: the levels, the bytes, the variants of a study, and who predicts best with as few bytes."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lottery.analysis import sizes
+from lottery.analysis.frame import frame
+from lottery.common.errors import LotteryError, ParamsError
+from lottery.config.profile import validated
+from lottery.evaluation.savings import Form, Savings
+from lottery.experiments.export import export
+from lottery.experiments.study import Study
+from lottery.models.blocks import prunable
+from lottery.models.standins.architectures import ARCHITECTURES
+from lottery.pruning.rounding import GROUP, dequantize, quantize, round_model, rounded_bytes
+from lottery.pruning.variants import RTN, Variant, variants
+from lottery.report.sections import size
+from lottery.report.sentences import paragraphs
+from tests.factory import record_of
+
+NBSP = "\u00a0"
+
+
+def tiny():
+    return AutoModelForCausalLM.from_config(ARCHITECTURES["phi-2"])
+
+
+def rounded(weight, bits):
+    return dequantize(*quantize(weight, bits), weight.shape[1])
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_each_group_has_evenly_spaced_levels_from_its_lowest_to_its_highest_weight(bits):
+    weight = torch.randn(3, 2 * GROUP + 5)
+    found = rounded(weight, bits)
+    for row, result in zip(weight, found, strict=True):
+        for start in range(0, len(row), GROUP):
+            group, given = row[start : start + GROUP].double(), result[start : start + GROUP].double()
+            low, high = min(group.min(), 0), max(group.max(), 0)
+            step = float(((high - low) / (2**bits - 1)).half())
+            zero = round(float(-low / step))
+            plain = [step * (min(max(round(float(w) / step) + zero, 0), 2**bits - 1) - zero) for w in group]
+            torch.testing.assert_close(given, torch.tensor(plain, dtype=torch.double), rtol=1e-6, atol=step * 1e-3)
+            assert len(given.unique()) <= 2**bits
+            assert (given - group).abs().max() <= step  # half a step, and what float16 cuts off at the ends
+
+
+def test_zeros_stay_zeros_and_a_group_of_them_too():
+    weight = torch.randn(4, 300) + 3  # all on one side of zero
+    weight[:, ::2] = 0
+    weight[0] = 0
+    assert torch.equal(rounded(weight, 3)[weight == 0], torch.zeros(int((weight == 0).sum())))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("share", [0.0, 0.9])
+def test_its_bytes_are_those_of_a_real_packing(bits, share):
+    weight = torch.randn(6, 2 * GROUP + 44)
+    weight[torch.rand_like(weight) < share] = 0
+    codes, scales, zeros = quantize(weight, bits)
+    weight = dequantize(codes, scales, zeros, weight.shape[1])
+
+    def packed(values):  # the lowest bits of each value, without gaps
+        return np.packbits(np.unpackbits(values.astype(np.uint8)[..., None], axis=-1)[..., -bits:].reshape(*values.shape[:-1], -1), axis=-1)
+
+    flat = codes.flatten(1)[:, : weight.shape[1]].numpy()
+    dense = packed(flat).nbytes
+    sparse = packed(flat[weight.numpy() != 0]).nbytes + np.packbits(weight.numpy() != 0, axis=1).nbytes + 8 * len(weight) + 16
+    assert rounded_bytes(weight, bits) == min(dense, sparse) + scales.numpy().nbytes + packed(zeros.numpy().ravel()).nbytes
+    assert sparse < dense if share else (dense < sparse or bits < 4)  # 2 or 3 bits round many weights to zero
+
+
+def test_only_the_linear_layers_inside_the_blocks_are_rounded():
+    model = tiny()
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    round_model(model, 4)
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed == {f"{name}.weight" for name in prunable(model)}
+    for name, layer in prunable(model).items():
+        assert torch.equal(layer.weight, rounded(before[f"{name}.weight"], 4))
+
+
+def test_what_cannot_be_rounded_is_refused_by_name():
+    model = tiny()
+    name, layer = next(iter(prunable(model).items()))
+    layer.weight.data[0, 0] = 1e8
+    with pytest.raises(LotteryError, match=rf"{name}: its weights reach 1e[+]08, too far for a scale in float16; drop rounding"):
+        round_model(model, 4)
+    layer.weight.data[0, 0] = torch.nan
+    with pytest.raises(LotteryError, match=f"{name}: holds weights that are not finite"):
+        round_model(model, 4)
+
+
+def test_what_is_rounded_comes_last_at_falling_bits_and_is_called_what_it_is():
+    found = variants(["magnitude"], ["uniform"], ["unstructured"], [0.5, 0.7], [3, 8], [0.7])
+    assert [variant.title.replace(NBSP, " ") for variant in found] == [
+        "dense", "magnitude 50%", "magnitude 70%", "rtn 8 bit", "rtn 3 bit", "magnitude 70% + 8 bit", "magnitude 70% + 3 bit",
+    ]  # fmt: skip
+    assert not any(variant.calibrated for variant in found)
+    assert Variant("wanda", "uniform", "2:4", 0.5, 4).title.replace(NBSP, " ") == "wanda 2:4 + 4 bit"
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ({"rounding": [16]}, "rounding[0]: given 16; allowed: a list of whole numbers of bits, 2 to 8"),
+        ({"rounding": [4, 4]}, "rounding: given [4, 4], with repeats; allowed: each value once"),
+        ({"rounding_sparsities": [0.5]}, "rounding: not given, but rounding_sparsities is; allowed: a list of whole numbers of bits"),
+        ({"rounding": [4], "rounding_sparsities": [0.6]}, "rounding_sparsities: given 0.6; allowed: numbers above 0 of 'sparsities', [0.5, 0.9]"),
+    ],
+)  # fmt: skip
+def test_a_wrong_key_is_told_what_is_allowed(toy, keys, line):
+    with pytest.raises(ParamsError) as caught:
+        validated({**toy, **keys})
+    assert str(caught.value).startswith(line)
+
+
+def test_a_study_rounds_measures_and_counts_and_its_other_records_stay(toy):
+    plain = Study(validated(toy))
+    plain.sweep()
+    names = {record.request.file_name for record in plain.records}
+    study = Study(validated({**toy, "rounding": [8, 2], "rounding_sparsities": [0.5]}))
+    assert {record.request.file_name for record in study.records} == names
+    study.sweep()
+    found = {record.request.title.replace(NBSP, " "): record.result for record in study.records}
+    assert list(found)[3:] == ["rtn 8 bit", "rtn 2 bit", "magnitude 50% + 8 bit", "magnitude 50% + 2 bit"]
+    dense = found["dense"]
+    assert found["rtn 8 bit"].perplexity == pytest.approx(dense.perplexity, rel=0.01)
+    assert found["rtn 8 bit"].perplexity != dense.perplexity
+    assert found["rtn 2 bit"].perplexity > 2 * dense.perplexity
+    assert found["magnitude 50% + 8 bit"].sparsity_prunable >= 0.5
+    saved = {title: result.savings.stored for title, result in found.items()}
+    assert saved["dense"] > saved["magnitude 50%"] > saved["rtn 8 bit"] > saved["magnitude 50% + 8 bit"] > saved["rtn 2 bit"]
+    assert found["rtn 8 bit"].savings.obstacle == "no kernel here reads rounded weights"
+    data = frame(study.records)
+    shares = sizes.with_layer_share(data).set_index("title")["layer_share"]
+    assert shares[f"rtn{NBSP}8{NBSP}bit"] == pytest.approx((8 + 24 / GROUP) / 16, rel=0.05)  # rows are shorter than a group here
+    with pytest.raises(ParamsError, match=r"VARIANT: given 'rtn 8 bit'; allowed: magnitude 50%, magnitude 90%$"):
+        export(study.profile, "rtn 8 bit")
+
+
+def made(rows, quantization=None, windows=20):
+    """Records of one model: method, sparsity, bits, stored layers as a share of the dense ones', bits per byte; half of it is layers."""
+    found = []
+    for method, sparsity, bits, share, cost, *noise in rows:
+        nll = [cost * (1 + (noise[0] if noise else 0.0) * (-1) ** (i // 5)) for i in range(windows)]
+        whole, stored = 2000, round(1000 + 1000 * share)
+        saved = Savings(
+            dense=Form(stored=whole), sparse=Form(stored=stored) if sparsity and not bits else None, rounded=stored if bits else None,
+            dtype="float16", obstacle="made by hand",
+        )  # fmt: skip
+        record = record_of("a", method, sparsity, 10 * cost, bits_per_byte=cost, bits=bits, windows=windows, window_nll=nll, savings=saved)
+        found.append(record.model_copy(update={"quantization": quantization}))
+    return frame(found)
+
+
+ROWS = [
+    ("dense", 0.0, None, 1, 1.0),
+    ("wanda", 0.5, None, 0.56, 1.3),
+    ("magnitude", 0.5, None, 0.56, 2.0),
+    ("wanda", 0.9, None, 0.16, 9.0),
+    (RTN, 0.0, 8, 0.51, 1.01),
+    (RTN, 0.0, 4, 0.26, 1.1),
+    (RTN, 0.0, 2, 0.13, 12.0),
+    ("wanda", 0.5, 4, 0.2, 1.5),
+]
+
+
+def test_at_each_share_the_best_of_each_way_stands_the_best_of_all_first():
+    (found,) = sizes.at_equal_bytes(made(ROWS)).values()
+    assert [(at.share, [(one.way, one.variant.replace(NBSP, " ")) for one in at.contenders]) for at in found] == [
+        ("half", [("rounded", "rtn 8 bit"), ("pruned", "wanda 50%"), ("pruned and rounded", "wanda 50% + 4 bit")]),
+        ("a quarter", [("rounded", "rtn 4 bit"), ("pruned and rounded", "wanda 50% + 4 bit"), ("pruned", "wanda 90%")]),
+        ("a sixth", [("pruned and rounded", "wanda 50% + 4 bit"), ("pruned", "wanda 90%"), ("rounded", "rtn 2 bit")]),
+    ]
+    assert found[0].contenders[1].share == pytest.approx(0.56)
+    assert all(at.decided for at in found)
+    assert sizes.at_equal_bytes(made(ROWS[:4])) == {}  # nothing was rounded
+
+
+OVERLAP = [ROWS[0], ("wanda", 0.5, None, 0.56, 1.3, 0.9), (RTN, 0.0, 8, 0.51, 1.29, -0.9)]
+
+
+def test_overlapping_intervals_decide_nothing():
+    (found,) = sizes.at_equal_bytes(made(OVERLAP)).values()
+    assert not found[0].decided
+
+
+def told(rows, quantization=None):
+    data = made(rows, quantization)
+    values = {"found": sizes.at_equal_bytes(data), "limits": sizes.SHARES, "quantization": {"a": quantization} if quantization else {}}
+    return " ".join(paragraphs("equal_bytes", **values)).replace(NBSP, " ")
+
+
+def test_the_answer_in_words():
+    assert told(ROWS).startswith(
+        "**With as few bytes, a predicts best:** - with about half of the layers' bytes (at most 60%) as **rtn 8 bit**, 1.01 times the dense"
+        " bits; then wanda 50% (1.30), wanda 50% + 4 bit (1.50). - with about a quarter of the layers' bytes (at most 30%) as **rtn 4 bit**,"
+    )
+    assert "better to round" not in told(ROWS)
+    assert told([*ROWS[:6], (RTN, 0.0, 3, 0.2, 1.6)]).endswith("At every one of these sizes it is better to round than to prune.")
+    assert told([ROWS[0], OVERLAP[1], OVERLAP[2]]).count("though its interval and the next one's overlap") == 1
+    assert "Its weights had been rounded before (Q4_1)" in told(ROWS, "Q4_1")
+
+
+def test_the_table_and_the_picture_have_all_of_them():
+    data = made(ROWS)
+    written = size.by_bytes(data).replace(NBSP, " ")
+    assert "[rtn 4 bit](a/records/rtn-4-bit-0-" in written
+    assert written.index("dense") < written.index("wanda 50%") < written.index("rtn 2 bit")
+    assert written.count("26%") == 1
+    picture = size.picture(data)
+    assert "rtn\u00a04\u00a0bit 0.0 MiB 1.10" in picture.alt
+    assert "Dashed, without filling: weights rounded to few bits" in picture.caption
+    assert size.by_bytes(made(ROWS[:4])) == ""
