@@ -71,6 +71,7 @@ class Trials:
     """
 
     def __init__(self, study):
+        memory.collect_quickly()
         self.study, self.profile = study, study.profile
         self.batch_size = study.profile.batch_size
         self._model: torch.nn.Module | None = None  # dense

@@ -7,11 +7,22 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import psutil
 import torch
+
+
+@cache
+def collect_quickly() -> None:
+    """Let garbage collections pass over what exists now: with the libraries loaded, one before each peak takes 0.2 s, else 0.01 s.
+
+    To be called before a model is loaded: what exists now is never collected.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def reset_peak(device: torch.device) -> None:
