@@ -34,7 +34,7 @@ def record_of(
         quantization=quantization,
         architecture="LlamaForCausalLM",
         request=Request(
-            measurement=1, checkpoint=model, text_sha256="0" * 64, method=method, sparsity=sparsity, bits=bits,
+            measurement=1, checkpoint=model, text_sha256="0" * 64, method=method, sparsity=sparsity, bits=bits, rounder="rtn" if bits else None,
             allocation=allocation, pattern=pattern, calibration=None, calibration_samples=None, calibration_seq_len=None, seq_len=8, max_windows=None,
             prompts=1, prompt_words=3, new_tokens=4, temperature=0.7, repeats=3, tasks=[], seed=0, dtype="auto", device="auto",
         ),

@@ -41,6 +41,12 @@ def test_recovery_and_tasks_are_told_where_they_were_asked_for():
     assert tasks == "Tasks of lm-evaluation-harness, on each pruned model as it stands: arc_easy, piqa."
 
 
+def test_rounding_is_told_with_each_rounder():
+    rounding = paragraphs(PROFILE.model_copy(update={"rounding": [8, 3], "rounder": ["rtn", "gptq"]}), [])[2]
+    assert rounding.startswith("Rounding: to evenly spaced levels, 8 and 3 bits a weight. 128 neighbouring inputs of a row share a scale")
+    assert "rtn rounds each weight to the nearest level (as the baseline in Frantar et al. 2022, arXiv 2210.17323);" in rounding
+
+
 def test_limits_name_what_was_rounded_and_stand_ins():
     said = limits(PROFILE, sweep_of("a", [5], quantization="Q4_1") + sweep_of("b", [5], quantization="Q8_0"))
     assert len(said) == 7

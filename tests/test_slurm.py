@@ -196,7 +196,7 @@ def test_killed_out_of_memory_cancelled_and_a_node_down_then_only_the_rest_runs(
 @pytest.mark.xdist_group("slurm")
 def test_three_tasks_share_the_trials_of_one_model_and_outlive_a_fourth(toy_project, cluster):
     # Timed so often that trials are left when a task is killed.
-    one_model(toy_project, [round(0.04 * step, 2) for step in range(1, 21)], repeats=20)
+    one_model(toy_project, [round(0.04 * step, 2) for step in range(1, 21)], repeats=30)
     (folder := toy_project / "outputs" / "toy" / "phi-2").mkdir(parents=True)
     (folder / "stop").touch()  # of an earlier time
     said = submitted(toy_project, cluster, SPLIT=4, SET="memory=2G cpus=1 concurrency=8")
@@ -228,7 +228,7 @@ def test_three_tasks_share_the_trials_of_one_model_and_outlive_a_fourth(toy_proj
 
 @pytest.mark.xdist_group("slurm")
 def test_a_task_near_its_time_limit_or_preempted_stops_between_trials_and_goes_on_from_there(toy_project, cluster):
-    one_model(toy_project, [round(0.02 * step, 2) for step in range(1, 41)])
+    one_model(toy_project, [round(0.02 * step, 2) for step in range(1, 41)], repeats=30)
     job = re.search(r"job (\d+): phi-2", submitted(toy_project, cluster, SET="memory=4G cpus=2 warning=30"))[1]
     cluster.wait(lambda: len(records(toy_project)) >= 2, 120)
     cluster.run("scontrol", "update", f"JobId={job}_0", "EndTime=now+35")

@@ -26,6 +26,7 @@ def frame(records: list[Record]) -> pd.DataFrame:
                 "allocation": request.allocation,
                 "pattern": request.pattern,
                 "sparsity": request.sparsity,
+                "rounder": request.rounder,
                 "bits": request.bits or math.nan,
                 "sparsity_model": result.sparsity_model,
                 "parameters": result.parameters,

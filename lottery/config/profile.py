@@ -13,6 +13,7 @@ from lottery.common.errors import ParamsError, short
 from lottery.common.paths import project_root
 from lottery.pruning.catalogue import ALLOCATIONS, METHODS
 from lottery.pruning.pattern import Pattern
+from lottery.pruning.rounding import ROUNDERS
 from lottery.pruning.variants import Variant, variants
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -121,6 +122,9 @@ class Profile(Settings):
     rounding: Annotated[list[Annotated[int, Field(ge=2, le=8)]], Alone] = Field(
         [], description="a list of whole numbers of bits, 2 to 8: the dense model is also rounded to each, in groups of 128 weights"
     )
+    rounder: Annotated[list[Literal[*ROUNDERS]], One] = Field(
+        ["rtn"], description=f"how 'rounding' chooses the level of a weight: {', '.join(ROUNDERS)}, or a list of them", min_length=1
+    )
     rounding_sparsities: list[Sparsity] = Field(
         [], description="a list of numbers of 'sparsities': what is pruned to these is also rounded to each of 'rounding'"
     )
@@ -149,7 +153,7 @@ class Profile(Settings):
         "auto", description="auto, resident (the whole model on the device) or streamed (one block at a time from main memory)"
     )
 
-    @field_validator("sparsities", "methods", "allocation", "pattern", "tasks", "rounding", "rounding_sparsities")
+    @field_validator("sparsities", "methods", "allocation", "pattern", "tasks", "rounding", "rounder", "rounding_sparsities")
     @classmethod
     def _no_repeats(cls, values: list, info) -> list:
         if len(set(values)) != len(values):
@@ -196,7 +200,8 @@ class Profile(Settings):
     @property
     def variants(self) -> list[Variant]:
         """What is measured of each model: the dense one, every combination of ways and sparsities, and what is rounded."""
-        return variants(self.methods, self.allocation, self.pattern, self.sparsities, self.rounding, self.rounding_sparsities)
+        rounding = (self.rounding, self.rounder, self.rounding_sparsities)
+        return variants(self.methods, self.allocation, self.pattern, self.sparsities, *rounding)
 
     @property
     def calibrated(self) -> bool:

@@ -39,7 +39,8 @@ class Request(Settings):
     allocation: str
     pattern: str
     sparsity: float
-    bits: int | None = None  # that the weights are rounded to; None where they are not
+    rounder: str | None = None  # how the weights are rounded; None where they are not
+    bits: int | None = None  # to how many bits
     calibration: str | None  # identity of the calibration text; None where no calibration is needed
     calibration_samples: int | None
     calibration_seq_len: int | None
@@ -54,7 +55,7 @@ class Request(Settings):
     def key(self) -> str:
         # What is not asked for is not in the key, so that it is that of the time before this could be asked for.
         absent = set() if self.recover_steps else {"recover_steps", "recover_learning_rate", "recover_batch_size"}
-        values = self.model_dump(exclude=absent if self.bits else absent | {"bits"})
+        values = self.model_dump(exclude=absent if self.bits else absent | {"rounder", "bits"})
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -64,7 +65,7 @@ class Request(Settings):
 
     @property
     def variant(self) -> Variant:
-        return Variant(self.method, self.allocation, self.pattern, self.sparsity, self.bits)
+        return Variant(self.method, self.allocation, self.pattern, self.sparsity, self.rounder, self.bits)
 
     @property
     def title(self) -> str:

@@ -21,7 +21,7 @@ from lottery.models import loading, memory
 from lottery.models.blocks import count_zeros
 from lottery.models.shortage import ShortageError, is_about_memory, memory_for
 from lottery.pruning.prune import prune
-from lottery.pruning.rounding import round_model
+from lottery.pruning.rounding import ROUNDERS, round_model
 from lottery.training.recovery import recover
 
 _PROGRESS_SECONDS = 15
@@ -33,7 +33,7 @@ class Pruned(NamedTuple):
 
     Attributes:
         model: The model.
-        seconds: Of pruning, passes over the calibration data included.
+        seconds: Of pruning and rounding, passes over the calibration data included.
         recovery_seconds: Of retraining.
         peak: Bytes of memory while it was pruned, its weights included.
     """
@@ -188,7 +188,7 @@ class Trials:
                 recover(model, self.study.recovery.tokens, size, rate, self._progress(f"{label}: recovery, step"))
             recovered = time.monotonic() - began
         if request.bits:
-            round_model(model, request.bits)
+            seconds += self._round(model, request, label)
         return Pruned(model, seconds, recovered, held.bytes)
 
     def _with_tasks(self, earlier: Record, request: Request, label: str) -> Record:
@@ -256,6 +256,15 @@ class Trials:
         with memory_for(f"while pruning by {request.variant.label}", cure):
             samples = study.calibration.tokens if request.variant.calibrated else None
             prune(model, request.variant, samples, seed=request.seed, device=study.plan.streams_to, progress=progress)
+
+    def _round(self, model, request: Request, label: str) -> float:
+        """Round a model in its home; return the seconds."""
+        study, began = self.study, time.monotonic()
+        with memory_for("while rounding", "fewer calibration_samples, rounder: rtn, or a device with more memory"):
+            samples = study.calibration.tokens if ROUNDERS[request.rounder].calibrated else None
+            progress = self._progress(f"{label}: rounded block")
+            round_model(model, request.rounder, request.bits, samples, device=study.plan.streams_to, progress=progress)
+        return time.monotonic() - began
 
     @property
     def _memory_to_speak(self):

@@ -1,43 +1,51 @@
 """What a profile can ask for: methods, allocations, patterns and sparsities, and which of them go together."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from lottery.common.format import NBSP, percent
 from lottery.pruning.catalogue import ALLOCATIONS, METHODS
 from lottery.pruning.pattern import Pattern
+from lottery.pruning.rounding import ROUNDERS
 
-RTN = "rtn"  # the method of a variant that is rounded to nearest and not pruned
+ROUNDED = "rounded"  # the method of a variant that is rounded and not pruned
 
 
 class Variant(NamedTuple):
     """One way to prune a model, to round it, or both.
 
-    The dense model is the variant 'dense' at sparsity 0. ``bits`` are those that each weight is rounded to; ``None`` leaves them as they
-    are.
+    The dense model is the variant 'dense' at sparsity 0. ``rounder`` names how weights are rounded, to ``bits`` bits each; ``None`` leaves
+    them as they are.
     """
 
     method: str
     allocation: str
     pattern: str
     sparsity: float
+    rounder: str | None = None
     bits: int | None = None
 
     @property
     def label(self) -> str:
-        """The method and whatever is not the default: 'wanda', 'wanda + owl', 'wanda 2:4', 'wanda + 4 bit', 'rtn 4 bit'."""
-        if self.method == RTN:
-            return f"{RTN} {self.bits} bit"
+        """The method and whatever is not the default: 'wanda', 'wanda + owl', 'wanda 2:4', 'wanda + rtn 4 bit', 'rtn 4 bit'."""
+        if self.method == ROUNDED:
+            return self.rounding
         allocation = f" + {self.allocation}" if self.allocation != "uniform" else ""
         pattern = f" {self.pattern}" if self.pattern != "unstructured" else ""
-        return self.method + allocation + pattern + (f" + {self.bits} bit" if self.bits else "")
+        return self.method + allocation + pattern + (f" + {self.rounding}" if self.bits else "")
+
+    @property
+    def rounding(self) -> str:
+        """How weights are rounded, such as 'rtn 4 bit'; empty where they are not."""
+        return f"{self.rounder} {self.bits} bit" if self.bits else ""
 
     @property
     def title(self) -> str:
-        """What a person calls the variant, on one line: 'wanda 50%', 'sparsegpt 2:4', 'ria + owl 70%', 'wanda 50% + 4 bit', 'dense'."""
+        """What a person calls the variant, on one line: 'wanda 50%', 'sparsegpt 2:4', 'ria + owl 70%', 'wanda 50% + rtn 4 bit', 'dense'."""
         if not self.sparsity:
             return self.label.replace(" ", NBSP)
-        pruned = self._replace(bits=None).label + ("" if self.pattern != "unstructured" else f" {percent(self.sparsity)}")
-        return (pruned + (f" + {self.bits} bit" if self.bits else "")).replace(" ", NBSP)
+        pruned = self._replace(rounder=None, bits=None).label + ("" if self.pattern != "unstructured" else f" {percent(self.sparsity)}")
+        return (pruned + (f" + {self.rounding}" if self.bits else "")).replace(" ", NBSP)
 
     @property
     def pruned(self) -> bool:
@@ -46,6 +54,8 @@ class Variant(NamedTuple):
     @property
     def calibrated(self) -> bool:
         """Whether it needs calibration data."""
+        if self.rounder and ROUNDERS[self.rounder].calibrated:
+            return True
         if not self.pruned:
             return False
         return METHODS[self.method].needs != "nothing" or ALLOCATIONS[self.allocation].needs != "nothing"
@@ -59,8 +69,9 @@ def variants(
     allocations: list[str],
     patterns: list[str],
     sparsities: list[float],
-    rounding: list[int] = (),
-    rounding_sparsities: list[float] = (),
+    rounding: Sequence[int] = (),
+    rounders: Sequence[str] = ("rtn",),
+    rounding_sparsities: Sequence[float] = (),
 ) -> list[Variant]:
     """List the dense model, then every combination that makes sense, at rising sparsity; then what is rounded, at falling bits.
 
@@ -73,7 +84,8 @@ def variants(
         patterns: Patterns, such as "unstructured" or "2:4".
         sparsities: Target sparsities; 0 is the dense model.
         rounding: Bits to round the dense model to.
-        rounding_sparsities: Sparsities whose variants are rounded to as many bits, too.
+        rounders: How; names of ``ROUNDERS``.
+        rounding_sparsities: Sparsities whose variants are rounded, too.
 
     Returns:
         The variants.
@@ -91,10 +103,9 @@ def variants(
                     fitting = sorted(s for s in sparsities if s > 0 and (shape is None or abs(s - shape.sparsity) < 1e-9))
                     found += [Variant(method, allocation, pattern, float(one)) for one in fitting]
     _check(found, methods, allocations, patterns, sparsities)
-    bits = sorted(rounding, reverse=True)
-    rounded = [variant for variant in found if variant.pruned and variant.sparsity in rounding_sparsities]
-    found += [Variant(RTN, "uniform", "unstructured", 0.0, one) for one in bits]
-    return found + [variant._replace(bits=one) for variant in rounded for one in bits]
+    starts = [Variant(ROUNDED, "uniform", "unstructured", 0.0), *(v for v in found if v.pruned and v.sparsity in rounding_sparsities)]
+    ways = [{"rounder": rounder, "bits": bits} for rounder in rounders for bits in sorted(rounding, reverse=True)]
+    return found + [start._replace(**way) for start in starts for way in ways]
 
 
 def _check(found: list[Variant], methods, allocations, patterns, sparsities) -> None:

@@ -19,7 +19,7 @@ from lottery.experiments.records import Record
 from lottery.experiments.status import RunStatus, run_status
 from lottery.experiments.threshold import FINE
 from lottery.models.checkpoints import shown
-from lottery.pruning.variants import RTN
+from lottery.pruning.variants import ROUNDED
 from lottery.report import figures, tables
 from lottery.report.markdown import Picture, code_span, escape_markdown, markdown, table
 from lottery.report.notebook import profile_of_this_notebook
@@ -141,8 +141,8 @@ class Report:
         """The same of the first way of pruning only, for a figure."""
         first = next(iter(findings.methods(self.data)), "")
         data = self._by_bytes
-        both = data["method"] == f"{first} + " + data["bits"].map("{:g} bit".format)
-        return data[data["method"].isin(["dense", first]) | (data["base_method"] == RTN) | both]
+        both = data["method"] == f"{first} + " + data["rounder"].astype(str) + data["bits"].map(" {:g} bit".format)
+        return data[data["method"].isin(["dense", first]) | (data["base_method"] == ROUNDED) | both]
 
     @property
     def _compares_bytes(self) -> bool:

@@ -4,6 +4,7 @@ from lottery.analysis.method import measured
 from lottery.config.profile import Profile
 from lottery.experiments.records import Record
 from lottery.pruning.catalogue import ALLOCATIONS, METHODS
+from lottery.pruning.rounding import ROUNDERS
 from lottery.report.sentences import paragraphs as told
 
 
@@ -13,7 +14,7 @@ def paragraphs(profile: Profile, records: list[Record]) -> list[str]:
     methods = {variant.method: METHODS[variant.method] for variant in variants}
     allocations = {v.allocation: ALLOCATIONS[v.allocation] for v in variants if v.allocation != "uniform"}
     ways = told("ways_of_pruning", profile=profile, found=found, ways={**methods, **allocations})
-    return ["\n".join(f"- {way}" for way in ways), *told("method", profile=profile, found=found)]
+    return ["\n".join(f"- {way}" for way in ways), *told("method", profile=profile, found=found, rounders=ROUNDERS)]
 
 
 def limits(profile: Profile, records: list[Record]) -> list[str]:

@@ -5,11 +5,12 @@ import seaborn as sns
 
 from lottery.analysis.sizes import WAYS, sizes, with_layer_share
 from lottery.common.format import number, percent, size
+from lottery.pruning.rounding import ROUNDERS
 from lottery.report import style
 from lottery.report.markdown import Picture, table
 from lottery.report.tables import within
 
-_LINES = dict(zip(WAYS, ("-", "--", "none"), strict=True))
+_DASHES = ("--", ":")  # of lines of rounded weights, one for each of ROUNDERS
 
 
 def picture(data: pd.DataFrame) -> Picture | None:
@@ -26,11 +27,11 @@ def picture(data: pd.DataFrame) -> Picture | None:
     axes.step(_mebibytes(front), front["bits_per_byte"], where="post", color=".7", linewidth=1.5, zorder=1)
     models = [model for model in data["model"].unique() if model in set(found["model"])]
     for model, colour, marker in zip(models, style.colours(len(models)), style.MARKERS * len(models), strict=False):
-        for way, points in _series(found[found["model"] == model]):
+        for way, line, points in _series(found[found["model"] == model]):
             drawn = {"markerfacecolor": colour if way == WAYS[0] else "white", "markeredgecolor": "white" if way == WAYS[0] else colour}
             label = model if way == WAYS[0] else None
             axes.plot(
-                _mebibytes(points), points["bits_per_byte"], color=colour, marker=marker, markersize=7, linestyle=_LINES[way], zorder=3,
+                _mebibytes(points), points["bits_per_byte"], color=colour, marker=marker, markersize=7, linestyle=line, zorder=3,
                 label=label, **drawn,
             )  # fmt: skip
             for _, point in points[points["way"].isin(WAYS[:2])].iterrows():
@@ -51,9 +52,10 @@ def picture(data: pd.DataFrame) -> Picture | None:
     axes.set_xlabel("MiB of weights in a file, log scale")
     axes.set_ylabel("bits per byte, log scale (lower is better)")
     sns.despine(figure)
-    rounded = ""
-    if found["bits"].notna().any():
-        rounded = " Dashed, without filling: weights rounded to few bits; single marks: pruned and then rounded to as many bits."
+    rounded, rounders = "", set(found["rounder"].dropna())
+    if rounders:
+        lines = " and ".join(f"{dash} by {name}" for name, dash in zip(ROUNDERS, ("dashed", "dotted"), strict=True) if name in rounders)
+        rounded = f" Without filling: weights rounded to few bits, {lines}; single marks: pruned and then rounded to as many bits."
     caption = (
         "Bits per byte over the bytes that the weights take in a file, zeros packed, each line from the dense model on the right to its"
         f" sparsest ticket on the left.{rounded} Grey line: the front, what no variant with as few or fewer bytes betters. Compares across"
@@ -66,11 +68,13 @@ def picture(data: pd.DataFrame) -> Picture | None:
     return Picture(figure, caption, alt)
 
 
-def _series(found: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Return the points of each way, for a single model; the dense one begins the lines of all but single marks."""
+def _series(found: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """Return the way, the line style and the points of each series of a single model; the dense one begins all but single marks."""
     found = found.sort_values("stored", ascending=False)
-    own = {way: found[found["way"].isin([way] if way == WAYS[2] else ["", way])] for way in WAYS}
-    return [(way, points) for way, points in reversed(own.items()) if way == WAYS[0] or (points["way"] == way).any()]
+    series = [(WAYS[2], "none", found[found["way"] == WAYS[2]])]
+    for rounder, line in zip(ROUNDERS, _DASHES, strict=True):
+        series.append((WAYS[1], line, found[(found["way"] == "") | ((found["way"] == WAYS[1]) & (found["rounder"] == rounder))]))
+    return [one for one in series if one[2]["bits"].notna().any()] + [(WAYS[0], "-", found[found["way"].isin(["", WAYS[0]])])]
 
 
 def _mebibytes(points: pd.DataFrame) -> pd.Series:
