@@ -47,7 +47,7 @@ class Request(Settings):
     prompts: int  # none where a bisection only scores a variant, and no repeats either
     repeats: int
     tasks: list[str]  # of lm-evaluation-harness; a file with the SHA-256 of its content
-    recover_steps: int | None = None  # of retraining after pruning
+    recover_steps: int | None = None  # of retraining after pruning; None where nothing is pruned or retrained
     recover_learning_rate: float | None = None
     recover_batch_size: int | None = None
 

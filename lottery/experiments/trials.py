@@ -107,7 +107,7 @@ class Trials:
         scored, peak = self._score_dense(label) if self._dense_states is None else (None, 0)
         judged_by = self._judged_by if request.prompts else None
         model, seconds, recovered, pruning_peak = self.pruned(request, label)
-        retrained_on = study.recovery if _is_retrained(request) else None
+        retrained_on = study.recovery if request.recover_steps else None
         sparsity = count_zeros(model)
         if request.method != "dense" or scored is None:
             with memory.watched(plan.device, self._weights) as held:
@@ -182,7 +182,7 @@ class Trials:
         with memory.watched(self.study.plan.device, self._weights) as held:
             self._prune(model, request, label)
         seconds, recovered, began = time.monotonic() - began, 0.0, time.monotonic()
-        if _is_retrained(request):
+        if request.recover_steps:
             size, rate = request.recover_batch_size, request.recover_learning_rate
             with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory"):
                 recover(model, self.study.recovery.tokens, size, rate, self._progress(f"{label}: recovery, step"))
@@ -389,10 +389,6 @@ class Trials:
                 self.study.say(f"{label} {done} of {total}, {(now - began) / done * (total - done):.0f} s left")
 
         return tick
-
-
-def _is_retrained(request: Request) -> bool:
-    return bool(request.recover_steps) and request.method != "dense"
 
 
 @torch.no_grad()
