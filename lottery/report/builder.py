@@ -291,7 +291,7 @@ class Report:
         return markdown(
             *paragraphs("savings", found=found, obstacles=savings.obstacles(judged)),
             savings.by_variant(judged),
-            real and "What is a real model's, not a stand-in's:",
+            real and "Measured on real language models:",
             real,
             sentences("speed", speeds=costs.dense_speeds(self.data), shares=costs.bandwidth_shares(self.data)),
         )
