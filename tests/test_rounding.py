@@ -260,8 +260,8 @@ def test_overlapping_intervals_decide_nothing():
     assert not found[0].decided
 
 
-def told(rows, quantization=None):
-    data = made(rows, quantization)
+def told(rows, quantization=None, windows=20):
+    data = made(rows, quantization, windows)
     values = {"found": sizes.at_equal_bytes(data), "limits": sizes.SHARES, "quantization": {"a": quantization} if quantization else {}}
     return " ".join(paragraphs("equal_bytes", **values)).replace(NBSP, " ")
 
@@ -274,6 +274,8 @@ def test_the_answer_in_words():
     assert "better to round" not in told(ROWS)
     assert told([*ROWS[:6], (ROUNDED, 0.0, 3, 0.2, 1.6)]).endswith("At every one of these sizes it is better to round than to prune.")
     assert told([ROWS[0], OVERLAP[1], OVERLAP[2]]).count("though its interval and the next one's overlap") == 1
+    assert "rtn 8 bit**, 1.01 times the dense bits, with too few windows for intervals; then wanda" in told(ROWS, windows=3)
+    assert "overlap" not in told(ROWS, windows=3)
     assert "Its weights had been rounded before (Q4_1)" in told(ROWS, "Q4_1")
 
 

@@ -107,8 +107,12 @@ class AtShare:
     contenders: list[Contender]
 
     @property
+    def has_intervals(self) -> bool:
+        return not any(math.isnan(one.low) for one in self.contenders)
+
+    @property
     def decided(self) -> bool:
-        """Whether the intervals of the first two lie apart, or there is only one."""
+        """Whether the intervals of the first two lie apart, or there is only one; never without intervals."""
         return len(self.contenders) < 2 or self.contenders[0].high < self.contenders[1].low
 
 

@@ -14,6 +14,7 @@ from lottery.models.blocks import prunable
 from lottery.pruning.activations import ActivationStats
 from lottery.pruning.selection import not_finite
 from lottery.pruning.walk import walk
+from lottery.sparse.bitmask import mask_bytes
 
 GROUP = 128  # neighbouring inputs of a row that share a scale
 SCALE_BYTES = 2
@@ -145,5 +146,5 @@ def rounded_bytes(weight: torch.Tensor, bits: int) -> int:
     rows, columns = weight.shape
     groups = rows * -(-columns // GROUP)
     dense = rows * -(-columns * bits // 8)
-    sparse = -(-int(torch.count_nonzero(weight)) * bits // 8) + rows * (-(-columns // 8) + 8) + 16
+    sparse = -(-int(torch.count_nonzero(weight)) * bits // 8) + mask_bytes(rows, columns)
     return min(dense, sparse) + groups * SCALE_BYTES + -(-groups * bits // 8)

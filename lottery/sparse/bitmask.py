@@ -77,8 +77,12 @@ def unpack(packed: Packed, out: torch.Tensor | None = None) -> torch.Tensor:
 
 def packed_bytes(weight: torch.Tensor) -> int:
     """Return the bytes of a weight [rows, columns] in the format, without packing it."""
-    rows, columns = weight.shape
-    return int(torch.count_nonzero(weight)) * weight.itemsize + rows * (-(-columns // 8) + 8) + 16
+    return int(torch.count_nonzero(weight)) * weight.itemsize + mask_bytes(*weight.shape)
+
+
+def mask_bytes(rows: int, columns: int) -> int:
+    """Return the bytes of all that the format stores beside the values: bitmask, row offsets and shape."""
+    return rows * (-(-columns // 8) + 8) + 16
 
 
 def stored_bytes(weight: torch.Tensor) -> int:
