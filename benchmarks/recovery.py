@@ -1,5 +1,11 @@
-"""What a few hundred steps give back to a small trained model that was pruned, its zeros kept: retrained on one half of its stories,
-tested on the other. Beside them the dense model, trained on as long, to tell what is recovered from what is only learned."""
+"""What retraining gives back to a small trained model that was pruned: with its zeros kept, and by ELSA from there or from the dense model.
+
+Each learns from the text, or from the dense model's predictions, on one half of some stories, and is tested on the other half. Beside them
+stands the dense model, retrained on as much: what is recovered has to be told from what is only learned, or overfitted. All at several
+learning rates; one suits if the dense model does not get worse by it.
+"""
+
+import copy
 
 import torch
 
@@ -12,36 +18,41 @@ from lottery.evaluation.perplexity import exp
 from lottery.models import loading
 from lottery.models.blocks import count_zeros
 from lottery.pruning.prune import prune
-from lottery.pruning.variants import variants
-from lottery.training.recovery import recover
+from lottery.pruning.variants import DENSE, Variant, retrained, variants
+from lottery.training.recovery import LOSSES, RECOVERIES, recover
 
-METHODS, SPARSITIES = ["magnitude", "sparsegpt"], [0.5, 0.7]
-STEPS, BATCH, RATE = 200, 4, 1e-3
+METHOD, SPARSITIES, RATES = "alps", [0.7, 0.9], [1e-4, 3e-4, 1e-3]
+STEPS = 400  # of one window
 
 
-def compare(variant, device: torch.device) -> dict:
+def compare(device: torch.device) -> list[dict]:
     tokenizer, (seen, unseen) = loading.tokenizer(MODEL), halves()
-    model = loading.load(MODEL, loading.Plan(device, torch.float32, "benchmark"))
-    scored = windows(tokenizer, unseen, WINDOW)
+    scored = windows(tokenizer, unseen, WINDOW).tokens
+    calibrated = calibration(tokenizer, seen, 64, WINDOW, seed=0).tokens
+    samples = calibration(tokenizer, seen, STEPS, WINDOW, seed=1).tokens
 
-    def perplexity() -> float:
-        return exp(float(evaluate(model, scored.tokens, 8)[0].nll.sum()) / scored.tokens[:, 1:].size)
+    def perplexity(model) -> float:
+        return exp(float(evaluate(model, scored, 8)[0].nll.sum()) / scored[:, 1:].size)
 
-    if variant.sparsity:
-        prune(model, variant, calibration(tokenizer, seen, 64, WINDOW, seed=0).tokens)
-    before, sparsity = perplexity(), count_zeros(model).prunable
-    recover(model, calibration(tokenizer, seen, STEPS * BATCH, WINDOW, seed=1).tokens, BATCH, RATE)
-    zeros = count_zeros(model).prunable
-    return {
-        "variant": f"{variant.label} {variant.sparsity:g}" if variant.sparsity else "dense",
-        "before": before,
-        "recovered": perplexity(),
-        "zeros": sparsity,
-        "after": zeros,
-    }
+    def started(variant: Variant) -> torch.nn.Module:
+        model = loading.load(MODEL, loading.Plan(device, torch.float32, "benchmark"))
+        prune(model, variant, calibrated)
+        return model
+
+    pruned = variants([METHOD], ["uniform"], ["unstructured"], SPARSITIES)
+    starts, rows = {variant: started(variant) for variant in pruned}, []
+    for variant in retrained(pruned, list(RECOVERIES), ["pruned", "dense"], list(LOSSES)):
+        start = starts[variant.unchanged if variant.one_shot else DENSE]
+        for rate in RATES:
+            model, teacher = copy.deepcopy(start), copy.deepcopy(starts[DENSE]) if variant.loss == "distillation" else None
+            asked = {"teacher": teacher} if variant.one_shot else {"teacher": teacher, "sparsity": variant.sparsity}
+            recover(model, samples, 1, rate, variant.recovery, **asked)
+            named = {"variant": f"{variant.label} {variant.sparsity:g}", "rate": f"{rate:g}"}
+            rows.append({**named, "before": perplexity(start), "after": perplexity(model), "zeros": count_zeros(model).prunable})
+            print(rows[-1], flush=True)
+    return rows
 
 
 if __name__ == "__main__":
-    device, _ = arguments()
-    rows = [compare(variant, device) for variant in variants(METHODS, ["uniform"], ["unstructured"], SPARSITIES)]
-    publish("recovery", device, 1, rows, steps=STEPS, batch=BATCH, rate=RATE, window=WINDOW)
+    device, rounds = arguments(1)
+    publish("recovery", device, rounds, compare(device), steps=STEPS, window=WINDOW)

@@ -16,7 +16,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 def record_of(
     model, method, sparsity, perplexity=10.0, *, bits_per_byte=1.0, verdict="coherent", speed=100.0, dense_speed=100.0, text="Once more.", device="a CPU", parameters=1000, window_nll=None, windows=1,
-    allocation="uniform", pattern="unstructured", layers=None, quantization=None, savings=None, bits=None
+    allocation="uniform", pattern="unstructured", layers=None, quantization=None, savings=None, bits=None, recovery=None, loss="cross-entropy"
 ) -> Record:  # fmt: skip
     def sample(how, bits):
         return Sample(prompt="Once upon a time", text=text, how=how, bits=bits * max(1, len(text.encode())))
@@ -35,7 +35,8 @@ def record_of(
         architecture="LlamaForCausalLM",
         request=Request(
             measurement=1, checkpoint=model, text_sha256="0" * 64, method=method, sparsity=sparsity, bits=bits, rounder="rtn" if bits else None,
-            allocation=allocation, pattern=pattern, calibration=None, calibration_samples=None, calibration_seq_len=None, seq_len=8, max_windows=None,
+            recovery=recovery, loss=loss if recovery else None, **({"recover_steps": 100, "recover_batch_size": 4, "recover_learning_rate": 1e-4} if recovery else {}),
+            allocation=allocation, pattern=pattern, calibration=None, calibration_samples=None, calibration_seq_len=512 if recovery else None, seq_len=8, max_windows=None,
             prompts=1, prompt_words=3, new_tokens=4, temperature=0.7, repeats=3, tasks=[], seed=0, dtype="auto", device="auto",
         ),
         result=Result(

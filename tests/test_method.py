@@ -35,8 +35,9 @@ def test_recovery_and_tasks_are_told_where_they_were_asked_for():
     more = {"recover": Recovery(steps=3000, batch_size=4, learning_rate=1e-4), "tasks": ["arc_easy", "piqa"], "calibration_text": "c4"}
     _, _, recovery, tasks = paragraphs(PROFILE.model_copy(update=more), [])
     assert recovery == (
-        f"Recovery: every pruned model was retrained for 3,000 steps of 4 windows of {PROFILE.calibration_seq_len:,} tokens of c4. AdamW, peak"
-        " learning rate 0.0001, its zeros kept. The dense models were not."
+        "Recovery: every pruned model, and the dense one as a control, was also retrained for 3,000 steps of 4 windows of"
+        f" {PROFILE.calibration_seq_len:,} tokens of c4. AdamW, peak learning rate 0.0001, only the linear layers inside the blocks, in float32"
+        " with products in the dtype of the study. masked trains what pruning left; zeros stay zero. What is learned: the text."
     )
     assert tasks == "Tasks of lm-evaluation-harness, on each pruned model as it stands: arc_easy, piqa."
 

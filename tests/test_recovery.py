@@ -1,4 +1,4 @@
-"""Retraining of pruned models with their zeros kept."""
+"""Retraining of pruned models with their zeros kept, of the dense one as a control, and what studies and reports say of it."""
 
 import copy
 import json
@@ -7,14 +7,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from lottery.analysis.recovery import recovered
 from lottery.common.errors import LotteryError, ParamsError
+from lottery.common.format import NBSP
 from lottery.config.profile import load_profile, validated
 from lottery.experiments.records import requests
 from lottery.experiments.study import Study
 from lottery.models.blocks import prunable
 from lottery.models.standins.architectures import ARCHITECTURES
 from lottery.pruning.prune import prune
-from lottery.pruning.variants import Variant
+from lottery.pruning.variants import Variant, retrained, variants
 from lottery.report.builder import Report
 from lottery.training.recovery import recover
 from tests.conftest import TOY, need_data
@@ -34,7 +36,7 @@ def test_what_is_left_learns_and_nothing_else_moves(dtype):
     model, steps = pruned(dtype), []
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     samples = torch.randint(1, 800, (20, 32), generator=torch.Generator().manual_seed(0))
-    recover(model, samples, 4, 1e-2, lambda done, total: steps.append((done, total)))
+    recover(model, samples, 4, 1e-2, progress=lambda done, total: steps.append((done, total)))
     weights = {f"{name}.weight" for name in prunable(model)}
     for name, parameter in model.named_parameters():
         zero = before[name] == 0
@@ -65,15 +67,26 @@ def test_a_real_model_at_70_per_cent_gets_better_and_keeps_its_zeros(project, tm
         "calibration_text": str(tmp_path / "train.jsonl"),
         "calibration_seq_len": 128,
     }
+    recovery["recover"]["how"] = "elsa"
     before, after = Study(validated(shared)), Study(validated({**shared, **recovery}))
     for study in (before, after):
         study.sweep()
-    assert len(after.records) == len(list((after.folder / "records").iterdir())) - 1 == 2, "the dense record is shared"
-    one, other = before.records[1].result, after.records[1].result
-    assert other.perplexity < 0.5 * one.perplexity
-    assert other.sparsity_layers == one.sparsity_layers
-    assert other.sparsity_prunable == pytest.approx(0.7, abs=1e-3)
-    assert (one.recovery_seconds, other.recovery_seconds > 0) == (pytest.approx(0, abs=0.1), True)
+    assert len(after.records) == len(list((after.folder / "records").iterdir())) == 5, "the dense record and the pruned one are shared"
+    one, dense, masked, elsa = (record.result for record in after.records[1:])
+    assert one == before.records[1].result
+    for other in (masked, elsa):
+        assert other.perplexity < 0.5 * one.perplexity
+        assert other.sparsity_layers == one.sparsity_layers
+        assert other.sparsity_prunable == pytest.approx(0.7, abs=1e-3)
+        assert other.recovery_seconds > 0
+    assert dense.sparsity_prunable < 0.01
+    assert dense.perplexity < 1.1 * after.records[0].result.perplexity
+    assert one.recovery_seconds == pytest.approx(0, abs=0.1)
+    found = recovered(after.records)
+    assert list(found["title"].str.replace(NBSP, " ")) == ["dense + masked", "magnitude 70% + masked", "magnitude 70% + elsa"]
+    assert list(found["tokens"]) == [60 * 4 * 128] * 3
+    assert found["beside_masked"].iloc[2] == pytest.approx(elsa.bits_per_byte / masked.bits_per_byte)
+    assert found["before"].iloc[1] == found["before"].iloc[2] == pytest.approx(one.bits_per_byte / after.records[0].result.bits_per_byte)
 
 
 def test_records_without_it_are_found_as_before_and_with_it_are_others(project):
@@ -82,14 +95,32 @@ def test_records_without_it_are_found_as_before_and_with_it_are_others(project):
     keyed.pop("recover_steps")
     keyed.pop("recover_learning_rate")
     keyed.pop("recover_batch_size")
+    keyed.pop("recovery")
+    keyed.pop("loss")
     assert type(plain[1]).model_validate(keyed).key == plain[1].key
     with_it = requests(validated({**TOY, **RECOVER}), "c", "t", "calibration")
-    assert with_it[0] == plain[0], "the dense model is not retrained"
-    assert with_it[1].key != plain[1].key
-    assert with_it[1].calibration == "calibration"
-    assert with_it[1].calibration_samples is None
+    assert with_it[:3] == plain, "what is not retrained stays, to tell what retraining gave"
+    assert [request.title.replace(NBSP, " ") for request in with_it[3:]] == [
+        "dense + masked", "magnitude 50% + masked", "magnitude 90% + masked",
+    ]  # fmt: skip
+    assert with_it[4].key != plain[1].key
+    assert with_it[4].calibration == "calibration"
+    assert with_it[4].calibration_samples is None
     other = requests(validated({**TOY, **RECOVER, "recover": {"steps": 3, "learning_rate": 0.01}}), "c", "t", "calibration")
-    assert other[1].key != with_it[1].key
+    assert other[4].key != with_it[4].key
+
+
+def test_whatever_moves_zeros_stands_beside_what_keeps_them_and_the_dense_control():
+    pruned = variants(["magnitude"], ["uniform"], ["unstructured", "2:4"], [0.5])
+    found = retrained(pruned, ["elsa"], ["dense", "pruned"], ["cross-entropy", "distillation"])
+    assert [variant.title.replace(NBSP, " ") for variant in found] == [
+        *(plain := ["dense + masked", "magnitude 50% + masked", "magnitude 2:4 + masked", "magnitude 50% + elsa", "magnitude 2:4 + elsa"]),
+        "elsa 50%", "elsa 2:4",
+        *(f"{title} (distilled)" for title in plain), "elsa (distilled) 50%", "elsa (distilled) 2:4",
+    ]  # fmt: skip
+    assert len({variant.label for variant in found if variant.sparsity}) == 12
+    assert not any(variant.calibrated or variant in pruned for variant in found)
+    assert [variant.one_shot for variant in found[:7]] == [False, True, True, True, True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +130,15 @@ def test_records_without_it_are_found_as_before_and_with_it_are_others(project):
         ({"recover": {"learning_rate": 0.1}}, r"^recover\['steps'\]: not given; allowed: a whole number of steps"),
         (
             {"recover": {"steps": 1, "learning_rote": 1}},
-            r"^unknown key 'recover.learning_rote' \(given 1\), did you mean 'learning_rate'\?; allowed: steps, learning_rate, batch_size$",
+            r"^unknown key 'recover.learning_rote' \(given 1\), did you mean 'learning_rate'\?; allowed: how, start, loss, steps, learning_rate, batch_size$",
+        ),
+        (
+            {"recover": {"steps": 1, "how": "lora"}},
+            r"^recover\['how'\]\[0\]: given 'lora'; allowed: masked, elsa, elsa-identity, or a list",
+        ),
+        (
+            {"recover": {"steps": 1, "start": "sparse"}},
+            r"^recover\['start'\]\[0\]: given 'sparse'; allowed: pruned, dense, or a list of both",
         ),
         ({"calibration_text": None}, r"^calibration_text: not given, but recover needs it; allowed: "),
         ({"calibration_text": "stories"}, r"^calibration_text: given 'stories', the text that is scored"),
@@ -119,6 +158,6 @@ def test_a_gpu_without_bfloat16_is_found_out_before_the_first_trial(project, mon
         Study(validated({**TOY, **RECOVER}))
 
 
-def test_the_report_says_that_it_was_done(project):
-    assert "Recovery: every pruned model was retrained for 3 steps" in Report(load_profile("demo", **RECOVER)).protocol().data
+def test_the_method_says_that_it_was_done(project):
+    assert "and the dense one as a control, was also retrained for 3 steps" in Report(load_profile("demo", **RECOVER)).protocol().data
     assert "Recovery" not in Report(load_profile("demo")).protocol().data

@@ -16,7 +16,7 @@ from lottery.models.blocks import prunable
 from lottery.models.standins.architectures import ARCHITECTURES
 from lottery.pruning.activations import ActivationStats
 from lottery.pruning.rounding import GROUP, dequantize, gptq_, quantize, round_model, rounded_bytes
-from lottery.pruning.variants import ROUNDED, Variant, variants
+from lottery.pruning.variants import ROUNDED, Variant, rounded, variants
 from lottery.report.sections import size
 from lottery.report.sentences import paragraphs
 from tests.factory import record_of
@@ -28,14 +28,14 @@ def tiny():
     return AutoModelForCausalLM.from_config(ARCHITECTURES["phi-2"])
 
 
-def rounded(weight, bits):
+def restored(weight, bits):
     return dequantize(*quantize(weight, bits), weight.shape[1])
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_each_group_has_evenly_spaced_levels_from_its_lowest_to_its_highest_weight(bits):
     weight = torch.randn(3, 2 * GROUP + 5)
-    found = rounded(weight, bits)
+    found = restored(weight, bits)
     for row, result in zip(weight, found, strict=True):
         for start in range(0, len(row), GROUP):
             group, given = row[start : start + GROUP].double(), result[start : start + GROUP].double()
@@ -52,7 +52,7 @@ def test_zeros_stay_zeros_and_a_group_of_them_too():
     weight = torch.randn(4, 300) + 3  # all on one side of zero
     weight[:, ::2] = 0
     weight[0] = 0
-    assert torch.equal(rounded(weight, 3)[weight == 0], torch.zeros(int((weight == 0).sum())))
+    assert torch.equal(restored(weight, 3)[weight == 0], torch.zeros(int((weight == 0).sum())))
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -121,7 +121,7 @@ def test_gptq_is_the_papers_and_better_than_the_nearest_level(inputs, bits, shar
     def error(result):
         return float((x @ (result - weight).T).square().sum())
 
-    assert error(found) < 0.6 * error(rounded(weight, bits))
+    assert error(found) < 0.6 * error(restored(weight, bits))
     assert error(found) == pytest.approx(error(plain), rel=0.02)
     assert all(len(row[start : start + GROUP].unique()) <= 2**bits for row in found for start in range(0, len(row), GROUP))
 
@@ -133,7 +133,7 @@ def test_only_the_linear_layers_inside_the_blocks_are_rounded():
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert changed == {f"{name}.weight" for name in prunable(model)}
     for name, layer in prunable(model).items():
-        assert torch.equal(layer.weight, rounded(before[f"{name}.weight"], 4))
+        assert torch.equal(layer.weight, restored(before[f"{name}.weight"], 4))
 
 
 def test_what_cannot_be_rounded_is_refused_by_name():
@@ -148,9 +148,9 @@ def test_what_cannot_be_rounded_is_refused_by_name():
 
 
 def test_what_is_rounded_comes_last_at_falling_bits_and_is_called_what_it_is():
-    found = variants(["magnitude"], ["uniform"], ["unstructured"], [0.5, 0.7], [3, 8], ["rtn"], [0.7])
+    found = rounded(variants(["magnitude"], ["uniform"], ["unstructured"], [0.5, 0.7]), [3, 8], ["rtn"], [0.7])
     assert [variant.title.replace(NBSP, " ") for variant in found] == [
-        "dense", "magnitude 50%", "magnitude 70%", "rtn 8 bit", "rtn 3 bit", "magnitude 70% + rtn 8 bit", "magnitude 70% + rtn 3 bit",
+        "rtn 8 bit", "rtn 3 bit", "magnitude 70% + rtn 8 bit", "magnitude 70% + rtn 3 bit",
     ]  # fmt: skip
     assert not any(variant.calibrated for variant in found)
     assert Variant("wanda", "uniform", "2:4", 0.5, "gptq", 4).title.replace(NBSP, " ") == "wanda 2:4 + gptq 4 bit"

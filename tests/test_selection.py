@@ -88,3 +88,12 @@ def test_a_score_is_told_which_rows_it_is_asked_for(monkeypatch):
     weight = torch.ones(6, 4)
     asked = [which for _, which in selection.score_chunks(weight, lambda rows, which: torch.arange(6.0)[which])()]
     assert [values.tolist() for values in asked] == [[0, 1], [2, 3], [4, 5]]
+
+
+@settings(max_examples=200, deadline=None)
+@given(values=st.lists(st.sampled_from([0.0, 0.5, 0.9, 1.0, 1.05, 1.1, 2.0, 7.0]), min_size=1, max_size=40), at=st.data())
+def test_the_kth_score_is_the_same_whatever_the_guess(values, at):
+    """Ties, guesses at the ends of the band and far beside it."""
+    score, k = torch.tensor(values), at.draw(st.integers(1, len(values)))
+    near = at.draw(st.sampled_from([None, 0.0, 0.5, 0.95, 1.0, 1.2, 100.0]))
+    assert selection.kth_near(score, k, near) == float(score.sort().values[k - 1])

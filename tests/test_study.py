@@ -236,8 +236,11 @@ def test_records_say_whether_samples_lie_within_rows(toy):
         assert [r.calibration_within_rows for r in (dense, magnitude, wanda)] == [None, None, within]
         assert [r.recovery_within_rows for r in (dense, magnitude, wanda)] == [None] * 3
     recover = {"steps": 1, "learning_rate": 1e-4, "batch_size": 1}
-    dense, magnitude, _ = (r.result for r in run(wanted, profile="retrained", calibration_seq_len=32, recover=recover).records)
-    assert (dense.recovery_within_rows, magnitude.recovery_within_rows, magnitude.calibration_within_rows) == (None, True, None)
+    dense, *_, control, magnitude, wanda = (
+        r.result for r in run(wanted, profile="retrained", calibration_seq_len=32, recover=recover).records
+    )
+    assert [r.recovery_within_rows for r in (dense, control, magnitude, wanda)] == [None, True, True, True]
+    assert [r.calibration_within_rows for r in (dense, control, magnitude, wanda)] == [None, None, None, True]
 
 
 def test_calibration_text_is_checked_before_the_first_trial(toy):

@@ -185,7 +185,7 @@ def test_wherever_memory_runs_out_the_trial_is_recorded_or_one_true_line_says_wh
         "recover": {"steps": 1, "learning_rate": 1e-4},
     }
     if times == 1:
-        assert len(run(wanted).records) == 2
+        assert len(run(wanted).records) == 4
     else:
         with pytest.raises(LotteryError, match=f"^out of memory {SITES[site]}$"):
             run(wanted)
@@ -282,9 +282,9 @@ def test_only_parameters_change_their_dtype_and_come_back_as_they_were(toy):
     before = {name: value.clone() for name, value in model.state_dict(keep_vars=True).items()}
     buffers = {name: (value.dtype, value.clone()) for name, value in model.named_buffers()}
     assert "model.rotary_emb.inv_freq" in buffers
-    trials._cast(model, torch.float32)
+    loading.cast(model, torch.float32)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    trials._cast(model, torch.float16)
+    loading.cast(model, torch.float16)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict(keep_vars=True).items())
     assert all(value.dtype == buffers[name][0] and torch.equal(value, buffers[name][1]) for name, value in model.named_buffers())
 
@@ -292,14 +292,14 @@ def test_only_parameters_change_their_dtype_and_come_back_as_they_were(toy):
 def test_where_float32_does_not_fit_infinity_is_recorded_with_the_reason(toy, monkeypatch):
     overflowing(monkeypatch)
 
-    real = trials._cast
+    real = loading.cast
 
     def full(model, dtype):
         if dtype == torch.float32:
             raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB.")
         real(model, dtype)
 
-    monkeypatch.setattr(trials, "_cast", full)
+    monkeypatch.setattr(loading, "cast", full)
     _, *others = run({**toy, "dtype": "float16"}).records
     assert [record.result.perplexity for record in others] == [math.inf] * 2
     assert others[0].provenance.dtype_reason.endswith("not finite in it, and float32 does not fit in memory")

@@ -14,7 +14,8 @@ from lottery.common.paths import project_root
 from lottery.pruning.catalogue import ALLOCATIONS, METHODS
 from lottery.pruning.pattern import Pattern
 from lottery.pruning.rounding import ROUNDERS
-from lottery.pruning.variants import Variant, variants
+from lottery.pruning.variants import Variant, retrained, rounded, variants
+from lottery.training.recovery import LOSSES, RECOVERIES
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 One = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)  # a single value is a list of one
@@ -64,10 +65,25 @@ class Tickets(BaseModel):
 
 
 class Recovery(BaseModel):
-    """Retraining of every pruned variant before it is measured, on ``calibration_text``, with its zeros kept."""
+    """Retraining of every pruned variant on ``calibration_text``, beside what it was before.
+
+    The dense model is retrained on as much, and every pruned one also with its zeros kept: without both nobody could tell what a recovery
+    is worth.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    how: Annotated[list[Literal[*RECOVERIES]], One] = Field(
+        ["masked"], description=f"{', '.join(RECOVERIES)}, or a list of them; masked is always among them", min_length=1
+    )
+    start: Annotated[list[Literal["pruned", "dense"]], One] = Field(
+        ["pruned"], description="pruned, dense, or a list of both: what elsa starts from", min_length=1
+    )
+    loss: Annotated[list[Literal[*LOSSES]], One] = Field(
+        ["cross-entropy"],
+        description=f"{', '.join(LOSSES)}, or a list of both: whether to learn from the text or from the dense model's predictions",
+        min_length=1,
+    )
     steps: int = Field(description="a whole number of steps, at least 1; a few hundred are usual", ge=1, le=1_000_000)
     learning_rate: float = Field(1e-4, description="the peak learning rate, a number above 0 such as 0.0001", gt=0, allow_inf_nan=False)
     batch_size: int = Field(4, description="a whole number of windows of 'calibration_seq_len' a step, at least 1", ge=1, le=4096)
@@ -144,7 +160,7 @@ class Profile(Settings):
     )
     recover: Recovery | None = Field(
         None,
-        description="retraining of each pruned model with its zeros kept: null, or a mapping such as {steps: 300, learning_rate: 0.0001}",
+        description="retraining of each pruned model, and of the dense one as a control: null, or a mapping such as {how: elsa, steps: 99}",
     )
     tickets: Tickets | None = Field(
         None, description=f"the lottery ticket procedure: null, or a mapping of {', '.join(Tickets.model_fields)}"
@@ -199,9 +215,10 @@ class Profile(Settings):
 
     @property
     def variants(self) -> list[Variant]:
-        """What is measured of each model: the dense one, every combination of ways and sparsities, and what is rounded."""
-        rounding = (self.rounding, self.rounder, self.rounding_sparsities)
-        return variants(self.methods, self.allocation, self.pattern, self.sparsities, *rounding)
+        """What is measured of each model: dense, every combination of ways and sparsities, what is retrained, and what is rounded."""
+        found = variants(self.methods, self.allocation, self.pattern, self.sparsities)
+        recovered = retrained(found, self.recover.how, self.recover.start, self.recover.loss) if self.recover else []
+        return found + recovered + rounded(found, self.rounding, self.rounder, self.rounding_sparsities)
 
     @property
     def calibrated(self) -> bool:

@@ -41,21 +41,23 @@ class Request(Settings):
     sparsity: float
     rounder: str | None = None  # how the weights are rounded; None where they are not
     bits: int | None = None  # to how many bits
+    recovery: str | None = None  # how it is retrained; None where it is not
+    loss: str | None = None  # and on what
     calibration: str | None  # identity of the calibration text; None where no calibration is needed
     calibration_samples: int | None
     calibration_seq_len: int | None
     prompts: int  # none where a bisection only scores a variant, and no repeats either
     repeats: int
     tasks: list[str]  # of lm-evaluation-harness; a file with the SHA-256 of its content
-    recover_steps: int | None = None  # of retraining after pruning; None where nothing is pruned or retrained
+    recover_steps: int | None = None  # None where nothing is retrained
     recover_learning_rate: float | None = None
     recover_batch_size: int | None = None
 
     @property
     def key(self) -> str:
         # What is not asked for is not in the key, so that it is that of the time before this could be asked for.
-        absent = set() if self.recover_steps else {"recover_steps", "recover_learning_rate", "recover_batch_size"}
-        values = self.model_dump(exclude=absent if self.bits else absent | {"rounder", "bits"})
+        retraining = set() if self.recovery else {"recovery", "loss", "recover_steps", "recover_learning_rate", "recover_batch_size"}
+        values = self.model_dump(exclude=retraining | (set() if self.bits else {"rounder", "bits"}))
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -65,7 +67,7 @@ class Request(Settings):
 
     @property
     def variant(self) -> Variant:
-        return Variant(self.method, self.allocation, self.pattern, self.sparsity, self.rounder, self.bits)
+        return Variant(**self.model_dump(include=set(Variant._fields)))
 
     @property
     def title(self) -> str:
@@ -239,7 +241,8 @@ def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: s
         text_sha256: The SHA-256 of the text.
         calibration: The identity of the calibration text.
     """
-    recovery = {f"recover_{name}": value for name, value in profile.recover.model_dump().items()} if profile.recover else {}
+    budget = profile.recover.model_dump(include={"steps", "learning_rate", "batch_size"}) if profile.recover else {}
+    recovery = {f"recover_{name}": value for name, value in budget.items()}
     shared = {**profile.model_dump(include=set(Settings.model_fields)), "tasks": lm_eval_tasks.identities(profile.tasks)}
     found = []
     for variant in profile.variants:
@@ -248,7 +251,7 @@ def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: s
             "calibration_samples": profile.calibration_samples,
             "calibration_seq_len": profile.calibration_seq_len,
         }
-        retrained = recovery if variant.pruned else {}
+        retrained = recovery if variant.recovery else {}
         if not variant.calibrated:  # so that other calibration data does not measure again what never saw any
             calibrated["calibration_samples"] = None
             calibrated = calibrated if retrained else dict.fromkeys(calibrated)

@@ -170,7 +170,7 @@ def with_bisections(requests: list[Request], read: Callable[[Request], Record | 
     """
     known = {request.key: read(request) for request in requests}
     found = list(requests)
-    ways = dict.fromkeys(r.variant.label for r in requests[1:] if r.pattern == "unstructured" and not r.bits)
+    ways = dict.fromkeys(r.variant.label for r in requests[1:] if r.pattern == "unstructured" and not r.variant.changed)
     for way in ways:
         own = [request for request in requests[1:] if request.variant.label == way]
         points = [known[request.key] for request in (requests[0], *own)]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from lottery.common.errors import LotteryError, NotFiniteError
+from lottery.common.progress import progress
 from lottery.evaluation import coherence, generation, lm_eval_tasks, perplexity
 from lottery.evaluation.evaluate import evaluate
 from lottery.evaluation.generation import Continuation, Speed, continuations
@@ -20,11 +21,11 @@ from lottery.experiments.records import Memory, Record, Request, Result, Sample,
 from lottery.models import loading, memory
 from lottery.models.blocks import count_zeros
 from lottery.models.shortage import ShortageError, is_about_memory, memory_for
+from lottery.pruning.pattern import Pattern
 from lottery.pruning.prune import prune
 from lottery.pruning.rounding import ROUNDERS, round_model
 from lottery.training.recovery import recover
 
-_PROGRESS_SECONDS = 15
 GREEDY = 3  # beginnings that are also continued greedily, for show
 
 
@@ -107,7 +108,7 @@ class Trials:
         scored, peak = self._score_dense(label) if self._dense_states is None else (None, 0)
         judged_by = self._judged_by if request.prompts else None
         model, seconds, recovered, pruning_peak = self.pruned(request, label)
-        retrained_on = study.recovery if request.recover_steps else None
+        retrained_on = study.recovery if request.recovery else None
         sparsity = count_zeros(model)
         if request.method != "dense" or scored is None:
             with memory.watched(plan.device, self._weights) as held:
@@ -182,10 +183,9 @@ class Trials:
         with memory.watched(self.study.plan.device, self._weights) as held:
             self._prune(model, request, label)
         seconds, recovered, began = time.monotonic() - began, 0.0, time.monotonic()
-        if request.recover_steps:
-            size, rate = request.recover_batch_size, request.recover_learning_rate
+        if request.recovery:
             with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory"):
-                recover(model, self.study.recovery.tokens, size, rate, self._progress(f"{label}: recovery, step"))
+                self._retrain(model, request, label)
             recovered = time.monotonic() - began
         if request.bits:
             seconds += self._round(model, request, label)
@@ -231,7 +231,7 @@ class Trials:
         """
         self.study.say(f"{label}: not finite in float16, scored again in float32")
         try:
-            _cast(model, torch.float32)
+            loading.cast(model, torch.float32)
             wider, _ = self._evaluated(model, f"{label}: in float32", batch_size=1, dense=self._dense_states)
             return wider, "not finite in it, so the scores are of the same weights in float32, a window at a time"
         except (RuntimeError, MemoryError) as error:
@@ -239,7 +239,7 @@ class Trials:
                 raise
             return scored, "not finite in it, and float32 does not fit in memory"
         finally:
-            _cast(model, torch.float16)  # exactly what they were: float32 holds every number of float16
+            loading.cast(model, torch.float16)  # exactly what they were: float32 holds every number of float16
 
     def _evaluated(self, model, label: str, batch_size: int | None = None, **how) -> tuple[Likelihoods, torch.Tensor | None]:
         """Score a model on the text, in its home."""
@@ -256,6 +256,16 @@ class Trials:
         with memory_for(f"while pruning by {request.variant.label}", cure):
             samples = study.calibration.tokens if request.variant.calibrated else None
             prune(model, request.variant, samples, seed=request.seed, device=study.plan.streams_to, progress=progress)
+
+    def _retrain(self, model, request: Request, label: str) -> None:
+        """Retrain a model in its home, from the dense model towards the asked zeros, or from a pruned one towards those that it has."""
+        study, variant = self.study, request.variant
+        target = {} if variant.one_shot else {"sparsity": variant.sparsity}
+        target["pattern"] = Pattern.parse(variant.pattern)
+        if request.loss == "distillation":
+            target["teacher"] = self._at(study.plan.home, loading.load(study.checkpoint, study.plan))
+        size, rate, tick = request.recover_batch_size, request.recover_learning_rate, self._progress(f"{label}: retraining, step")
+        recover(model, study.recovery.tokens, size, rate, request.recovery, **target, progress=tick)
 
     def _round(self, model, request: Request, label: str) -> float:
         """Round a model in its home; return the seconds."""
@@ -378,21 +388,4 @@ class Trials:
             torch.cuda.empty_cache()
 
     def _progress(self, label: str):
-        """Print a line now and then, so that a long trial's log file stays short and a short trial prints none."""
-        began = last = time.monotonic()
-
-        def tick(done: int, total: int) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last >= _PROGRESS_SECONDS and done < total:
-                last = now
-                self.study.say(f"{label} {done} of {total}, {(now - began) / done * (total - done):.0f} s left")
-
-        return tick
-
-
-@torch.no_grad()
-def _cast(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Give a model's parameters another dtype; its buffers, such as the frequencies of the positions, stay in float32."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
+        return progress(self.study.say, label)

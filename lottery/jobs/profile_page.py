@@ -9,6 +9,7 @@ from lottery.common.files import atomic_write
 from lottery.common.paths import project_root
 from lottery.config.profile import Profile, Recovery, Tickets, keys_of
 from lottery.pruning.catalogue import ALLOCATIONS, METHODS
+from lottery.training.recovery import RECOVERIES
 
 BEGIN, END = "<!-- `make docs` writes all between this line and the next comment -->", "<!-- end -->"
 
@@ -27,7 +28,8 @@ def _tables() -> list[str]:
     for title, entries in methods.items():
         rows = [f"`{name}` | {one.summary} | {'yes' if one.needs != 'nothing' else 'no'} | {one.source}" for name, one in entries.items()]
         found += [f"## {title}s", _table(f"{title} | What it does | Needs `calibration_text` | Source", rows)]
-    return found
+    rows = [f"`{name}` | {summary}" for name, summary in RECOVERIES.items()]
+    return [*found, "## Ways to retrain", _table("`how` of `recover` | What it does", rows)]
 
 
 def _key(name: str, model: type[BaseModel]) -> str:

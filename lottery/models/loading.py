@@ -88,13 +88,13 @@ def plan(asked: Asked, model: torch.nn.Module, *, raised: str = "", streamed: st
         _check_gpu()
     weights = sum(p.numel() for p in model.parameters())
     dtype, reason = (torch.float32, raised) if raised else _dtype(asked.dtype, device, weights)
-    free, needed = _free(device), weights * dtype.itemsize
+    free, needed = available(device), weights * dtype.itemsize
     work = _work(model.config, asked, dtype)
     wanted = f"weights of {needed / 2**30:.1f} GiB and {work / 2**30:.1f} GiB of work"
     beside = f"{free / 2**30:.1f} GiB free on {describe(device)}"
     gpus = torch.cuda.device_count() if device.type == "cuda" else 1
     if gpus > 1 and needed + work > free and asked.memory != "streamed" and not streamed:
-        together = sum(_free(torch.device("cuda", i)) for i in range(gpus))
+        together = sum(available(torch.device("cuda", i)) for i in range(gpus))
         if needed + work <= together:
             return Plan(device, dtype, reason, False, f"{wanted} do not fit in the {beside}; spread over {gpus} GPUs", spread=True)
     if asked.memory != "auto" or streamed:
@@ -106,7 +106,7 @@ def plan(asked: Asked, model: torch.nn.Module, *, raised: str = "", streamed: st
     if streams and needed > free and streaming_spares(device):
         why += "; texts and speed on the CPU, since generation needs the whole model in memory"
         found = replace(found, memory_reason=why, speaker=found.home)
-    if needed > (free := _free(found.home)):
+    if needed > (free := available(found.home)):
         smaller = ["dtype: float16"] * (dtype.itemsize > 2) + ["memory: streamed"] * (found.home.type == "cuda")
         raise NoRoomError(
             f"the weights need {needed / 2**30:.1f} GiB in {_short(dtype)}, {describe(found.home)} has {free / 2**30:.1f} GiB free;"
@@ -120,7 +120,7 @@ def streaming_spares(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def _free(device: torch.device) -> int:
+def available(device: torch.device) -> int:
     """Return the bytes that this process may still take, within the share of a GPU that torch was told to keep to."""
     if device.type != "cuda":
         return memory.main_memory().free
@@ -251,3 +251,10 @@ def load_sparse(checkpoint: Checkpoint, dtype: torch.dtype | None = None, packed
     if empty := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
         raise FormatError(f"{checkpoint.source} lacks {empty[0]}; export the model again")
     return model.eval()
+
+
+@torch.no_grad()
+def cast(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Give a model's parameters another dtype; its buffers, such as the frequencies of the positions, stay in float32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)

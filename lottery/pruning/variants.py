@@ -9,13 +9,14 @@ from lottery.pruning.pattern import Pattern
 from lottery.pruning.rounding import ROUNDERS
 
 ROUNDED = "rounded"  # the method of a variant that is rounded and not pruned
+RETRAINED = "retrained"  # the method of a variant that is retrained from the dense model
 
 
 class Variant(NamedTuple):
     """One way to prune a model, to round it, or both.
 
-    The dense model is the variant 'dense' at sparsity 0. ``rounder`` names how weights are rounded, to ``bits`` bits each; ``None`` leaves
-    them as they are.
+    The dense model is the variant 'dense' at sparsity 0. ``rounder`` names how weights are rounded, to ``bits`` bits each, ``recovery`` how
+    they are retrained, and ``loss`` what they are retrained on; ``None`` leaves them as they are.
     """
 
     method: str
@@ -24,15 +25,33 @@ class Variant(NamedTuple):
     sparsity: float
     rounder: str | None = None
     bits: int | None = None
+    recovery: str | None = None
+    loss: str | None = None
 
     @property
     def label(self) -> str:
-        """The method and whatever is not the default: 'wanda', 'wanda + owl', 'wanda 2:4', 'wanda + rtn 4 bit', 'rtn 4 bit'."""
+        """The method and whatever is not the default: 'wanda', 'wanda + owl', 'wanda 2:4', 'rtn 4 bit', 'wanda + elsa'.
+
+        What is retrained from the dense model is called 'elsa', or 'dense + masked' where nothing of it is pruned.
+        """
         if self.method == ROUNDED:
             return self.rounding
+        if self.method == RETRAINED:
+            pattern = f" {self.pattern}" if self.pattern != "unstructured" else ""
+            return self.retraining + pattern if self.pruned else f"dense + {self.retraining}"
         allocation = f" + {self.allocation}" if self.allocation != "uniform" else ""
         pattern = f" {self.pattern}" if self.pattern != "unstructured" else ""
-        return self.method + allocation + pattern + (f" + {self.rounding}" if self.bits else "")
+        return self.method + allocation + pattern + self._afterwards
+
+    @property
+    def _afterwards(self) -> str:
+        """What is done after pruning, such as ' + masked' or ' + rtn 4 bit'."""
+        return (f" + {self.retraining}" if self.recovery else "") + (f" + {self.rounding}" if self.bits else "")
+
+    @property
+    def retraining(self) -> str:
+        """How weights are retrained, such as 'masked' or 'elsa (distilled)'; empty where they are not."""
+        return (self.recovery or "") + (" (distilled)" if self.loss == "distillation" else "")
 
     @property
     def rounding(self) -> str:
@@ -44,19 +63,36 @@ class Variant(NamedTuple):
         """What a person calls the variant, on one line: 'wanda 50%', 'sparsegpt 2:4', 'ria + owl 70%', 'wanda 50% + rtn 4 bit', 'dense'."""
         if not self.sparsity:
             return self.label.replace(" ", NBSP)
-        pruned = self._replace(rounder=None, bits=None).label + ("" if self.pattern != "unstructured" else f" {percent(self.sparsity)}")
-        return (pruned + (f" + {self.rounding}" if self.bits else "")).replace(" ", NBSP)
+        share = "" if self.pattern != "unstructured" else f" {percent(self.sparsity)}"
+        if not self.one_shot:
+            return (self.label + share).replace(" ", NBSP)
+        return (self.unchanged.label + share + self._afterwards).replace(" ", NBSP)
 
     @property
     def pruned(self) -> bool:
         return self.sparsity > 0
 
     @property
+    def one_shot(self) -> bool:
+        """Whether a method prunes it: not the dense model, nor what retraining itself prunes."""
+        return self.pruned and self.method != RETRAINED
+
+    @property
+    def unchanged(self) -> "Variant":
+        """The same as it is before anything is retrained or rounded."""
+        return self._replace(rounder=None, bits=None, recovery=None, loss=None)
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is more than dense or pruned: a control or a cure, which is shown in a section of its own."""
+        return self != self.unchanged
+
+    @property
     def calibrated(self) -> bool:
         """Whether it needs calibration data."""
         if self.rounder and ROUNDERS[self.rounder].calibrated:
             return True
-        if not self.pruned:
+        if not self.one_shot:
             return False
         return METHODS[self.method].needs != "nothing" or ALLOCATIONS[self.allocation].needs != "nothing"
 
@@ -69,11 +105,8 @@ def variants(
     allocations: list[str],
     patterns: list[str],
     sparsities: list[float],
-    rounding: Sequence[int] = (),
-    rounders: Sequence[str] = ("rtn",),
-    rounding_sparsities: Sequence[float] = (),
 ) -> list[Variant]:
-    """List the dense model, then every combination that makes sense, at rising sparsity; then what is rounded, at falling bits.
+    """List the dense model, then every combination that makes sense, at rising sparsity.
 
     N:M sets the sparsity of every layer, so it goes only with the uniform allocation and the sparsity 1 - N/M. A method over the whole
     model allocates the sparsity itself, so it goes with neither N:M nor another allocation.
@@ -83,9 +116,6 @@ def variants(
         allocations: Names of allocations.
         patterns: Patterns, such as "unstructured" or "2:4".
         sparsities: Target sparsities; 0 is the dense model.
-        rounding: Bits to round the dense model to.
-        rounders: How; names of ``ROUNDERS``.
-        rounding_sparsities: Sparsities whose variants are rounded, too.
 
     Returns:
         The variants.
@@ -103,9 +133,36 @@ def variants(
                     fitting = sorted(s for s in sparsities if s > 0 and (shape is None or abs(s - shape.sparsity) < 1e-9))
                     found += [Variant(method, allocation, pattern, float(one)) for one in fitting]
     _check(found, methods, allocations, patterns, sparsities)
-    starts = [Variant(ROUNDED, "uniform", "unstructured", 0.0), *(v for v in found if v.pruned and v.sparsity in rounding_sparsities)]
-    ways = [{"rounder": rounder, "bits": bits} for rounder in rounders for bits in sorted(rounding, reverse=True)]
-    return found + [start._replace(**way) for start in starts for way in ways]
+    return found
+
+
+def rounded(pruned: list[Variant], bits: Sequence[int], rounders: Sequence[str], sparsities: Sequence[float]) -> list[Variant]:
+    """List what is rounded to ``bits`` bits, at falling bits: the dense model, then which of ``pruned`` have one of ``sparsities``."""
+    starts = [Variant(ROUNDED, "uniform", "unstructured", 0.0), *(v for v in pruned if v.pruned and v.sparsity in sparsities)]
+    ways = [{"rounder": rounder, "bits": one} for rounder in rounders for one in sorted(bits, reverse=True)]
+    return [start._replace(**way) for start in starts for way in ways]
+
+
+def retrained(pruned: list[Variant], recoveries: Sequence[str], starts: Sequence[str], losses: Sequence[str]) -> list[Variant]:
+    """List what is retrained, as controlled as it can be.
+
+    Whatever else is asked for, the dense model is retrained, and every pruned one with its zeros kept.
+
+    Args:
+        pruned: The variants to retrain; the dense one is passed over.
+        recoveries: How; names of ``training.recovery.RECOVERIES``.
+        starts: What those that move zeros begin from: 'pruned', 'dense' or both.
+        losses: What is learned from; names of ``training.recovery.LOSSES``.
+    """
+    begin = [variant for variant in pruned if variant.pruned]
+    found = [Variant(RETRAINED, "uniform", "unstructured", 0.0, recovery="masked")]
+    found += [variant._replace(recovery="masked") for variant in begin]
+    for how in recoveries:
+        if how != "masked":
+            found += [variant._replace(recovery=how) for variant in begin if "pruned" in starts]
+            shapes = dict.fromkeys((variant.pattern, variant.sparsity) for variant in begin if "dense" in starts)
+            found += [Variant(RETRAINED, "uniform", *shape, recovery=how) for shape in shapes]
+    return [variant._replace(loss=loss) for loss in losses for variant in found]
 
 
 def _check(found: list[Variant], methods, allocations, patterns, sparsities) -> None:

@@ -1,6 +1,5 @@
 """The report: what the records of a profile say. It only reads files, and never loads a model."""
 
-from collections import Counter
 from functools import cached_property
 
 import pandas as pd
@@ -12,6 +11,7 @@ from lottery.analysis.imp import ImpResults
 from lottery.analysis.one_shot_vs_imp import rank_agreement
 from lottery.analysis.protocols import frame as protocol_frame
 from lottery.analysis.published import WIKITEXT, beside, name_of
+from lottery.analysis.recovery import recovered
 from lottery.common.files import atomic_write
 from lottery.common.paths import outputs
 from lottery.config.profile import WINNING_TICKET, Profile
@@ -21,9 +21,10 @@ from lottery.experiments.threshold import FINE
 from lottery.models.checkpoints import shown
 from lottery.pruning.variants import ROUNDED
 from lottery.report import figures, tables
-from lottery.report.markdown import Picture, code_span, escape_markdown, markdown, table
+from lottery.report.markdown import Picture, escape_markdown, markdown
 from lottery.report.notebook import profile_of_this_notebook
-from lottery.report.sections import imp, imp_figures, method, one_shot_vs_imp, protocols, published, savings, size, zeros
+from lottery.report.sections import imp, imp_figures, machines, method, one_shot_vs_imp, protocols, published, savings, size, zeros
+from lottery.report.sections import recovery as retraining
 from lottery.report.sentences import paragraphs, sentences
 
 
@@ -44,8 +45,8 @@ class Report:
 
     @cached_property
     def records(self) -> list[Record]:
-        """What is dense or pruned. What is rounded is a control, shown where bytes are compared."""
-        return [record for record in self._everything if not record.request.bits]
+        """What is dense or pruned. What is rounded or retrained besides is shown in sections of its own."""
+        return [record for record in self._everything if not record.request.variant.changed]
 
     @cached_property
     def _by_bytes(self) -> pd.DataFrame:
@@ -164,6 +165,13 @@ class Report:
             *paragraphs("equal_bytes", **equal),
             size.by_bytes(self._by_bytes),
         )
+
+    def recovery(self) -> Markdown | None:
+        """Show what retraining gives back, where the profile asks for it."""
+        if (found := recovered([record for record in self._everything if not record.request.bits])).empty:
+            return None
+        self._keep_table("recovery", found[[name for name in found if not name.startswith("window_")]])
+        return markdown(*retraining.told(found))
 
     def zeros(self) -> Markdown:
         """Show where the zeros are."""
@@ -324,29 +332,7 @@ class Report:
         """Show where every number comes from: commit, device, dtype, versions."""
         if not self.records:
             return markdown("*No trial is recorded.*")
-        rows = []
-        for model in self.models:
-            for where, count in Counter(_where(record) for record in model.records).items():
-                own = [record.provenance for record in model.records if _where(record) == where]
-                between = f"{min(p.started for p in own):%Y-%m-%d %H:%M} to {max(p.finished for p in own):%H:%M}"
-                rows.append({"Model": model.name, "Trials": count, "When": between, **dict(where)})
-        versions = "; or ".join(dict.fromkeys(", ".join(f"{k} {v}" for k, v in r.provenance.versions.items()) for r in self.records))
-        reason = "; ".join(dict.fromkeys(f"{r.provenance.dtype}: {r.provenance.dtype_reason}" for r in self.records))
-        texts = ", ".join(sorted({r.request.text_sha256[:16] for r in self.records}))
-        batches = " or ".join(dict.fromkeys(str(r.provenance.batch_size) for r in self.records))
-        return markdown(
-            table(rows, "Trials", "Where and when the trials ran."),
-            "Checkpoints:\n\n" + "\n".join(dict.fromkeys(f"- {r.model}: {code_span(r.request.checkpoint)}" for r in self.records)),
-            f"Versions: {versions}. Dtype: {reason}. Windows scored at a time: {batches}. Seed: {self.profile.seed}. SHA-256 of the text"
-            f" begins with {texts}.",
-            self._memory_plans(),
-            "`tables/trials.csv` beside this report holds the figures of all trials, and each record the whole of one trial with all of"
-            " this. `make verify` measures a random sample of them again and compares.",
-        )
-
-    def _memory_plans(self) -> str:
-        plans = dict.fromkeys(f"{r.model}: {r.provenance.memory_reason}" for r in self.records if r.provenance.memory_plan == "streamed")
-        return f"Streamed block by block: {'; '.join(plans)}." if plans else "Every model was in memory as a whole."
+        return markdown(*machines.told(self.models, self.records, self.profile.seed))
 
     def limits(self) -> Markdown:
         """Say what the figures do not say."""
@@ -390,11 +376,3 @@ def _rounded(record: Record) -> str:
 
 def _source(record: Record) -> str:
     return f"Stand-in for {record.source}" if record.kind == "stand-in" else shown(record.kind, record.source)
-
-
-def _where(record: Record) -> tuple:
-    p = record.provenance
-    commit = p.commit[:10] + (" with changes" if p.dirty else "")
-    where = {"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Memory": p.memory_plan, "Commit": commit}
-    where["Slurm job"] = p.slurm_job or "none"
-    return tuple(where.items())

@@ -42,7 +42,7 @@ class ModelPage:
             f" {parameters:,} parameters.{stand_in}",
             f"Text: {study.text.name}, {len(windows.tokens):,} windows of {profile.seq_len:,} tokens,"
             f" {int(windows.scored_bytes.sum()):,} scored bytes."
-            f" Profile {profile.profile}: {', '.join(dict.fromkeys(v.label for v in profile.variants if v.pruned and not v.bits))} at"
+            f" Profile {profile.profile}: {', '.join(dict.fromkeys(v.label for v in profile.variants if v.pruned and not v.changed))} at"
             f" {', '.join(percent(s) for s in profile.sparsities)}."
             f" {len(study.records)} of {len(study.requests)} trials are recorded.",
         )

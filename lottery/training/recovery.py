@@ -1,9 +1,9 @@
-"""Retrain a pruned checkpoint for a few hundred steps, keeping its zeros: what a little of the training text gives back.
+"""Retrain a checkpoint for some hundred steps, towards the zeros that it has or is to have: what a little text gives back.
 
-It is plain AdamW on the weights that pruning left in the linear layers inside the blocks. Embedding, head, norms and biases stay as they
-are, so that what is recovered is recovered by the ticket itself. Wanda (arXiv 2306.11695) fine-tunes its pruned models in the same way,
-with LoRA and in full. The dense model is not retrained, so recovered models have seen more text than it has. In bfloat16 the smallest
-updates are lost.
+It is plain AdamW on the linear layers inside the blocks. Embedding, head, norms and biases stay as they are, so that what is recovered is
+recovered by the ticket itself. Wanda (arXiv 2306.11695) fine-tunes its pruned models in the same way, with LoRA and in full.
+
+Whoever retrains has also seen more text than the dense model. So the dense model is retrained on as much, as a control.
 """
 
 from collections.abc import Callable
@@ -13,42 +13,128 @@ from torch import nn
 
 from lottery.common.errors import LotteryError
 from lottery.models.blocks import prunable
+from lottery.models.loading import available, cast
+from lottery.pruning.layer_spec import LayerSpec
+from lottery.pruning.pattern import Pattern
+from lottery.training.elsa import Elsa
 from lottery.training.trainer import Schedule, train
 
+RECOVERIES = {  # how, with the way as its subject
+    "masked": "trains what pruning left; zeros stay zero",
+    "elsa": "trains all weights and pulls them towards a sparse copy, which a projection that knows their gradients renews every 32 steps"
+    " (arXiv 2510.01650)",
+    "elsa-identity": "is elsa with a projection by magnitude",
+}
+LOSSES = {
+    "cross-entropy": "the text",
+    "distillation": "the dense model's predictions (Kullback-Leibler divergence over the full vocabulary, arXiv 1503.02531)",
+}
 
-def recover(model: nn.Module, samples: torch.Tensor, batch: int, rate: float, progress: Callable[[int, int], None] | None = None) -> None:
-    """Retrain what is left of a pruned model, in place; zeros stay zero, to the bit.
 
-    Afterwards the model is as it was: in evaluation mode, with the same parameters requiring gradients.
+def recover(
+    model: nn.Module,
+    samples: torch.Tensor,
+    batch: int,
+    rate: float,
+    how: str = "masked",
+    *,
+    sparsity: float | None = None,
+    pattern: Pattern | None = None,
+    teacher: nn.Module | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Retrain a model in place.
+
+    Weights in bfloat16 are trained in float32, since the smallest updates would be lost, and products computed in bfloat16 (mixed
+    precision, arXiv 1710.03740); that takes 16 bytes a weight, 8 more for ELSA and 4 more for a teacher. Afterwards the model is as it was:
+    in its dtype, in evaluation mode, with the same parameters requiring gradients.
 
     Args:
-        model: A pruned model, in float32 or bfloat16.
+        model: A model in float32 or bfloat16.
         samples: Windows of tokens, int64 [steps × ``batch``, tokens].
         batch: Windows per step.
         rate: The peak learning rate.
+        how: One of ``RECOVERIES``.
+        sparsity: The share of each layer that is zero in the end; 0 leaves every weight free. ``None`` takes each layer's own zeros, so an
+            allocation stays what it is.
+        pattern: The N:M pattern of the zeros; ``None`` where they have none.
+        teacher: The dense model, to learn from its predictions instead of the text. It is cast to float32.
         progress: Called with steps done and all steps.
 
     Raises:
         LotteryError: The loss stops being finite.
     """
-    layers = prunable(model)
-    asked = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    left = {id(layer.weight) for layer in layers.values()}
-    masks = {name: layer.weight.detach() != 0 for name, layer in layers.items()}
-    steps = len(samples) // batch
+    layers, asked = prunable(model), {parameter: parameter.requires_grad for parameter in model.parameters()}
+    left, dtype, steps = {id(layer.weight) for layer in layers.values()}, model.dtype, len(samples) // batch
     device = model.get_input_embeddings().weight.device
-    batches = (windows.to(device) for windows in samples.split(batch))
+    masks = {name: layer.weight.detach() != 0 for name, layer in layers.items()} if how == "masked" and sparsity != 0 else {}
     for parameter in asked:
         parameter.requires_grad_(id(parameter) in left)
     try:
+        cast(model, torch.float32)
+        elsa = None if how == "masked" else Elsa(layers, _specs(layers, sparsity, pattern), weighted=how == "elsa")
+
+        def observe(done: int) -> None:
+            if elsa:
+                elsa.observe(done)
+            if progress:
+                progress(done, steps)
+
         model.train()
-        model.activation_checkpointing_enable()  # a third more time, for the memory of one block instead of all
-        train(model, batches, Schedule(steps, batch, rate), masks=masks, observe=lambda done: progress(done, steps) if progress else None)
+        if _activations(model, batch * samples.shape[1]) > available(device) / 2:
+            model.activation_checkpointing_enable()  # a third more time, for the memory of one block instead of all
+        train(
+            model,
+            (windows.to(device) for windows in samples.split(batch)),
+            Schedule(steps, batch, rate),
+            masks=masks,
+            decay=0.0,  # in so few steps it regularizes nothing, and it would move the dense model away from itself
+            loss=_loss(dtype, teacher),
+            before_step=elsa and elsa.pull,
+            observe=observe,
+        )
+        if elsa:
+            elsa.finish()
     finally:
         model.activation_checkpointing_disable()
         model.eval()
         for parameter, wanted in asked.items():
             parameter.requires_grad_(wanted)
             parameter.grad = None
+        cast(model, dtype)
     if not all(torch.isfinite(layer.weight).all() for layer in layers.values()):
         raise LotteryError(f"recover: the retraining diverged at a learning rate of {rate:g}; lower recover.learning_rate")
+
+
+def _activations(model: nn.Module, tokens: int) -> int:
+    """Return a rough bound on the bytes that the blocks keep of a batch for the way back, and the head's logits in float32."""
+    config = model.config
+    wide = 24 * config.hidden_size + 5 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
+    return tokens * (config.num_hidden_layers * wide * 4 + 5 * config.vocab_size * 4)
+
+
+def _specs(layers: dict[str, nn.Linear], sparsity: float | None, pattern: Pattern | None) -> dict[str, LayerSpec]:
+    def share(layer: nn.Linear) -> float:
+        return 1 - int(layer.weight.count_nonzero()) / layer.weight.numel() if sparsity is None else sparsity
+
+    return {name: LayerSpec(name, share(layer), pattern) for name, layer in layers.items()}
+
+
+def _loss(dtype: torch.dtype, teacher: nn.Module | None) -> Callable[[nn.Module, torch.Tensor], torch.Tensor]:
+    """Return the function to minimize, its products computed in ``dtype``."""
+    if teacher is not None:
+        cast(teacher, torch.float32)  # so that a student with its weights predicts the same, to the bit
+
+    def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(batch.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            if teacher is None:
+                return model(input_ids=batch, labels=batch, use_cache=False).loss
+            with torch.no_grad():
+                wanted = teacher(input_ids=batch, use_cache=False).logits
+            found = model(input_ids=batch, use_cache=False).logits
+        # Its gradient is that of the divergence, and exactly zero where both predict the same: Adam would blow up what rounding leaves.
+        found = found.float().flatten(0, 1)
+        difference = found.detach().softmax(-1) - wanted.float().flatten(0, 1).softmax(-1)
+        return (found * difference).sum() / len(found)
+
+    return loss

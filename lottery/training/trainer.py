@@ -9,6 +9,7 @@ from torch import nn
 
 from lottery.common.errors import LotteryError
 
+DECAY = 0.1
 WARM_UP = 100  # steps, or a tenth of a short schedule
 
 Masks = dict[str, torch.Tensor]  # of linear layers by their full names: True where a weight is kept
@@ -36,7 +37,10 @@ def train(
     schedule: Schedule,
     *,
     first: int = 0,
+    decay: float = DECAY,
     masks: Masks | None = None,
+    loss: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None,
+    before_step: Callable[[torch.optim.Optimizer], None] | None = None,
     observe: Callable[[int], bool | None] | None = None,
 ) -> int:
     """Train a model in place from step ``first`` of a schedule to its end, with a new optimizer.
@@ -46,8 +50,11 @@ def train(
         batches: Tokens [windows, length] on its device, one tensor per step.
         schedule: Steps, batch size and peak learning rate.
         first: The step to start from.
+        decay: AdamW's weight decay of matrices.
         masks: Which weights are kept; the others are set to zero before the first step. They stay zero because their gradients are masked,
             so AdamW's moments and weight decay are zero too.
+        loss: Given the model and a batch, returns what is minimized; ``None`` takes the cross-entropy of the next token.
+        before_step: Called with the optimizer once gradients are clipped; it may change them.
         observe: Called after each step with the number of steps done; returning ``True`` ends the training.
 
     Returns:
@@ -56,7 +63,7 @@ def train(
     Raises:
         LotteryError: A mask has no layer or another shape than its layer, or the batches end too early.
     """
-    optimizer, masked = new_optimizer(model), apply(model, masks or {})
+    optimizer, masked, loss = new_optimizer(model, decay), apply(model, masks or {}), loss or cross_entropy
     stream = iter(batches)
     for step in range(first, schedule.steps):
         for group in optimizer.param_groups:
@@ -64,11 +71,12 @@ def train(
         batch = next(stream, None)
         if batch is None:
             raise LotteryError(f"training: {step - first} batches were given, {schedule.steps - first} are needed")
-        loss = model(input_ids=batch, labels=batch, use_cache=False).loss
-        loss.backward()
+        loss(model, batch).backward()
         if masked:
             torch._foreach_mul_([weight.grad for weight, _ in masked], [mask for _, mask in masked])
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if before_step:
+            before_step(optimizer)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if observe and observe(step + 1):
@@ -76,12 +84,17 @@ def train(
     return max(first, schedule.steps)
 
 
-def new_optimizer(model: nn.Module) -> torch.optim.AdamW:
+def cross_entropy(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    """Return the mean nats of a batch's next tokens; ``batch`` is int64 [windows, length]."""
+    return model(input_ids=batch, labels=batch, use_cache=False).loss
+
+
+def new_optimizer(model: nn.Module, decay: float = DECAY) -> torch.optim.AdamW:
     """Make an AdamW without decay on norms and biases, as usual: they are not what overfits."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     return torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.95), fused=True
+        [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.95), fused=True
     )
 
 

@@ -5,7 +5,7 @@ import torch
 from lottery.pruning.activations import ActivationStats
 from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.registry import method
-from lottery.pruning.selection import lowest, not_finite
+from lottery.pruning.selection import kth_near, lowest, not_finite
 
 ITERATIONS = 300  # at most
 EVERY = 3  # iterations between two looks at how the support has changed
@@ -44,21 +44,25 @@ def alps_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype:
     products, values, vectors, norms, dead = inputs.shared(lambda stats: _scaled(stats, dtype))
     dense = (weight.to(dtype) * norms).masked_fill_(dead, 0)
     target = dense @ products
-    gone = _gone(_chosen(dense, target, values, vectors, spec), spec)
+    gone, _ = _gone(_chosen(dense, target, values, vectors, spec), spec)
     kept = _solved(dense.masked_fill(gone, 0), target, products, gone)
     weight.copy_(kept / norms)
 
 
 def _chosen(dense: torch.Tensor, target: torch.Tensor, values: torch.Tensor, vectors: torch.Tensor, spec: LayerSpec) -> torch.Tensor:
     """Return the D [out, in] of the last iteration; where it is not zero is the support."""
-    penalty, raised = PENALTY, False
-    split = dense.masked_fill(_gone(dense, spec), 0)
+    penalty, raised, inverted = PENALTY, False, None
+    gone, threshold = _gone(dense, spec)
+    split = dense.masked_fill(gone, 0)
     dual, before = torch.zeros_like(dense), split != 0
     kept = max(1, int(before.sum()))
     for iteration in range(1, ITERATIONS + 1):
-        current = ((target - dual + penalty * split) @ vectors / (values + penalty)) @ vectors.T
+        if penalty != inverted:  # one product of [in, in] saves one of [out, in] in each iteration until the penalty changes again
+            inverse, inverted = (vectors / (values + penalty)) @ vectors.T, penalty
+        current = (target - dual + penalty * split) @ inverse
         moved = current + dual / penalty
-        split = moved.masked_fill(_gone(moved, spec), 0)
+        gone, threshold = _gone(moved, spec, threshold)
+        split = moved.masked_fill(gone, 0)
         dual += penalty * (current - split)
         if iteration % EVERY:
             continue
@@ -73,7 +77,7 @@ def _chosen(dense: torch.Tensor, target: torch.Tensor, values: torch.Tensor, vec
         else:  # it began so high that nothing moved
             penalty /= 5
             if changed:
-                split, dual = dense.masked_fill(_gone(dense, spec), 0), torch.zeros_like(dense)
+                split, dual = dense.masked_fill(_gone(dense, spec)[0], 0), torch.zeros_like(dense)
                 before = split != 0
     return split
 
@@ -92,11 +96,19 @@ def _solved(kept: torch.Tensor, target: torch.Tensor, products: torch.Tensor, go
     return kept
 
 
-def _gone(scores: torch.Tensor, spec: LayerSpec) -> torch.Tensor:
-    """Return which weights are not among the largest: of the whole layer, or of each group of N:M."""
+def _gone(scores: torch.Tensor, spec: LayerSpec, near: float | None = None) -> tuple[torch.Tensor, float | None]:
+    """Return which weights are not among the largest, of the whole layer or of each group of N:M, and the largest score of these.
+
+    ``near`` is a guess at that score: the one of the last iteration.
+    """
     if spec.pattern:
-        return lowest(scores.reshape(-1, spec.pattern.group), spec.pattern.zeros).view_as(scores)
-    return lowest(scores.reshape(1, -1), round(spec.sparsity * scores.numel())).view_as(scores)
+        return lowest(scores.reshape(-1, spec.pattern.group), spec.pattern.zeros).view_as(scores), None
+    size, count = scores.abs(), round(spec.sparsity * scores.numel())
+    threshold = kth_near(size.view(-1), count, near) if count else -1.0
+    gone = size <= threshold
+    return (
+        gone if int(torch.count_nonzero(gone)) == count else lowest(scores.reshape(1, -1), count).view_as(scores)
+    ), threshold  # ties: the first ones
 
 
 def _scaled(inputs: ActivationStats, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:

@@ -1,0 +1,140 @@
+"""What retraining gives back, as values: each retrained variant beside what it was, beside its zeros kept, and beside the dense control."""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from lottery.analysis.frame import beside, frame
+from lottery.experiments.records import Record
+from lottery.pruning.variants import RETRAINED
+
+MASKED = "masked"
+
+
+def recovered(records: list[Record]) -> pd.DataFrame:
+    """Return a row for each retrained record: the columns of ``frame``, and what it compares with.
+
+    ``before`` is the bits per byte of its start as a multiple of the dense ones, not a number where the start is missing or dense.
+    ``beside_masked`` is its bits per byte as a multiple of those of the same start, retrained on the same tokens with its zeros kept; they
+    are paired over windows and have a 95% interval. What starts from the dense model is compared with the best that has as many zeros. Not
+    a number for what is masked itself.
+    """
+    data, requests = frame(records), [record.request for record in records]
+    factors = dict(zip([(r.model, r.request.variant) for r in records], data["bits_factor"], strict=True)) if len(data) else {}
+    data["retraining"] = [request.variant.retraining for request in requests]
+    data["loss"] = [request.loss for request in requests]
+    data["tokens"] = [_tokens(request) for request in requests]
+    data["seconds"] = [record.result.recovery_seconds for record in records]
+    data["before"] = [
+        math.nan if request.method == RETRAINED else factors.get((record.model, request.variant.unchanged), math.nan)
+        for record, request in zip(records, requests, strict=True)
+    ]
+    paired = [beside(record, _masked(records, record)) for record in records]
+    for end in ("", "_low", "_high"):
+        data[f"beside_masked{end}"] = [one[f"bits_factor{end}"] for one in paired]
+    return data[[bool(request.recovery) for request in requests]].reset_index(drop=True)
+
+
+def _tokens(request) -> float:
+    return request.recover_steps * request.recover_batch_size * request.calibration_seq_len if request.recovery else math.nan
+
+
+def _masked(records: list[Record], record: Record) -> Record | None:
+    """Return the record to compare a retrained one with, or ``None``."""
+    asked = record.request
+    if not asked.recovery or not asked.sparsity or asked.recovery == MASKED:
+        return None
+    found = []
+    for other in records:
+        request = other.request
+        same = (other.model, request.recovery, request.loss) == (record.model, MASKED, asked.loss)
+        start = (request.method, request.allocation) == (asked.method, asked.allocation) or asked.method == RETRAINED
+        if same and start and (request.pattern, request.sparsity) == (asked.pattern, asked.sparsity):
+            found.append(other)
+    return min(found, key=lambda one: one.result.bits_per_byte, default=None)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Masked retraining against the best that moves zeros, at one sparsity, on the same tokens.
+
+    Attributes:
+        masked: What the masked one is called.
+        masked_factor: Its bits per byte, as a multiple of the dense model's.
+        other: What the other one is called; empty where nothing moves zeros.
+        other_factor: The same of it.
+        ratio: Bits per byte of the other as a multiple of the masked one's, paired over windows.
+        low: The lower end of its 95% interval; not a number where there are too few windows.
+        high: The upper end.
+    """
+
+    masked: str
+    masked_factor: float
+    other: str = ""
+    other_factor: float = math.nan
+    ratio: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def winner(self) -> str:
+        """The one that predicts better; empty where their interval holds 1 or is not known."""
+        return self.other if self.high < 1 else self.masked if self.low > 1 else ""
+
+
+@dataclass(frozen=True)
+class Control:
+    """The dense model, retrained on as much: its bits per byte as a multiple of what they were, with the 95% interval."""
+
+    distilled: bool
+    factor: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What retraining did to one model.
+
+    Attributes:
+        model: The model.
+        tokens: How many tokens each was retrained on.
+        controls: The dense model retrained, one for each loss.
+        contests: One for each loss, pattern and sparsity.
+    """
+
+    model: str
+    tokens: int
+    controls: list[Control]
+    contests: list[Contest]
+
+
+def recoveries(data: pd.DataFrame) -> list[Recovered]:
+    """Return what retraining did to each model, from the rows of ``recovered``."""
+    found = []
+    for model, rows in data.groupby("model", sort=False):
+        dense, pruned = rows[rows["sparsity"] == 0], rows[rows["sparsity"] > 0]
+        controls = [
+            Control(row[0] == "distillation", *row[1:]) for row in dense[["loss", *_interval("bits_factor")]].itertuples(index=False)
+        ]
+        levels = pruned.groupby(["loss", "pattern", "sparsity"], sort=False)
+        contests = [contest for _, level in levels if (contest := _contest(level))]
+        found.append(Recovered(model, int(rows["tokens"].iloc[0]), controls, contests))
+    return found
+
+
+def _contest(level: pd.DataFrame) -> Contest | None:
+    level = level.sort_values("bits_factor")
+    masked, others = level[level["retraining"].str.startswith(MASKED)], level[level["beside_masked"].notna()]
+    if masked.empty:
+        return None
+    own = (masked["title"].iloc[0], float(masked["bits_factor"].iloc[0]))
+    if others.empty:
+        return Contest(*own)
+    best = others.iloc[0]
+    return Contest(*own, best["title"], float(best["bits_factor"]), *(float(best[name]) for name in _interval("beside_masked")))
+
+
+def _interval(name: str) -> list[str]:
+    return [name, f"{name}_low", f"{name}_high"]

@@ -1,0 +1,98 @@
+"""What the report says of retraining, on records whose truth is known."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lottery.analysis.recovery import recovered, recoveries
+from lottery.common.format import NBSP
+from lottery.report.sections.recovery import by_variant, told
+from tests.factory import record_of
+
+rng = np.random.default_rng(0)
+WINDOWS, NOISE = 20, rng.normal(0, 0.02, 20)
+
+
+def one(method, sparsity, bits, noise=0.0, windows=WINDOWS, **more):
+    own = rng.normal(0, noise, WINDOWS) if noise else 0
+    nll = list(bits * (1 + NOISE + own))[:windows]
+    return record_of("m", method, sparsity, bits_per_byte=bits, windows=windows, window_nll=nll, **more)
+
+
+def study(masked=1.3, elsa=1.2, control=1.02, noise=0.0, windows=WINDOWS, **more):
+    more["windows"] = windows
+    return [
+        one("dense", 0.0, 1.0, windows=windows),
+        one("alps", 0.7, 1.5, windows=windows),
+        one("retrained", 0.0, control, recovery="masked", **more),
+        one("alps", 0.7, masked, recovery="masked", **more),
+        one("alps", 0.7, elsa, noise, recovery="elsa", **more),
+    ]
+
+
+def text(records):
+    return "\n".join(told(recovered(records))).replace(NBSP, " ")
+
+
+def test_each_is_compared_with_its_start_and_with_the_same_tokens_masked():
+    found = recovered(study())
+    assert list(found["title"].str.replace(NBSP, " ")) == ["dense + masked", "alps 70% + masked", "alps 70% + elsa"]
+    assert [math.isnan(value) for value in found["before"]] == [True, False, False]
+    assert list(found["before"][1:]) == pytest.approx([1.5, 1.5])
+    assert [math.isnan(value) for value in found["beside_masked"]] == [True, True, False]
+    assert found["beside_masked"][2] == pytest.approx(1.2 / 1.3)
+    assert found["beside_masked_low"][2] <= 1.2 / 1.3 <= found["beside_masked_high"][2]
+    assert list(found["tokens"]) == [100 * 4 * 512] * 3
+
+
+def test_what_starts_dense_is_compared_with_the_best_masked_of_as_many_zeros():
+    more = [
+        one("wanda", 0.7, 1.25, recovery="masked"),
+        one("wanda", 0.8, 1.1, recovery="masked"),
+        one("wanda", 0.7, 1.01, recovery="masked", loss="distillation"),
+        one("retrained", 0.7, 1.1, recovery="elsa"),
+    ]
+    found = recovered([*study(), *more]).set_index("title")
+    assert found.loc["elsa 70%".replace(" ", NBSP), "beside_masked"] == pytest.approx(1.1 / 1.25)
+    assert found.loc["alps 70% + elsa".replace(" ", NBSP), "beside_masked"] == pytest.approx(1.2 / 1.3), "its own start's"
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ({}, "alps 70% + masked needs 1.30 times the dense bits, alps 70% + elsa 1.20: 0.923 times as many (95%: 0.923 to 0.923), so alps 70% + elsa predicts better."),
+        ({"elsa": 1.4}, "so alps 70% + masked predicts better."),
+        ({"elsa": 1.3, "noise": 0.1}, "so the two cannot be told apart."),
+        ({"control": 1.02}, "m**: retrained on 204,800 tokens the dense model needs 1.02 times the bits that it needed before (95%: 1.02 to 1.02): retraining by itself makes it worse."),
+        ({"control": 0.9}, "retraining by itself makes it better, so not all that pruned models gain is recovery."),
+        ({"loss": "distillation"}, "alps 70% + elsa (distilled) predicts better."),
+    ],
+)  # fmt: skip
+def test_the_sentences_follow_from_the_intervals(case, said):
+    assert said in text(study(**case))
+
+
+def test_with_both_losses_there_are_two_controls():
+    both = text([*study(), *study(loss="distillation", control=1.0)[2:]])
+    assert "204,800 tokens of the text the dense model needs 1.02" in both
+    assert "and of its own predictions the dense model needs 1.00" in both
+
+
+def test_without_windows_for_an_interval_nothing_is_decided():
+    assert "0.923 times as many, with too few windows to tell them apart." in text(study(windows=2))
+    assert "nan" not in text(study(windows=2))
+
+
+def test_where_nothing_moves_zeros_only_the_masked_one_is_told():
+    assert "alps 70% + masked needs 1.30 times the dense bits." in text(study()[:4])
+    assert recovered(study()[:2]).empty
+
+
+def test_the_table_has_a_row_for_each_with_its_budget():
+    lines = by_variant(recovered(study())).replace(NBSP, " ").splitlines()
+    rows = [line for line in lines if "masked](" in line or "elsa](" in line]
+    assert len(rows) == 3
+    assert "204,800" in rows[0]
+    assert "1.50" in rows[1]
+    assert [len(found.contests) for found in recoveries(recovered(study()))] == [1]
