@@ -19,7 +19,8 @@ from lottery.models import loading
 from lottery.models.blocks import count_zeros
 from lottery.pruning.prune import prune
 from lottery.pruning.variants import DENSE, Variant, retrained, variants
-from lottery.training.recovery import LOSSES, RECOVERIES, recover
+from lottery.training.recoveries import LOSSES, RECOVERIES
+from lottery.training.recovery import recover
 
 METHOD, SPARSITIES, RATES = "alps", [0.7, 0.9], [1e-4, 3e-4, 1e-3]
 STEPS = 400  # of one window

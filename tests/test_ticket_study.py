@@ -23,7 +23,7 @@ from lottery.experiments.status import run_status
 from lottery.models.memory import Room
 from lottery.report.builder import Report
 from lottery.report.imp_page import TicketPage
-from lottery.report.imp_summary import summarize
+from lottery.report.imp_summary import BY_HAND, summarize
 from lottery.report.sections import imp
 from tests.conftest import TOY
 from tests.factory import ticket_of
@@ -199,6 +199,9 @@ def test_a_summary_is_whole_or_refused(profile, tmp_path, capsys, monkeypatch):
     assert "14 runs, 2 seeds" in text
     assert all((page.parent / name).exists() for name in re.findall(r"\]\(([\w.-]+)\)", text))
     assert {path.name for path in page.parent.iterdir()} >= {"loss-over-weights-left.svg", "winning-ticket.csv"}
+    page.write_text(text.replace("14 runs", "13 runs") + f"\n{BY_HAND}\n\n## Withdrawn\n\nOnce more.\n")
+    for _ in range(2):
+        assert summarize(profile, tmp_path / "docs").read_text() == f"{text}\n{BY_HAND}\n\n## Withdrawn\n\nOnce more.\n"
     monkeypatch.setattr("sys.argv", ["lottery", "ticket-summary", "demo", str(tmp_path)])
     assert main() == 1
     assert capsys.readouterr().err.startswith("LotteryError: profile demo: it has not run.; make report PROFILE=ticket first")

@@ -61,7 +61,7 @@ def test_no_pruned_weight_ever_moves_and_every_other_does(name, scope):
 def test_the_moments_of_pruned_weights_stay_nought(monkeypatch):
     model = fresh()
     masks, made = mask_of(model, 0.7, "layer"), []
-    monkeypatch.setattr("lottery.training.trainer.new_optimizer", lambda m: made.append(new_optimizer(m)) or made[0])
+    monkeypatch.setattr("lottery.training.trainer.new_optimizer", lambda *given: made.append(new_optimizer(*given)) or made[0])
     train(model, batches(), SHORT, masks=masks)
     for name, layer in prunable(model).items():
         state = made[0].state[layer.weight]

@@ -15,7 +15,7 @@ from lottery.pruning.catalogue import ALLOCATIONS, METHODS
 from lottery.pruning.pattern import Pattern
 from lottery.pruning.rounding import ROUNDERS
 from lottery.pruning.variants import Variant, retrained, rounded, variants
-from lottery.training.recovery import LOSSES, RECOVERIES
+from lottery.training.recoveries import LOSSES, RECOVERIES
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 One = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)  # a single value is a list of one

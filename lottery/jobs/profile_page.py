@@ -9,7 +9,7 @@ from lottery.common.files import atomic_write
 from lottery.common.paths import project_root
 from lottery.config.profile import Profile, Recovery, Tickets, keys_of
 from lottery.pruning.catalogue import ALLOCATIONS, METHODS
-from lottery.training.recovery import RECOVERIES
+from lottery.training.recoveries import RECOVERIES
 
 BEGIN, END = "<!-- `make docs` writes all between this line and the next comment -->", "<!-- end -->"
 

@@ -150,9 +150,9 @@ def retrained(pruned: list[Variant], recoveries: Sequence[str], starts: Sequence
 
     Args:
         pruned: The variants to retrain; the dense one is passed over.
-        recoveries: How; names of ``training.recovery.RECOVERIES``.
+        recoveries: How; names of ``training.recoveries.RECOVERIES``.
         starts: What those that move zeros begin from: 'pruned', 'dense' or both.
-        losses: What is learned from; names of ``training.recovery.LOSSES``.
+        losses: What is learned from; names of ``training.recoveries.LOSSES``.
     """
     begin = [variant for variant in pruned if variant.pruned]
     found = [Variant(RETRAINED, "uniform", "unstructured", 0.0, recovery="masked")]

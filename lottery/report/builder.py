@@ -170,7 +170,7 @@ class Report:
         """Show what retraining gives back, where the profile asks for it."""
         if (found := recovered([record for record in self._everything if not record.request.bits])).empty:
             return None
-        self._keep_table("recovery", found[[name for name in found if not name.startswith("window_")]])
+        self._keep_table("recovery", found)
         return markdown(*retraining.told(found))
 
     def zeros(self) -> Markdown:

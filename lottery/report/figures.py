@@ -20,8 +20,8 @@ def curve(records: list[Record]) -> Picture | None:
 
 
 def over_sparsity(data: pd.DataFrame) -> Picture:
-    """Draw bits per byte over sparsity, by every way of pruning that occurs. What is rounded is left out: it is no sparsity."""
-    data = data[data["bits"].isna()]
+    """Draw bits per byte over sparsity, by every way of pruning that occurs. What is rounded, or retrained and not pruned, is left out."""
+    data = data[data["bits"].isna() & ((data["sparsity"] > 0) | (data["method"] == "dense"))]
     return methods_compared(data) if data["method"].nunique() > 2 else bits_over_sparsity(data)
 
 

@@ -9,11 +9,14 @@ from lottery.report.builder import Report
 from lottery.report.markdown import Picture
 from lottery.report.sections import imp
 
+BY_HAND = "<!-- `make ticket-summary` keeps what stands below -->"
 FIGURES = ("loss-over-weights-left", "steps-over-weights-left", "tickets-beside-one-shot")
 
 
 def summarize(profile: Profile, folder: Path) -> Path:
     """Write ``winning-ticket.md``, its figures as SVG and all runs as CSV into a folder.
+
+    What stands below ``BY_HAND`` in an earlier page is kept.
 
     Args:
         profile: The profile, which has to ask for tickets.
@@ -52,6 +55,8 @@ def summarize(profile: Profile, folder: Path) -> Path:
         imp.problems(report.tickets),
     ]
     page = folder / "winning-ticket.md"
+    _, *kept = page.read_text(encoding="utf-8").split(BY_HAND) if page.exists() else [""]
+    text += [BY_HAND + below.rstrip() for below in kept]
     atomic_write(page, "\n\n".join(part for part in text if part) + "\n")
     return page
 

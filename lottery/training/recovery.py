@@ -19,17 +19,6 @@ from lottery.pruning.pattern import Pattern
 from lottery.training.elsa import Elsa
 from lottery.training.trainer import Schedule, train
 
-RECOVERIES = {  # how, with the way as its subject
-    "masked": "trains what pruning left; zeros stay zero",
-    "elsa": "trains all weights and pulls them towards a sparse copy, which a projection that knows their gradients renews every 32 steps"
-    " (arXiv 2510.01650)",
-    "elsa-identity": "is elsa with a projection by magnitude",
-}
-LOSSES = {
-    "cross-entropy": "the text",
-    "distillation": "the dense model's predictions (Kullback-Leibler divergence over the full vocabulary, arXiv 1503.02531)",
-}
-
 
 def recover(
     model: nn.Module,
@@ -54,7 +43,7 @@ def recover(
         samples: Windows of tokens, int64 [steps × ``batch``, tokens].
         batch: Windows per step.
         rate: The peak learning rate.
-        how: One of ``RECOVERIES``.
+        how: One of ``recoveries.RECOVERIES``.
         sparsity: The share of each layer that is zero in the end; 0 leaves every weight free. ``None`` takes each layer's own zeros, so an
             allocation stays what it is.
         pattern: The N:M pattern of the zeros; ``None`` where they have none.

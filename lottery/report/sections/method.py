@@ -6,7 +6,7 @@ from lottery.experiments.records import Record
 from lottery.pruning.catalogue import ALLOCATIONS, METHODS
 from lottery.pruning.rounding import ROUNDERS
 from lottery.report.sentences import paragraphs as told
-from lottery.training.recovery import LOSSES, RECOVERIES
+from lottery.training.recoveries import LOSSES, RECOVERIES
 
 
 def paragraphs(profile: Profile, records: list[Record]) -> list[str]:
