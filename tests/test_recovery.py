@@ -67,24 +67,26 @@ def test_a_real_model_at_70_per_cent_gets_better_and_keeps_its_zeros(project, tm
         "calibration_text": str(tmp_path / "train.jsonl"),
         "calibration_seq_len": 128,
     }
-    recovery["recover"]["how"] = "elsa"
+    recovery["recover"] |= {"how": "elsa", "start": ["pruned", "dense"]}
     before, after = Study(validated(shared)), Study(validated({**shared, **recovery}))
     for study in (before, after):
         study.sweep()
-    assert len(after.records) == len(list((after.folder / "records").iterdir())) == 5, "the dense record and the pruned one are shared"
-    one, dense, masked, elsa = (record.result for record in after.records[1:])
+    assert len(after.records) == len(list((after.folder / "records").iterdir())) == 6, "the dense record and the pruned one are shared"
+    one, dense, masked, elsa, from_dense = (record.result for record in after.records[1:])
     assert one == before.records[1].result
     for other in (masked, elsa):
         assert other.perplexity < 0.5 * one.perplexity
         assert other.sparsity_layers == one.sparsity_layers
         assert other.sparsity_prunable == pytest.approx(0.7, abs=1e-3)
         assert other.recovery_seconds > 0
+    assert set(from_dense.sparsity_layers.values()) == set(one.sparsity_layers.values())
+    assert from_dense.perplexity < one.perplexity
     assert dense.sparsity_prunable < 0.01
     assert dense.perplexity < 1.1 * after.records[0].result.perplexity
     assert one.recovery_seconds == pytest.approx(0, abs=0.1)
     found = recovered(after.records)
-    assert list(found["title"].str.replace(NBSP, " ")) == ["dense + masked", "magnitude 70% + masked", "magnitude 70% + elsa"]
-    assert list(found["tokens"]) == [60 * 4 * 128] * 3
+    assert list(found["title"].str.replace(NBSP, " ")) == ["dense + masked", "magnitude 70% + masked", "magnitude 70% + elsa", "elsa 70%"]
+    assert list(found["tokens"]) == [60 * 4 * 128] * 4
     assert found["beside_masked"].iloc[2] == pytest.approx(elsa.bits_per_byte / masked.bits_per_byte)
     assert found["before"].iloc[1] == found["before"].iloc[2] == pytest.approx(one.bits_per_byte / after.records[0].result.bits_per_byte)
 

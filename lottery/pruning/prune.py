@@ -29,7 +29,7 @@ def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed:
     Raises:
         LotteryError: A target cannot be met, samples are missing, or weights or inputs are not finite.
     """
-    if not variant.pruned:
+    if not variant.one_shot:
         return
     if variant.calibrated and samples is None:
         raise LotteryError(f"{variant.label} needs calibration samples, and none were given")
