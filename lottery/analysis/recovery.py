@@ -15,7 +15,7 @@ MASKED = "masked"
 def recovered(records: list[Record]) -> pd.DataFrame:
     """Return a row for each retrained record: the columns of ``frame``, and what it compares with.
 
-    ``before`` is the bits per byte of its start as a multiple of the dense ones, not a number where the start is missing or dense.
+    ``before`` is the bits per byte of its start as a multiple of the dense ones, not a number where the start is missing.
     ``beside_masked`` is its bits per byte as a multiple of those of the same start, retrained on the same tokens with its zeros kept; they
     are paired over windows and have a 95% interval. What starts from the dense model is compared with the best that has as many zeros. Not
     a number for what is masked itself.
@@ -27,7 +27,7 @@ def recovered(records: list[Record]) -> pd.DataFrame:
     data["tokens"] = [_tokens(request) for request in requests]
     data["seconds"] = [record.result.recovery_seconds for record in records]
     data["before"] = [
-        math.nan if request.method == RETRAINED else factors.get((record.model, request.variant.unchanged), math.nan)
+        1.0 if request.method == RETRAINED else factors.get((record.model, request.variant.unchanged), math.nan)
         for record, request in zip(records, requests, strict=True)
     ]
     paired = [beside(record, _masked(records, record)) for record in records]
