@@ -22,7 +22,7 @@ def recovered(records: list[Record]) -> pd.DataFrame:
     """
     data, requests = frame(records), [record.request for record in records]
     factors = dict(zip([(r.model, r.request.variant) for r in records], data["bits_factor"], strict=True)) if len(data) else {}
-    data["retraining"] = [request.variant.retraining for request in requests]
+    data["recovery"] = [request.recovery for request in requests]
     data["loss"] = [request.loss for request in requests]
     data["tokens"] = [_tokens(request) for request in requests]
     data["seconds"] = [record.result.recovery_seconds for record in records]
@@ -126,7 +126,7 @@ def recoveries(data: pd.DataFrame) -> list[Recovered]:
 
 def _contest(level: pd.DataFrame) -> Contest | None:
     level = level.sort_values("bits_factor")
-    masked, others = level[level["retraining"].str.startswith(MASKED)], level[level["beside_masked"].notna()]
+    masked, others = level[level["recovery"] == MASKED], level[level["beside_masked"].notna()]
     if masked.empty:
         return None
     own = (masked["title"].iloc[0], float(masked["bits_factor"].iloc[0]))

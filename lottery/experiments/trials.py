@@ -177,7 +177,7 @@ class Trials:
         return Spoken(tasks, saved, written, speed, held.bytes if written or speed else None, generation.decode_bytes(model))
 
     def pruned(self, request: Request, label: str) -> Pruned:
-        """Return a model that is pruned, retrained and rounded as asked. The dense model is given up for it."""
+        """Return a model that is pruned, and retrained or rounded, as asked. The dense model is given up for it."""
         model, self._model = self._dense(), None
         began = time.monotonic()
         with memory.watched(self.study.plan.device, self._weights) as held:

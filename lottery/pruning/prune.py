@@ -19,8 +19,8 @@ def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed:
 
     Args:
         model: A dense model.
-        variant: Method, allocation, pattern and sparsity; one that prunes nothing leaves the model as it is. Its bits are not looked at:
-            what is rounded is rounded last, after any retraining.
+        variant: Method, allocation, pattern and sparsity; one that no method prunes leaves the model as it is. How it is retrained or
+            rounded is not looked at: that comes afterwards.
         samples: Calibration tokens [samples, length], for variants that need them.
         seed: Seed for methods that draw.
         device: Where blocks are worked on; ``None`` leaves them where they are.

@@ -17,7 +17,7 @@ from lottery.models.loading import available, cast
 from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.pattern import Pattern
 from lottery.training.elsa import Elsa
-from lottery.training.trainer import Schedule, train
+from lottery.training.trainer import Schedule, cross_entropy, train
 
 
 def recover(
@@ -117,7 +117,7 @@ def _loss(dtype: torch.dtype, teacher: nn.Module | None) -> Callable[[nn.Module,
     def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             if teacher is None:
-                return model(input_ids=batch, labels=batch, use_cache=False).loss
+                return cross_entropy(model, batch)
             with torch.no_grad():
                 wanted = teacher(input_ids=batch, use_cache=False).logits
             found = model(input_ids=batch, use_cache=False).logits
