@@ -6,6 +6,7 @@ from itertools import islice
 import pytest
 
 from lottery.data.corpus import corpus
+from lottery.data.stories import scored
 from lottery.data.stories.world import is_test, stories
 from lottery.models.checkpoints import STAND_INS
 from lottery.models.standins.architectures import ARCHITECTURES
@@ -26,6 +27,10 @@ def test_training_and_test_never_overlap():
     assert not train_texts & test_texts
     assert not any(is_test(text) for text in train_texts)
     assert set(corpus("stories").rows) >= test_texts
+
+
+def test_the_stories_to_score_are_the_first_for_testing():
+    assert corpus("stories").rows == tuple(first(scored.SEED, 150, test=True))
 
 
 def test_a_few_thousand_words_and_varied_sentences():

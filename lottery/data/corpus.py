@@ -18,10 +18,10 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from lottery.common.errors import LotteryError, NotFetchedError, ParamsError, short
 from lottery.common.paths import resolve
-from lottery.data.stories.world import stories
+from lottery.data.stories import scored
+from lottery.data.stories.world import stories, story
 
 UNREAD = 0.01  # share of a text without tokens, beyond which bits per byte would be of another text
-STORY_SEED, STORY_COUNT = 2, 150  # about 27,000 words; the seed is the one that training tests on
 TRAINING_SEED, TRAINING_COUNT = 1, 1500  # the first stories of those that the stand-ins were trained on
 
 
@@ -77,7 +77,7 @@ def corpus(text: str, key: str = "text") -> Corpus:
         NotFetchedError: A text from the hub is not cached.
     """
     if text == "stories":
-        return Corpus(text, tuple(islice(stories(STORY_SEED, test=True), STORY_COUNT)))
+        return Corpus(text, tuple(story(scored.SEED, number) for number in scored.NUMBERS))
     if text == "training-stories":
         return Corpus(text, tuple(islice(stories(TRAINING_SEED, test=False), TRAINING_COUNT)))
     if text in HUB_TEXTS:

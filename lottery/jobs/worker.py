@@ -10,7 +10,6 @@ from lottery.experiments.lifecycle import held
 from lottery.experiments.protocols import FOLDER
 from lottery.experiments.records import read_state, write_state
 from lottery.experiments.status import run_status
-from lottery.experiments.study import Study
 from lottery.jobs.pipeline import measure, write_report
 from lottery.jobs.slurm import settle
 
@@ -60,6 +59,8 @@ def model(profile: Profile, name: str, shared: bool = False) -> int:
     signal.signal(signal.SIGALRM, late)
     try:
         if shared:
+            from lottery.experiments.study import Study  # with all that loads a model; elsewhere the notebook does
+
             Study(profile.model_copy(update={"model": name})).share(lambda: asked or stop.exists())
             sharing = False
         if measure(profile, name, name):

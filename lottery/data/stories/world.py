@@ -292,9 +292,13 @@ def is_test(text: str) -> bool:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) < TEST_SHARE * 2**64
 
 
+def story(seed: int, number: int) -> str:
+    """Return one story of a seed, for training or for testing."""
+    return Story(seed * 1_000_000_007 + number).text
+
+
 def stories(seed: int, *, test: bool) -> Iterator[str]:
     """Yield the endless sequence of training (or test) stories of a seed."""
     for number in count():
-        text = Story(seed * 1_000_000_007 + number).text
-        if is_test(text) == test:
+        if is_test(text := story(seed, number)) == test:
             yield text
