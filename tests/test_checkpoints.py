@@ -109,6 +109,15 @@ def test_checkpoints_that_differ_in_the_middle_are_not_the_same(tmp_path):
     assert digest(tmp_path / "a") != digest(tmp_path / "b")
 
 
+def test_shards_count_whatever_they_are_called(tmp_path):
+    for name, weights in (("a", b"\0"), ("b", b"\1")):
+        (tmp_path / name).mkdir()
+        shard = "pytorch_model-00001-of-00001.safetensors"
+        (tmp_path / name / shard).write_bytes(weights)
+        (tmp_path / name / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
+    assert digest(tmp_path / "a") != digest(tmp_path / "b")
+
+
 def test_a_large_file_is_read_once_also_by_the_next_process_and_again_when_it_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(hashing, "LARGE", 10)
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "cache"))
@@ -129,6 +138,11 @@ def test_a_large_file_is_read_once_also_by_the_next_process_and_again_when_it_ch
     os.utime(path, ns=(1, 1))
     assert hashing.sha256(path) == hashlib.sha256(b"b" * 100).hexdigest()
     assert len(read) == 2
+    status = path.stat()
+    path.write_bytes(b"c" * 100)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as a copy that keeps times does
+    assert hashing.sha256(path) == hashlib.sha256(b"c" * 100).hexdigest()
+    path.write_bytes(b"b" * 100)
     next((tmp_path / "cache" / "lottery" / "sha256").iterdir()).write_text("half a li")
     hashing._sha256.cache_clear()
     assert hashing.sha256(path) == hashlib.sha256(b"b" * 100).hexdigest()

@@ -17,23 +17,24 @@ LARGE = 64 << 20  # bytes; from there on what was found is also kept on disk
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a whole file.
 
-    The hash of a large file is known from before as long as its path, size and modification time are the same.
+    The hash of a large file is known from before as long as its path, its size and both of its times are the same: the one of modification
+    can be set to anything, the one of change cannot.
     """
     status = path.stat()
-    return _sha256(path.resolve(), status.st_size, status.st_mtime_ns)
+    return _sha256(path.resolve(), (status.st_size, status.st_mtime_ns, status.st_ctime_ns))
 
 
 @lru_cache(maxsize=256)
-def _sha256(path: Path, size: int, changed: int) -> str:
+def _sha256(path: Path, seen: tuple[int, int, int]) -> str:
     kept = Path(constants.HF_HOME) / "lottery" / "sha256" / f"{hashlib.sha256(str(path).encode()).hexdigest()}.json"
-    if size >= LARGE:
+    if seen[0] >= LARGE:
         with suppress(OSError, ValueError, KeyError):  # nothing is kept of it, or nothing that can be read
             known = json.loads(kept.read_text(encoding="utf-8"))
-            if (known["size"], known["changed"]) == (size, changed):
+            if known["seen"] == list(seen):
                 return known["sha256"]
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if size >= LARGE:
+    if seen[0] >= LARGE:
         with suppress(OSError, LotteryError):  # the cache may be another's, or full: then it is read again the next time
-            atomic_write(kept, json.dumps({"size": size, "changed": changed, "sha256": found}) + "\n")
+            atomic_write(kept, json.dumps({"seen": seen, "sha256": found}) + "\n")
     return found

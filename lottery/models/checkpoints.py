@@ -135,10 +135,13 @@ def shown(kind: str, source: str) -> str:
 
 def missing_shards(folder: Path) -> list[str]:
     """Return the files that a sharded model's index names but that are missing: the download was interrupted."""
+    return sorted(name for name in _shards(folder) if not (folder / name).exists())
+
+
+def _shards(folder: Path) -> set[str]:
+    """Return the files that a sharded model's index names: those are loaded, whatever they are called."""
     index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return []
-    return sorted(name for name in set(json.loads(index.read_text())["weight_map"].values()) if not (folder / name).exists())
+    return set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else set()
 
 
 def stand_ins() -> list[str]:
@@ -148,6 +151,6 @@ def stand_ins() -> list[str]:
 def digest(folder: Path) -> str:
     """Return a digest of the names and all bytes of the files that matter in a checkpoint's folder."""
     total = hashlib.sha256()
-    for path in sorted({p for pattern in FILES for p in folder.glob(pattern)}):
+    for path in sorted({p for pattern in (*FILES, *_shards(folder)) for p in folder.glob(pattern)}):
         total.update(f"{path.name}:{sha256(path)}\n".encode())
     return total.hexdigest()[:16]
