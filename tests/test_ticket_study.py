@@ -1,5 +1,6 @@
 """The ticket procedure as a whole: its runs in workers, resumed after any end, never made twice."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import psutil
 import pytest
@@ -226,6 +228,25 @@ def test_a_report_is_made_where_the_text_is_gone(profile, monkeypatch):
         TicketRecord.model_validate_json(path.read_text()).request.key for path in (folder_of(profile) / "records").iterdir()
     }
     assert run_status(profile, WINNING_TICKET).problem == ""
+
+
+def test_where_the_text_is_gone_runs_of_different_texts_are_not_mixed(profile, monkeypatch):
+    """The newest record says which text counts, and the profile how many runs there should be."""
+    asked, other = requests(profile), hashlib.sha256(b"another").hexdigest()
+    for request in [*(r.model_copy(update={"text_sha256": other}) for r in asked), *asked[:3]]:
+        write_record(folder_of(profile), ticket_of(NAME, "dense", 0, 0, 2.0).model_copy(update={"request": request}))
+    newest = folder_of(profile) / "records" / asked[2].file_name
+    record = TicketRecord.model_validate_json(newest.read_text())
+    record.provenance.finished += timedelta(days=1)
+    newest.write_text(record.model_dump_json())
+
+    def gone(*_):
+        raise LotteryError("text: gone")
+
+    monkeypatch.setattr("lottery.experiments.imp.records.corpus", gone)
+    assert recorded_requests(profile) == asked
+    found = run_status(profile, WINNING_TICKET)
+    assert (len(found.records), found.wanted) == (3, 14)
 
 
 def test_records_of_an_older_version_are_not_mixed_in_where_the_text_is_gone(profile, monkeypatch):

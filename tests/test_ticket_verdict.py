@@ -123,6 +123,18 @@ def test_a_ticket_is_judged_beside_the_better_dense_model():
     assert (found.verdict, why.arm, why.compared.case) == ("not decided", "", "missing"), "which dense model is better is not known"
 
 
+def test_a_dense_model_that_diverged_in_a_seed_is_the_reason_that_is_told():
+    """Straight through it diverged once, and could not be rewound then: neither dense model has a mean."""
+    made = {**ONE, "dense rewound": [2.0], "new weights": [2.3], "random mask": [2.3], "shuffled mask": [2.3]}
+    records = procedure_of("m", made, NOISE)
+    for record in records:
+        if record.request.seed == 1 and record.request.arm in ("dense", "dense rewound"):
+            record.result.loss, record.result.problem = math.inf, "diverged: x"
+            if record.request.arm == "dense rewound":
+                record.result.curve = []
+    assert ImpResults(records).verdict["m"] == Verdict("not decided", obstacle="no dense loss")
+
+
 def test_one_seed_decides_nothing_even_where_its_ticket_diverged():
     records = procedure_of("m", {**ONE, "new weights": [2.3], "random mask": [2.3], "shuffled mask": [2.3]}, [0.0])
     for record in records:

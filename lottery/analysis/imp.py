@@ -100,19 +100,20 @@ class ImpResults:
 
     def baseline(self, model: str) -> str:
         """Return the dense arm that a ticket is judged beside: the better one in the mean, of those that are recorded."""
-        means = {arm: mean(self.by_seed(model, arm, 0)).value for arm in DENSE}
+        means = {arm: mean(self._losses(model, arm, 0)).value for arm in DENSE}
         return min((arm for arm in DENSE if not math.isnan(means[arm])), key=lambda arm: means[arm], default=DENSE[0])
+
+    def _losses(self, model: str, arm: str, level: int) -> pd.Series:
+        """Return the losses of an arm at a level for every seed: infinite where a run has none, not a number where it is missing."""
+        found = self.by_seed(model, arm, level).where(self.by_seed(model, arm, level, "problem") == "", math.inf)
+        return found.reindex(sorted(set(self.data.loc[self.data["model"] == model, "seed"])))
 
     def compared(self, model: str, level: int, error: float) -> tuple[Compared, dict[str, Compared]]:
         """Compare the ticket of a level with the better dense arm, and each control with the ticket.
 
         What could not be made, because pruning left nothing of a layer, counts as diverged: a procedure that ends so has found no ticket.
         """
-
-        def losses(arm: str, at: int) -> pd.Series:
-            found = self.by_seed(model, arm, at).where(self.by_seed(model, arm, at, "problem") == "", math.inf)
-            return found.reindex(sorted(set(self.data.loc[self.data["model"] == model, "seed"])))
-
+        losses = partial(self._losses, model)
         dense, ticket = losses(self.baseline(model), 0), losses("ticket", level)
         middle = mean(dense).value
         margin = MARGIN * middle if math.isfinite(middle) else math.nan  # then nothing is decided
@@ -140,7 +141,7 @@ class ImpResults:
             return Verdict(verdict, obstacle="only dense")
         if self.by_seed(model, DENSE[0], 0).count() < 2:
             return Verdict(OPEN, obstacle="one seed")
-        if math.isinf(mean(self.by_seed(model, self.baseline(model), 0)).value):
+        if math.isinf(mean(self._losses(model, self.baseline(model), 0)).value):
             return Verdict(verdict, obstacle="no dense loss")
         if verdict == TICKET:
             return Verdict(verdict, left=self.left(level), beside=self.compared(model, level, error / len(self.levels))[0])

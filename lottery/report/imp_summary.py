@@ -5,6 +5,7 @@ from pathlib import Path
 from lottery.common.errors import LotteryError
 from lottery.common.files import atomic_write
 from lottery.config.profile import Profile
+from lottery.experiments.provenance import COMMIT, DIRTY
 from lottery.report.builder import Report
 from lottery.report.markdown import Picture
 from lottery.report.sections import imp
@@ -39,10 +40,12 @@ def summarize(profile: Profile, folder: Path) -> Path:
     atomic_write(folder / "winning-ticket.csv", report.tickets.data.drop(columns="record").to_csv(index=False))
     commits = sorted({record.provenance.commit for record in procedure.records})
     devices = sorted({record.provenance.device for record in procedure.records})
+    page_commit = f"{COMMIT} with changes" if DIRTY else COMMIT
     text = [
         "# The winning ticket: a full run",
-        f"Made by `make report PROFILE={profile.profile}` and `make ticket-summary PROFILE={profile.profile}`, at {', '.join(commits)}, on"
-        f" {', '.join(devices)}. All runs are in [winning-ticket.csv](winning-ticket.csv).",
+        f"Made by `make report PROFILE={profile.profile}` and `make ticket-summary PROFILE={profile.profile}`. The runs are of"
+        f" {', '.join(commits)}, on {', '.join(devices)}; the page is of {page_commit}."
+        " All runs are in [winning-ticket.csv](winning-ticket.csv).",
         "## Is there a ticket?",
         imp.verdicts(report.tickets),
         imp.protocol(report.tickets, ""),

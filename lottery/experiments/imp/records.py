@@ -124,10 +124,21 @@ def requests(profile: Profile) -> list[TicketRequest]:
     are recorded, the runs with the best rate follow seed by seed: the dense model, then level by level the ticket and what it is compared
     with.
     """
+    texts = {
+        "text_sha256": corpus(profile.tickets.train_text, "tickets['train_text']").sha256,
+        "held_out_sha256": corpus(profile.text).sha256,
+    }
+    return _listed(profile, texts, {name: _identity(profile, name) for name in profile.tickets.models})
+
+
+def _identity(profile: Profile, model: str) -> str:
+    return checkpoint(profile.model_copy(update={"model": model})).identity
+
+
+def _listed(profile: Profile, texts: dict[str, str], identities: dict[str, str]) -> list[TicketRequest]:
+    """List the runs of a profile on texts and checkpoints of known identities."""
     asked, found, folder = profile.tickets, [], folder_of(profile)
     settings = asked.model_dump(exclude={"models", "train_text", "levels", "seeds", "learning_rate"})
-    texts = {"text_sha256": corpus(asked.train_text, "tickets['train_text']").sha256, "held_out_sha256": corpus(profile.text).sha256}
-    identities = {name: checkpoint(profile.model_copy(update={"model": name})).identity for name in asked.models}
     shared = {"measurement": MEASUREMENT, "device": profile.device, **texts, **settings}
     rates: dict[str, float] = {}
     for name in asked.models:
@@ -167,18 +178,17 @@ def read_ticket(folder: Path, request: TicketRequest) -> TicketRecord | None:
 
 
 def recorded_requests(profile: Profile) -> list[TicketRequest]:
-    """Return the same as ``requests``; where a text or a checkpoint is gone, use what the records on disk say they were made with."""
+    """Return the same as ``requests``; where a text or a checkpoint is gone, the newest records say what they were made with."""
     try:
         return requests(profile)
     except LotteryError:
-        asked = profile.tickets.model_dump(exclude={"models", "train_text", "levels", "seeds", "learning_rate"})
-        paths = sorted((folder_of(profile) / "records").glob("*.json"), key=lambda path: path.stat().st_mtime)
-        found = [record.request for path in paths if (record := read_json(TicketRecord, path))]
-        found = [r for r in found if r.measurement == MEASUREMENT and r.learning_rate in profile.tickets.learning_rate]
-        found = [r for r in found if r.model_dump(include=set(asked)) == asked]
-        if not found:
+        records = [record for path in (folder_of(profile) / "records").glob("*.json") if (record := read_json(TicketRecord, path))]
+        if not records:
             raise
-        return found
+        made = [record.request for record in sorted(records, key=lambda record: record.provenance.finished)]
+        known = {request.model: request.checkpoint for request in made}
+        identities = {name: known.get(name) or _identity(profile, name) for name in profile.tickets.models}
+        return _listed(profile, made[-1].model_dump(include={"text_sha256", "held_out_sha256"}), identities)
 
 
 def _digest(values: dict) -> str:
