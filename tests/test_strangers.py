@@ -27,6 +27,8 @@ HOSTILE = [
     f"```{{=html}}\n<script>{RUN}</script>\n```", f"```{{=typst}}\n#link(\"javascript:{RUN}\")[x]\n```", "#read(\"/etc/passwd\") #link(\"javascript:1\")[x]",
     f"[x]{{onclick={RUN}}}", f"# head {{onclick=\"{RUN}\"}}", f"$\\href{{javascript:{RUN}}}{{x}}$", f"$$\\text{{<script>{RUN}</script>}}$$",
     f"\\href{{javascript:{RUN}}}{{x}}", f"| a |\n|---|\n| [x](javascript:{RUN}) |", f"\x1b]8;;javascript:{RUN}\x07x\x1b]8;;\x07",
+    "---\ntitle: Forged title\nauthor: Forged author\nabstract: Forged abstract\n---", "% Forged by a percent sign\n% Forged author\n\nText.",
+    "---\ntemplate: x.typ\n---", "---\ncolumns: 'read(\"report.typ\")'\n---",
 ]  # fmt: skip
 
 
@@ -90,6 +92,8 @@ def test_a_hundred_hostile_cells_run_nothing_and_ask_for_nothing(tmp_path, brows
         assert browser.asked_for() == {(tmp_path / name).as_uri()}
         assert browser.evaluate("location.href") == (tmp_path / name).as_uri()
     assert "&lt;script&gt;" in html, "and it is shown"
+    for text in ("Forged title", "Forged by a percent sign", "template: x.typ"):
+        assert text in html.split("<main", 1)[1]
 
 
 @pytest.mark.parametrize("text", HOSTILE[:6])
@@ -131,6 +135,8 @@ def test_the_pdf_of_them_is_made_and_leads_nowhere_else(tmp_path):
     text = subprocess.run([need_program("pdftotext"), tmp_path / "n.pdf", "-"], capture_output=True, text=True, check=True).stdout
     assert "root:" not in text, "no file of the machine is read"
     assert "<script>" in text
+    assert "Forged" not in text.split("Cells")[0], "the title is the notebook's own"
+    assert "Forged abstract" in text
     raw = (tmp_path / "n.pdf").read_bytes()
     assert b"/JavaScript" not in raw
     assert b"/JS" not in raw

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pypandoc
 
-# Raw HTML and TeX are off: whatever a model wrote stays text.
-MARKDOWN = "markdown-raw_html-raw_tex-raw_attribute-native_divs-native_spans-citations"
+# Raw HTML and TeX are off, and so is what sets titles and templates: whatever a model wrote stays text.
+MARKDOWN = "markdown-raw_html-raw_tex-raw_attribute-native_divs-native_spans-citations-yaml_metadata_block-pandoc_title_block"
 
 _ALWAYS = [
     "--wrap=none", "--columns=10000", "--syntax-highlighting=none", f"--lua-filter={Path(__file__).parent / 'templates' / 'strangers.lua'}",
