@@ -84,7 +84,7 @@ def test_killed_in_a_trial_the_next_run_goes_on_and_believes_no_notebook(toy_pro
     """The first notebook hangs in its second trial and is killed there."""
     notebook = toy_project / "notebooks" / "qwen2.5-0.5b.ipynb"
     source = notebook.read_text()
-    hang = "import time, lottery.experiments.trials as trials; trials.prune = lambda *_, **__: time.sleep(600); study.sweep()"
+    hang = "import time, lottery.experiments.pruned as pruned; pruned.prune = lambda *_, **__: time.sleep(600); study.sweep()"
     notebook.write_text(source.replace("study.sweep()", hang))
     arguments, options = command(toy_project)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **options)
@@ -123,6 +123,7 @@ def test_everything_that_the_report_shows_is_in_its_stamp(toy_project, monkeypat
     package, folder, runs = toy_project / "lottery", toy_project / "outputs" / "toy", []
     shown = [package / "published.csv", package / "a.py", package / "report" / "text" / "size.md.j2"]
     shown += [folder / "phi-2" / name for name in ("records/a.json", "protocols/a.json", "state.json")]
+    shown += [toy_project / "benchmarks" / "results" / "decoding-a-cpu.json"]
     for path in shown:
         atomic_write(path, "old")
     monkeypatch.setattr(module, "__file__", str(package / "jobs" / "pipeline.py"))

@@ -29,3 +29,8 @@ def outputs(profile: str) -> Path:
 def resolve(path: str) -> Path:
     """Resolve a path from a profile: absolute, or relative to the project's folder."""
     return (project_root() / Path(path).expanduser()).resolve()
+
+
+def decoding_results() -> list[Path]:
+    """Return the project's own benchmarks of decoding real models on a CPU, which a report on stand-ins shows."""
+    return sorted((project_root() / "benchmarks" / "results").glob("decoding-*-cpu.json"))

@@ -10,7 +10,7 @@ from nbconvert.exporters import get_exporter
 
 from lottery.common.errors import HeldError, NotFetchedError
 from lottery.common.files import atomic_write
-from lottery.common.paths import outputs
+from lottery.common.paths import decoding_results, outputs
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
 from lottery.data.corpus import corpus
@@ -61,7 +61,7 @@ def measure(profile: Profile, name: str, step: str) -> bool:
             # The study could not say why itself: its kernel died, or a cell around it failed.
             write_state(folder, "failed", reason)
         return False
-    atomic_write(folder / "stamp", _stamp(profile, name))
+    atomic_write(folder / "stamp", _stamp_of_model(profile, name))
     say(f"{step} {name}: done in {(datetime.now().astimezone() - began).total_seconds():.0f} s")
     return True
 
@@ -93,7 +93,15 @@ def complete(profile: Profile, name: str) -> bool:
     if run_status(profile, name).problem:
         return False
     stamp = folder / "stamp"
-    return (folder / f"{name}.ipynb").exists() and stamp.exists() and stamp.read_text() == _stamp(profile, name)
+    return (folder / f"{name}.ipynb").exists() and stamp.exists() and stamp.read_text() == _stamp_of_model(profile, name)
+
+
+def _stamp_of_model(profile: Profile, name: str) -> str:
+    return _stamp(profile, name, *_recorded(outputs(profile.profile) / name))
+
+
+def _recorded(folder: Path) -> list[Path]:
+    return sorted(path for kind in ("records/*.json", "protocols/*.json") for path in folder.glob(kind))
 
 
 def _stamp(profile: Profile, name: str, *inputs: Path) -> str:
@@ -111,9 +119,9 @@ def write_report(profile: Profile, step: str) -> list[Path]:
     """Run the report notebook and render it, unless nothing changed; print and return the files that are there."""
     folder = outputs(profile.profile)
     html, pdf, stamp = folder / "report.html", folder / "report.pdf", folder / "report.stamp"
-    shown = ("records/*.json", "protocols/*.json", "state.json")
-    inputs = [path for kind in shown for path in sorted(folder.glob(f"*/{kind}"))]
-    wanted = _stamp(profile, "report", *inputs)
+    parts = sorted(path for path in folder.glob("*") if path.is_dir())
+    inputs = [path for part in parts for path in (*_recorded(part), *part.glob("state.json"))]
+    wanted = _stamp(profile, "report", *inputs, *decoding_results())
     if html.exists() and pdf.exists() and stamp.exists() and stamp.read_text() == wanted:
         say(f"{step} report: nothing changed")
         return _named([html, pdf])

@@ -8,7 +8,7 @@ import seaborn as sns
 
 from lottery.analysis.frame import median
 from lottery.common.format import number, percent, size
-from lottery.common.paths import project_root
+from lottery.common.paths import decoding_results
 from lottery.evaluation.savings import Savings
 from lottery.experiments.records import Record
 from lottery.report import style
@@ -100,7 +100,7 @@ def _cells(found: Savings) -> dict[str, str]:
 def on_real_models() -> str:
     """Return what the project's own benchmark found on real language models, for reports on stand-ins; empty where there is no file."""
     rows, machines = [], {}
-    for path in sorted((project_root() / "benchmarks" / "results").glob("decoding-*-cpu.json")):
+    for path in decoding_results():
         found = json.loads(path.read_text(encoding="utf-8"))
         for row in found["rows"]:
             if row["sparsity"] and row["dtype"] == "float32":
