@@ -1,12 +1,16 @@
 """Which commit a record names: that of the files that ran."""
 
 import subprocess
+from datetime import datetime
+from importlib.util import find_spec
 
 import pytest
+import torch
 
 from benchmarks import alternate
 from lottery.experiments import provenance
 from lottery.experiments.provenance import commit_of
+from lottery.models.loading import Plan
 from tests.conftest import ROOT
 
 
@@ -32,6 +36,11 @@ def test_the_commit_is_that_of_the_packages_files(checkout, monkeypatch):
     assert commit_of(checkout / "package") == (head, False), "what is beside the package changes no number"
     (checkout / "package" / "c.py").write_text("a module that git does not know")
     assert commit_of(checkout / "package") == (head, True)
+    subprocess.run(["git", "config", "status.showUntrackedFiles", "no"], cwd=checkout, check=True)
+    assert commit_of(checkout / "package") == (head, True), "whatever a person's git shows"
+    monkeypatch.setenv("GIT_DIR", str(ROOT / ".git"))  # as in a hook of another repository
+    assert commit_of(checkout / "package") == (head, True)
+    monkeypatch.delenv("GIT_DIR")
     (checkout / "package" / "c.py").unlink()
     (checkout / "package" / "b.csv").write_text("new")
     assert commit_of(checkout / "package") == (head, True)
@@ -45,8 +54,15 @@ def test_a_package_that_is_in_no_checkout_has_no_commit(checkout, tmp_path_facto
     assert commit_of(tmp_path_factory.mktemp("nowhere")) == ("unknown", False)
 
 
-def test_it_is_read_when_the_code_is_loaded():
+def test_it_is_read_when_the_code_is_loaded(monkeypatch):
+    """A pull while a study runs changes the files, and not what runs."""
     assert len(provenance.COMMIT) == 40
+    monkeypatch.setattr(provenance, "commit_of", lambda *_: ("b" * 40, True))
+    plan = Plan(torch.device("cpu"), torch.float32, "")
+    found = provenance.provenance(plan, datetime.now().astimezone())
+    assert (found.commit, found.dirty) == (provenance.COMMIT, provenance.DIRTY)
+    assert {"accelerate", "datasets"} <= set(found.versions)
+    assert ("lm_eval" in found.versions) == bool(find_spec("lm_eval"))
 
 
 @pytest.mark.parametrize(("commit", "dirty"), [("a" * 40, True), ("unknown", False)])

@@ -1,9 +1,11 @@
 """Where a record comes from: commit, versions, machine."""
 
+import os
 import platform
 import subprocess
 from datetime import datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -12,7 +14,8 @@ from lottery.experiments.records import Provenance, slurm_job
 from lottery.models.devices import describe
 from lottery.models.loading import Plan
 
-_PACKAGES = ("lottery", "torch", "transformers", "tokenizers", "safetensors", "numpy")
+_PACKAGES = ("lottery", "torch", "transformers", "tokenizers", "safetensors", "numpy", "accelerate", "datasets")
+_EXTRAS = ("lm_eval",)  # recorded where they are installed
 
 
 def provenance(plan: Plan, started: datetime, batch_size: int | None = None) -> Provenance:
@@ -24,6 +27,7 @@ def provenance(plan: Plan, started: datetime, batch_size: int | None = None) -> 
         batch_size: How many windows were scored at a time.
     """
     versions = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+    versions |= {name: version(name) for name in _EXTRAS if find_spec(name)}
     if plan.device.type == "cuda":
         versions |= {"cuda": torch.version.cuda, "driver": _driver()}
     return Provenance(
@@ -63,13 +67,17 @@ def commit_of(folder: Path, *pathspec: str) -> tuple[str, bool]:
         *pathspec: What of the folder counts, as ``git status`` takes it; all of it unless given.
     """
 
+    # A hook's environment names another checkout.
+    environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
+
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        line = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(line, capture_output=True, text=True, check=True, env=environment).stdout.strip()
 
     try:
         if not git("ls-files", "."):
             return "unknown", False
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ".", *pathspec))
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=all", "--", ".", *pathspec))
     except (OSError, subprocess.CalledProcessError):
         return "unknown", False
 
