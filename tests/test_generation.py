@@ -144,6 +144,22 @@ def test_the_limits_of_control_groups_are_found_in_both_versions(tmp_path):
     assert groups(tmp_path / "d", "0::/gone\n", {}) == []
 
 
+def test_a_slurm_without_control_groups_is_believed_too(monkeypatch):
+    """It kills what takes more, and tells a job how much that is: per node, or for each of its cores."""
+    own = psutil.Process().memory_info().rss
+    for told in (
+        {"MEM_PER_NODE": "700"},
+        {"MEM_PER_CPU": "350", "CPUS_ON_NODE": "2"},
+        {"MEM_PER_NODE": "0", "MEM_PER_CPU": "350", "CPUS_ON_NODE": "2"},
+    ):
+        ((limit, used),) = memory._of_job({f"SLURM_{name}": value for name, value in told.items()})
+        assert limit == 700 << 20
+        assert used == pytest.approx(own, rel=0.2)
+    assert list(memory._of_job({"SLURM_MEM_PER_NODE": "all", "SLURM_MEM_PER_CPU": "1"})) == []
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "700")
+    assert memory.main_memory().total == 700 << 20
+
+
 def test_main_memory_is_within_the_machine_and_its_limits(monkeypatch):
     machine = psutil.virtual_memory()
     found = memory.main_memory()

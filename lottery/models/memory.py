@@ -2,10 +2,11 @@
 
 import ctypes
 import gc
+import os
 import re
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -92,13 +93,14 @@ class Room(NamedTuple):
 
 
 def main_memory() -> Room:
-    """Return the machine's memory, within the limits of this process's control groups.
+    """Return the machine's memory, within the limits of this process's control groups and of its Slurm job.
 
-    Those are the groups of a Slurm job or a container. They kill a process that exceeds them, however much the machine has left.
+    The groups are those of a job or a container. They kill a process that exceeds them, however much the machine has left; so does a Slurm
+    without control groups, which looks at the processes of a job now and then.
     """
     found = psutil.virtual_memory()
     free, total = found.available, found.total
-    for limit, used in _limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")):
+    for limit, used in (*_limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")), *_of_job(os.environ)):
         free, total = min(free, limit - used), min(total, limit)
     return Room(max(0, free), total)
 
@@ -124,6 +126,17 @@ def _limits(mounted: Path, own: Path) -> Iterator[tuple[int, int]]:
                 stat = group / "memory.stat"
                 cached = re.search(rf"^{names[2]} (\d+)$", stat.read_text(), re.MULTILINE) if stat.exists() else None
                 yield limit, max(0, used - (int(cached[1]) if cached else 0))
+
+
+def _of_job(environment: Mapping[str, str]) -> Iterator[tuple[int, int]]:
+    """Yield what Slurm allows a job on this node, as it tells the job, and what this process and its children take of that."""
+    given = {name: environment.get(f"SLURM_{name}", "") for name in ("MEM_PER_NODE", "MEM_PER_CPU", "CPUS_ON_NODE")}  # in MiB
+    mebibytes = int(given["MEM_PER_NODE"]) if given["MEM_PER_NODE"].isdigit() else 0
+    if not mebibytes and given["MEM_PER_CPU"].isdigit() and given["CPUS_ON_NODE"].isdigit():
+        mebibytes = int(given["MEM_PER_CPU"]) * int(given["CPUS_ON_NODE"])
+    if mebibytes:
+        own = psutil.Process()
+        yield mebibytes << 20, sum(process.memory_info().rss for process in (own, *own.children(recursive=True)))
 
 
 def _number(path: Path) -> int | None:
