@@ -3,7 +3,7 @@ import torch
 from accelerate import dispatch_model
 from transformers import LlamaConfig
 
-from lottery.common.errors import LotteryError
+from lottery.common.errors import LotteryError, NoRoomError
 from lottery.config.profile import validated
 from lottery.data.corpus import corpus, windows
 from lottery.evaluation.evaluate import evaluate
@@ -164,6 +164,27 @@ def test_a_study_that_goes_on_keeps_its_dtype(toy, monkeypatch):
     again.sweep()
     assert {record.provenance.dtype for record in again.records} == {"bfloat16"}
     assert Study(validated({**toy, "profile": "new"})).plan.dtype == torch.float32
+
+
+def test_runs_that_share_a_model_keep_the_dtype_of_the_first(toy, monkeypatch):
+    """One begins while another takes most of the memory, and another records the dense model before its first trial."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    shared = {"methods": ["magnitude"], "recover": {"steps": 1, "batch_size": 1}, "calibration_text": "training-stories"}
+    shared |= {"calibration_samples": 2, "calibration_seq_len": 32}
+    monkeypatch.setattr(loading.memory, "main_memory", lambda: Room(2**33, 2**20))
+    late = Study(validated({**toy, **shared}))
+    monkeypatch.setattr(loading.memory, "main_memory", lambda: Room(2**33, 2**33))
+    Study(validated({**toy, **shared})).measure_dense()
+    late.share(lambda: False)
+    assert {record.provenance.dtype for record in late.records} == {"float32"}
+
+
+def test_what_is_free_at_the_moment_does_not_choose_the_dtype(monkeypatch):
+    """Else a study would hang on what else ran when it began. Where it does not fit now, that is said."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(loading.memory, "main_memory", lambda: Room(2**28, 2**33))
+    with pytest.raises(NoRoomError, match=r"^the weights need 0\.5 GiB in float32, .* has 0\.2 GiB free; take .* or dtype: float16"):
+        planned(weights=2**27)
 
 
 def test_loaded_weights_are_those_of_the_file_in_the_planned_dtype():

@@ -306,6 +306,14 @@ def test_what_does_not_fit_into_memory_is_skipped_with_its_reason(profile, monke
     assert f"| {STANDARD} " in said
 
 
+def test_memory_that_runs_out_while_loading_is_a_reason_too(profile, monkeypatch):
+    def load(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(loading, "load", load)
+    assert {r.result.skipped for r in measure(profile)} == {"out of memory while loading the model"}
+
+
 def test_no_model_reads_more_tokens_than_it_was_made_for(project, tmp_path, monkeypatch):
     """OPT has a table of positions, and one token more is an index out of it."""
     from transformers import OPTConfig, OPTForCausalLM

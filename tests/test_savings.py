@@ -26,7 +26,7 @@ def study(toy) -> Study:
 
 def pruned(study, sparsity=0.9):
     request = next(one for one in study.requests if one.sparsity == sparsity)
-    return study.trials.pruned(request, "test").model
+    return study.trials.prune(request, "test").model
 
 
 def measured(study, model, pruned=True, device=CPU):
@@ -46,7 +46,7 @@ def test_both_forms_are_measured(study):
 
 
 def test_a_dense_model_has_no_packed_form(study):
-    found = measured(study, study.trials._dense(), pruned=False)
+    found = measured(study, study.trials.models.dense(), pruned=False)
     assert found.sparse is None
     assert found.dense.speed.new_tokens == 4
 
@@ -79,7 +79,7 @@ def test_the_packed_copy_shares_what_it_does_not_pack(study):
 
 
 def test_layers_that_would_grow_stay_dense(study):
-    assert not [one for one in packed(study.trials._dense()).modules() if isinstance(one, SparseLinear)]
+    assert not [one for one in packed(study.trials.models.dense()).modules() if isinstance(one, SparseLinear)]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from lottery.common.errors import LotteryError, ParamsError
 from lottery.config.profile import validated
 from lottery.experiments import decode
+from lottery.experiments import pruned as making
 from lottery.experiments.export import export
 from lottery.experiments.study import Study
 from lottery.models import loading
@@ -197,6 +198,22 @@ def test_an_exported_variant_is_its_trials_and_is_studied_like_any_other(toy, ca
     assert again.records[0].result.window_nll == half.window_nll
     with pytest.raises(LotteryError, match="is there already"):
         export(profile, "magnitude 50%")
+
+
+def test_an_export_streams_where_memory_runs_out(toy, monkeypatch, capsys):
+    real = making.prune
+
+    def hungry(model, *arguments, device=None, **keywords):
+        if device is None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.34 GiB.")
+        real(model, *arguments, device=device, **keywords)
+
+    monkeypatch.setattr(making, "prune", hungry)
+    with pytest.raises(LotteryError, match=r"^out of memory while pruning by magnitude; take fewer calibration_samples"):
+        export(validated({**toy, "sparsities": [0.5]}), "magnitude 50%")
+    monkeypatch.setattr(loading, "streaming_spares", lambda device: True)
+    assert export(validated({**toy, "sparsities": [0.5]}), "magnitude 50%").is_dir()
+    assert "streaming it block by block" in capsys.readouterr().out
 
 
 def test_an_exported_model_writes_the_same_three_ways(whole):

@@ -12,7 +12,7 @@ import torch
 from lottery.common.errors import HeldError, LotteryError, StoppedError
 from lottery.common.paths import outputs
 from lottery.config.profile import validated
-from lottery.experiments import trials as module
+from lottery.experiments import pruned as module
 from lottery.experiments.records import read_state, write_state
 from lottery.experiments.study import Study
 from lottery.experiments.trials import Trials
@@ -117,9 +117,12 @@ def test_a_disk_that_fills_up_costs_the_trial_at_work_and_no_other(toy, monkeypa
 
 def test_records_that_do_not_read_back_end_the_run(toy, monkeypatch, counted):
     monkeypatch.setattr("lottery.experiments.study.write_record", lambda *_: None)
-    with pytest.raises(LotteryError, match=r"^qwen2\.5-0\.5b: records that were just written do not read back; look at "):
+    with pytest.raises(LotteryError, match=r"^qwen2\.5-0\.5b: a record that was just written does not read back; look at "):
         Study(validated(toy)).sweep()
-    assert len(counted) == 3, "each is measured once"
+    assert len(counted) == 1, "it would be measured again and again"
+    with pytest.raises(LotteryError, match="does not read back"):
+        Study(validated(toy)).share(lambda: len(counted) > 5)
+    assert len(counted) == 2
 
 
 HOLD = """
@@ -146,6 +149,9 @@ def test_two_at_once_one_works_and_the_other_is_told_who(toy, capsys, monkeypatc
     assert f"[1/2] qwen2.5-0.5b: another run (process {other.pid}" in capsys.readouterr().out
     assert (read_state(study.folder).state, read_state(study.folder).reason) == ("running", "the other's")
     assert not list(study.folder.glob("*.ipynb"))
+    with pytest.raises(LotteryError, match="made for at most"):
+        Study(validated({**toy, "seq_len": 9999}))  # as a command beside it may ask
+    assert (read_state(study.folder).state, read_state(study.folder).reason) == ("running", "the other's")
     with pytest.raises(HeldError):
         Study(validated({**toy, "protocols": True})).measure_protocols()
     # It may begin between the look before the kernel starts and the kernel's own.

@@ -8,14 +8,17 @@ from functools import reduce
 import pytest
 import torch
 
-from lottery.common.errors import LotteryError, NotFiniteError
+from lottery.common.errors import CalibrationNotFiniteError, LotteryError, NotFiniteError
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import validated
 from lottery.evaluation.generation import Speed
 from lottery.evaluation.likelihood import Likelihoods
+from lottery.experiments import pruned as making
 from lottery.experiments import trials
 from lottery.experiments.study import Study
 from lottery.models import loading
+from lottery.models.shortage import is_about_memory
+from lottery.pruning import activations
 
 
 def run(toy, **changes) -> Study:
@@ -48,8 +51,8 @@ def test_streamed_and_resident_studies_record_the_same_numbers(toy):
 
 def test_a_streamed_trial_prunes_once_and_what_it_scores_is_what_it_writes_with(toy, monkeypatch):
     pruned, scored, spoken = [], [], []
-    reals = trials.prune, trials.evaluate, trials.generation.speed
-    monkeypatch.setattr(trials, "prune", lambda model, *a, **k: (pruned.append(model), reals[0](model, *a, **k))[1])
+    reals = making.prune, trials.evaluate, trials.generation.speed
+    monkeypatch.setattr(making, "prune", lambda model, *a, **k: (pruned.append(model), reals[0](model, *a, **k))[1])
     monkeypatch.setattr(trials, "evaluate", lambda model, *a, **k: (scored.append((model, k["device"])), reals[1](model, *a, **k))[1])
     monkeypatch.setattr(trials.generation, "speed", lambda model, *a: (spoken.append(model), reals[2](model, *a))[1])
     study = Study(validated({**toy, "memory": "streamed", "sparsities": [0.5, 0.7], "repeats": 1}))
@@ -62,14 +65,14 @@ def test_a_streamed_trial_prunes_once_and_what_it_scores_is_what_it_writes_with(
 
 
 def test_out_of_memory_while_pruning_is_answered_at_pruning(toy, monkeypatch, capsys):
-    real = trials.prune
+    real = making.prune
 
     def hungry(model, variant, *arguments, device=None, **keywords):
         if variant.method != "dense" and (device is None or never):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.34 GiB.")
         real(model, variant, *arguments, device=device, **keywords)
 
-    monkeypatch.setattr(trials, "prune", hungry)
+    monkeypatch.setattr(making, "prune", hungry)
     monkeypatch.setattr(loading, "streaming_spares", lambda device: True)
     never = False
     found = run(toy, profile="once", batch_size=4)
@@ -138,12 +141,12 @@ SITES = {
     "trials.memory.bandwidth": r"at work; take a device with more memory",
     "loading.load": r"while loading the model; take a device with more memory or dtype: float16",
     "trials.evaluate": r"with one window of 64 tokens at a time; take a smaller seq_len or another device",
-    "trials.prune": r"while pruning by .*; take fewer calibration_samples, another method .*",
+    "making.prune": r"while pruning by .*; take fewer calibration_samples, another method .*",
     "trials.continuations": r"while it writes; take fewer new_tokens or a device with more memory",
     "trials.generation.bits": r"while it writes; take fewer new_tokens or a device with more memory",
     "trials.generation.bits_per_byte": r"while it writes; take fewer new_tokens or a device with more memory",
     "trials.generation.speed": r"while it writes; take fewer new_tokens or a device with more memory",
-    "trials.recover": r"while retraining; take a smaller recover.batch_size or a device with more memory",
+    "making.recover": r"while retraining; take a smaller recover.batch_size or a device with more memory",
 }
 
 
@@ -154,7 +157,7 @@ def test_wherever_memory_runs_out_the_trial_is_recorded_or_one_true_line_says_wh
     monkeypatch.setattr(trials.memory, "bandwidth", lambda device: 1e10)  # its seconds would be most of the test's
     holder, name = site.rsplit(".", 1)
     module, *path = holder.split(".")
-    owner = reduce(getattr, path, {"trials": trials, "loading": loading}[module])
+    owner = reduce(getattr, path, {"trials": trials, "loading": loading, "making": making}[module])
     real = getattr(owner, name)
     left, held = times, []
 
@@ -247,7 +250,7 @@ def test_a_pruned_model_that_is_not_finite_is_a_broken_ticket(toy, monkeypatch):
 
 def overflowing(monkeypatch):
     """Pruning that leaves a model whose hidden states float16 cannot hold and float32 can."""
-    real = trials.prune
+    real = making.prune
 
     def prune(model, variant, *arguments, **keywords):
         real(model, variant, *arguments, **keywords)
@@ -256,7 +259,7 @@ def overflowing(monkeypatch):
                 block.mlp.up_proj.weight.data.mul_(3000)
                 block.mlp.down_proj.weight.data.mul_(300)
 
-    monkeypatch.setattr(trials, "prune", prune)
+    monkeypatch.setattr(making, "prune", prune)
 
 
 def test_a_variant_that_only_float16_makes_infinite_is_scored_in_float32(toy, monkeypatch, capsys):
@@ -274,6 +277,57 @@ def test_a_variant_that_only_float16_makes_infinite_is_scored_in_float32(toy, mo
     whole = run({**toy, "dtype": "float32", "profile": "whole"}).records
     for record, exact in zip(others, whole[1:], strict=True):
         assert record.result.bits_per_byte == pytest.approx(exact.result.bits_per_byte, rel=0.02)
+
+
+def test_a_calibration_that_only_float16_makes_infinite_is_of_float32(toy, monkeypatch, capsys):
+    """Once blocks are pruned their outputs may grow beyond float16 on the calibration text, though not on the text that is scored."""
+    wanted = {"methods": ["wanda"], "calibration_text": "training-stories", "calibration_samples": 2, "calibration_seq_len": 32}
+    real = activations.ActivationStats.check
+
+    def overflows(stats, name):
+        if dtypes[-1] == torch.float16 and "layers.1" in name:
+            raise CalibrationNotFiniteError(f"{name}: its inputs are not finite")
+        real(stats, name)
+
+    dtypes, prune = [], making.prune
+
+    def watched(model, variant, *arguments, **keywords):
+        dtypes.append(model.dtype)
+        prune(model, variant, *arguments, **keywords)
+
+    monkeypatch.setattr(activations.ActivationStats, "check", overflows)
+    monkeypatch.setattr(making, "prune", watched)
+    dense, *others = run({**toy, **wanted, "dtype": "float16"}).records
+    assert dense.provenance.dtype_reason == "asked for in the profile"
+    assert dtypes == [torch.float16, *[torch.float16, torch.float32] * 2]
+    for record in others:
+        assert record.provenance.dtype == "float16"
+        assert record.provenance.dtype_reason.endswith("; it overflowed on the calibration text, so the model was pruned in float32")
+    assert "not finite on the calibration text in float16, made again in float32" in capsys.readouterr().out
+    whole = run({**toy, **wanted, "dtype": "float32", "profile": "whole"}).records
+    for record, exact in zip(others, whole[1:], strict=True):
+        assert record.result.sparsity_layers == exact.result.sparsity_layers
+        assert record.result.bits_per_byte == pytest.approx(exact.result.bits_per_byte, rel=0.02)
+    dtypes.append(torch.float16)
+    monkeypatch.setattr(making, "prune", prune)
+    with pytest.raises(LotteryError, match="its inputs are not finite"):
+        run({**toy, **wanted, "dtype": "bfloat16", "profile": "other"})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+        "std::bad_alloc",
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte",
+    ],
+)
+def test_memory_that_runs_out_is_known_by_its_words(words):
+    assert is_about_memory(RuntimeError(words))
+    assert not is_about_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
 def test_only_parameters_change_their_dtype_and_come_back_as_they_were(toy):

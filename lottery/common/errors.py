@@ -37,3 +37,7 @@ class HeldError(LotteryError):
 
 class NotFiniteError(LotteryError, ArithmeticError):
     """The dense model itself gives infinity or NaN: its dtype overflows, or the checkpoint is damaged."""
+
+
+class CalibrationNotFiniteError(LotteryError, ArithmeticError):
+    """A layer gets infinity or NaN on the calibration text: the dtype overflows where blocks before it are pruned already."""

@@ -34,7 +34,7 @@ def export(profile: Profile, variant: str) -> Path:
         raise ParamsError(f"VARIANT: given {short(variant)}; allowed: {', '.join(titles)}")
     target = study.folder / "export" / request.file_name.removesuffix(".json")
     folder.check_free(target)
-    model, seconds, recovered, _ = study.trials.pruned(request, request.title)
+    model, seconds, recovered, *_ = study.trials.prune(request, request.title)
     study.say(f"{request.title}: pruned in {number(seconds)} s" + (f", retrained in {number(recovered)} s" if recovered else ""))
     dtype = study.stored_dtype
     whole = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize

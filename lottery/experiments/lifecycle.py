@@ -6,7 +6,7 @@ It says that it is at work, so that no other run starts; why it failed; that it 
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from filelock import FileLock, Timeout
 from lottery.common.errors import HeldError, LotteryError, StoppedError
 from lottery.common.files import atomic_write
 from lottery.experiments.records import read_state, slurm_job, write_state
+
+_OWN: set[Path] = set()  # folders of models that this process holds
 
 
 @contextmanager
@@ -41,8 +43,12 @@ def held(folder: Path, trial: str = "") -> Iterator[None]:
     try:
         job, now = slurm_job(), datetime.now().astimezone()
         atomic_write(holder, json.dumps({"process": os.getpid(), "job": job, "since": f"{now:%Y-%m-%d %H:%M}"}) + "\n")
+        if not trial:
+            _OWN.add(folder)
         yield
     finally:
+        if not trial:
+            _OWN.discard(folder)
         holder.unlink(missing_ok=True)
         lock.release()
 
@@ -58,13 +64,14 @@ def _who(holder: Path) -> str:
 
 @contextmanager
 def record_failure(folder: Path) -> Iterator[None]:
-    """Record an exception in ``state.json`` and re-raise it."""
+    """Record an exception in ``state.json`` and re-raise it, unless another run is at work in the folder: then the state is its own."""
     try:
         yield
     except HeldError:
-        raise  # the state is another run's
+        raise
     except BaseException as error:
-        with suppress(LotteryError):  # on a full disk not even the reason can be written, and the reason itself must get through
+        # On a full disk not even the reason can be written, and the reason itself must get through.
+        with suppress(LotteryError), nullcontext() if folder in _OWN else held(folder):
             if isinstance(error, StoppedError):
                 write_state(folder, "stopped", str(error))
             else:

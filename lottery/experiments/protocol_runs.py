@@ -196,9 +196,12 @@ class _Runs:
             try:
                 plan = loading.plan(named, self.skeleton)
                 self._loaded = dtype, plan, loading.load(self.model_of, plan), ""
-            except NoRoomError as error:
+            except (NoRoomError, RuntimeError, MemoryError) as error:
+                if not isinstance(error, NoRoomError) and not is_about_memory(error):
+                    raise
+                skipped = str(error) if isinstance(error, NoRoomError) else "out of memory while loading the model"
                 plan = loading.Plan(torch.device("cpu"), getattr(torch, dtype), "that of the protocol")
-                self._loaded = dtype, plan, None, str(error)
+                self._loaded = dtype, plan, None, skipped
         return self._loaded[1:]
 
     def _impossible(self, protocol: Protocol) -> str:

@@ -60,7 +60,11 @@ class Study:
 
     @cached_property
     def plan(self) -> loading.Plan:
-        """Where and how the model runs, in the dtype of what is recorded: dtypes are never mixed within a model."""
+        """Where and how the model runs, as decided before its first trial here."""
+        return self._planned()
+
+    def _planned(self) -> loading.Plan:
+        """Decide where and how the model runs, in the dtype of what is recorded: dtypes are never mixed within a model."""
         records = self.records
         if not records or self.profile.dtype != "auto":
             return loading.plan(self.profile, self.skeleton)
@@ -101,12 +105,8 @@ class Study:
 
     def sweep(self) -> None:
         """Measure every pruned variant without a record; with ``bisect`` also what those results say to measure next."""
-        done = len(self.records)
         self._measure(self.requests)
         while len(self.records) < len(self.requests):
-            if len(self.records) == done:
-                raise LotteryError(f"{self.profile.model_name}: records that were just written do not read back; look at {self.folder}")
-            done = len(self.records)
             self._measure(self.requests)
 
     def finish(self) -> None:
@@ -160,6 +160,8 @@ class Study:
         label = f"trial {self.requests.index(request) + 1} of {len(self.requests)}, {request.title}"
         record = self.trials.run(request, label, with_fewer_tasks(self.folder, request) if request.tasks else None)
         write_record(self.folder, record)
+        if read_record(self.folder, request) is None:  # or it would be measured again and again
+            raise LotteryError(f"{self.profile.model_name}: a record that was just written does not read back; look at {self.folder}")
         speed = record.result.speed
         timed = f", {number(statistics.median(speed.tokens_per_second))} tokens/s" if speed else ""
         self.say(f"{label}: perplexity {number(record.result.perplexity)}{timed}, recorded")
@@ -192,8 +194,9 @@ class Study:
 
     def _check_recovery(self) -> None:
         """Refuse a GPU without bfloat16 now, and not after the dense model was measured."""
-        if self.profile.recover and self.plan.dtype == torch.float16:
-            raise LotteryError(f"dtype: {self.plan.dtype_reason}, and recover cannot train in float16; set dtype: float32")
+        # Not the plan that trials go by: until they begin, another run may record the dense model.
+        if self.profile.recover and (plan := self._planned()).dtype == torch.float16:
+            raise LotteryError(f"dtype: {plan.dtype_reason}, and recover cannot train in float16; set dtype: float32")
 
     def _check_vocabulary(self) -> None:
         """Refuse a tokenizer with more tokens than its model has rows: it belongs to another model."""

@@ -1,7 +1,6 @@
 """The trials of one model, measured one after the other. They keep what they share, so that nothing is computed twice."""
 
 import gc
-import time
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -17,32 +16,13 @@ from lottery.evaluation.generation import Continuation, Speed, continuations
 from lottery.evaluation.likelihood import Likelihoods
 from lottery.evaluation.savings import Savings, rounded_savings, savings
 from lottery.experiments.provenance import provenance
+from lottery.experiments.pruned import Pruned, PrunedModels
 from lottery.experiments.records import Memory, Record, Request, Result, Sample, Texts
 from lottery.models import loading, memory
 from lottery.models.blocks import count_zeros
 from lottery.models.shortage import ShortageError, is_about_memory, memory_for
-from lottery.pruning.pattern import Pattern
-from lottery.pruning.prune import prune
-from lottery.pruning.rounding import ROUNDERS, round_model
-from lottery.training.recovery import recover
 
 GREEDY = 3  # beginnings that are also continued greedily, for show
-
-
-class Pruned(NamedTuple):
-    """A pruned model, and what that took.
-
-    Attributes:
-        model: The model.
-        seconds: Of pruning and rounding, passes over the calibration data included.
-        recovery_seconds: Of retraining.
-        peak: Bytes of memory while it was pruned, its weights included.
-    """
-
-    model: torch.nn.Module
-    seconds: float
-    recovery_seconds: float
-    peak: int
 
 
 class Spoken(NamedTuple):
@@ -74,8 +54,8 @@ class Trials:
     def __init__(self, study):
         memory.collect_quickly()
         self.study, self.profile = study, study.profile
+        self.models = PrunedModels(study)
         self.batch_size = study.profile.batch_size
-        self._model: torch.nn.Module | None = None  # dense
         self._dense_states: torch.Tensor | None = None
 
     def run(self, request: Request, label: str, earlier: Record | None = None) -> Record:
@@ -89,10 +69,17 @@ class Trials:
             earlier: A record of the same trial with fewer tasks of lm-evaluation-harness. Then only the other tasks are run, and the record
                 is the earlier one with their scores.
         """
+        return self._retried(lambda: self._with_tasks(earlier, request, label) if earlier else self._run(request, label))
+
+    def prune(self, request: Request, label: str) -> Pruned:
+        """Return a model as a trial has it, and measure nothing; retry as ``run`` does."""
+        return self._retried(lambda: self.models.pruned(request, label))
+
+    def _retried(self, work):
         while True:
             try:
                 with memory_for("at work", "a device with more memory"):
-                    return self._with_tasks(earlier, request, label) if earlier else self._run(request, label)
+                    return work()
             except NotFiniteError as error:
                 self._raise_dtype(error)
                 self.forget()
@@ -107,20 +94,22 @@ class Trials:
         others, bandwidth = memory.others(plan.device), self._bandwidth  # the first time before anything is loaded
         scored, peak = self._score_dense(label) if self._dense_states is None else (None, 0)
         judged_by = self._judged_by if request.prompts else None
-        model, seconds, recovered, pruning_peak = self.pruned(request, label)
+        model, seconds, recovered, pruning_peak, wider = self.models.pruned(request, label)
+        if wider:
+            plan = replace(plan, dtype_reason=f"{plan.dtype_reason}; {wider}")
         retrained_on = study.recovery if request.recovery else None
         sparsity = count_zeros(model)
         if request.method != "dense" or scored is None:
-            with memory.watched(plan.device, self._weights) as held:
+            with memory.watched(plan.device, self.models.weights) as held:
                 scored, _ = self._evaluated(model, label, dense=self._dense_states)
             peak = held.bytes
         if request.method != "dense" and plan.dtype == torch.float16 and not torch.isfinite(scored.nll).all():
             scored, how = self._scored_wider(model, scored, label)
             plan = replace(plan, dtype_reason=f"{plan.dtype_reason}; {how}")
         with self._memory_to_speak:
-            model = self._speaking(model)
+            model = self.models.speaking(model)
         spoken = self._spoken(model, request, label)
-        self._model = model if request.method == "dense" else None
+        self.models.kept = model if request.method == "dense" else None
         del model
         dense_speed = self._dense_timed() if spoken.speed and request.method != "dense" else None
         windows = study.windows
@@ -155,7 +144,7 @@ class Trials:
                 savings=spoken.savings,
                 memory=Memory(
                     kind=memory.kind(plan.speaker),
-                    weights=self._weights,
+                    weights=self.models.weights,
                     evaluation_peak=peak,
                     generation_peak=spoken.peak,
                     pruning_peak=pruning_peak if request.method != "dense" else None,
@@ -171,35 +160,20 @@ class Trials:
         """Measure a model where it generates. The timing comes last, so that the dense model's follows at once."""
         tasks = self._scores_of_tasks(model, label, self.profile.tasks) if request.tasks else {}
         saved = self._saved(model, request) if request.repeats else None
-        with self._memory_to_speak, memory.watched(self.study.plan.speaker, self._weights) as held:
+        with self._memory_to_speak, memory.watched(self.study.plan.speaker, self.models.weights) as held:
             written = self._written(model, request) if request.prompts else []
             speed = self._timed(model) if request.repeats else None
         return Spoken(tasks, saved, written, speed, held.bytes if written or speed else None, generation.decode_bytes(model))
-
-    def pruned(self, request: Request, label: str) -> Pruned:
-        """Return a model that is pruned, and retrained or rounded, as asked. The dense model is given up for it."""
-        model, self._model = self._dense(), None
-        began = time.monotonic()
-        with memory.watched(self.study.plan.device, self._weights) as held:
-            self._prune(model, request, label)
-        seconds, recovered, began = time.monotonic() - began, 0.0, time.monotonic()
-        if request.recovery:
-            with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory"):
-                self._retrain(model, request, label)
-            recovered = time.monotonic() - began
-        if request.bits:
-            seconds += self._round(model, request, label)
-        return Pruned(model, seconds, recovered, held.bytes)
 
     def _with_tasks(self, earlier: Record, request: Request, label: str) -> Record:
         """Add the scores of the missing tasks to an earlier record: prune in the same way once more, and measure nothing else."""
         started = datetime.now().astimezone()
         lacking = [task for task, identity in zip(self.profile.tasks, request.tasks, strict=True) if identity not in earlier.request.tasks]
-        model = self.pruned(request, label).model
+        model = self.models.pruned(request, label).model
         with self._memory_to_speak:
-            model = self._speaking(model)
+            model = self.models.speaking(model)
         tasks = earlier.result.tasks | self._scores_of_tasks(model, label, lacking)
-        self._model = model if request.method == "dense" else None
+        self.models.kept = model if request.method == "dense" else None
         result = earlier.result.model_copy(update={"tasks": tasks})
         added = [*earlier.added, provenance(self.study.plan, started, self.batch_size)]
         return earlier.model_copy(update={"request": request, "result": result, "added": added})
@@ -210,16 +184,11 @@ class Trials:
         Returns:
             Its likelihoods, and the peak of memory without those states.
         """
-        model, device = self._dense(), self.study.plan.device
-        with memory.watched(device, self._weights) as held:
+        model, device = self.models.dense(), self.study.plan.device
+        with memory.watched(device, self.models.weights) as held:
             scored, self._dense_states = self._evaluated(model, f"{label}: dense", keep=True)
         self._check_finite(scored)
         return scored, held.bytes - (self._dense_states.nbytes if device.type == "cpu" else 0)
-
-    @property
-    def _weights(self) -> int:
-        """Bytes of the model's weights."""
-        return sum(p.numel() for p in self.study.skeleton.parameters()) * self.study.plan.dtype.itemsize
 
     def _scored_wider(self, model, scored: Likelihoods, label: str) -> tuple[Likelihoods, str]:
         """Score a variant that is not finite in float16 from the same weights in float32.
@@ -249,49 +218,9 @@ class Trials:
         with memory_for(step, "a smaller seq_len or another device", in_batches=True):
             return evaluate(model, tokens, batch_size or self.batch_size, **how, device=plan.streams_to, progress=progress)
 
-    def _prune(self, model, request: Request, label: str) -> None:
-        """Prune a dense model in its home."""
-        study, progress = self.study, self._progress(f"{label}: pruned block")
-        cure = "fewer calibration_samples, another method (magnitude needs least) or a device with more memory"
-        with memory_for(f"while pruning by {request.variant.label}", cure):
-            samples = study.calibration.tokens if request.variant.calibrated else None
-            prune(model, request.variant, samples, seed=request.seed, device=study.plan.streams_to, progress=progress)
-
-    def _retrain(self, model, request: Request, label: str) -> None:
-        """Retrain a model in its home, from the dense model towards the asked zeros, or from a pruned one towards those that it has."""
-        study, variant = self.study, request.variant
-        target = {} if variant.one_shot else {"sparsity": variant.sparsity}
-        target["pattern"] = Pattern.parse(variant.pattern)
-        if request.loss == "distillation":
-            target["teacher"] = self._at(study.plan.home, loading.load(study.checkpoint, study.plan))
-        size, rate, tick = request.recover_batch_size, request.recover_learning_rate, self._progress(f"{label}: retraining, step")
-        recover(model, study.recovery.tokens, size, rate, request.recovery, **target, progress=tick)
-
-    def _round(self, model, request: Request, label: str) -> float:
-        """Round a model in its home; return the seconds."""
-        study, began = self.study, time.monotonic()
-        with memory_for("while rounding", "fewer calibration_samples, rounder: rtn, or a device with more memory"):
-            samples = study.calibration.tokens if ROUNDERS[request.rounder].calibrated else None
-            progress = self._progress(f"{label}: rounded block")
-            round_model(model, request.rounder, request.bits, samples, device=study.plan.streams_to, progress=progress)
-        return time.monotonic() - began
-
     @property
     def _memory_to_speak(self):
         return memory_for("while it writes", "fewer new_tokens or a device with more memory", speaking=True)
-
-    def _dense(self) -> torch.nn.Module:
-        if self._model is None:
-            with memory_for("while loading the model", "a device with more memory or dtype: float16"):
-                self._model = loading.load(self.study.checkpoint, self.study.plan)
-        return self._at(self.study.plan.home, self._model)
-
-    def _speaking(self, model) -> torch.nn.Module:
-        """Move a model to where it generates."""
-        return self._at(self.study.plan.speaker, model)
-
-    def _at(self, device: torch.device, model) -> torch.nn.Module:
-        return model.to(device) if self.study.plan.streamed else model  # others never move, and those of accelerate cannot
 
     @cached_property
     def _bandwidth(self) -> float:
@@ -303,7 +232,7 @@ class Trials:
         tokenizer = self.study.tokenizer
         stretches = coherence.yardsticks(self.study.text.text, self.profile.prompt_words)
         with self._memory_to_speak:
-            dense = self._speaking(self._dense())
+            dense = self.models.speaking(self.models.dense())
             real, shuffled = (generation.bits_per_byte(dense, tokenizer, pairs) for pairs in stretches)
             own = self._samples(self._written(dense, self.study.requests[0]))
         return Texts(samples=[], dense=[sample for sample in own if sample.how == "sampled"], real=real, shuffled=shuffled)
@@ -318,7 +247,7 @@ class Trials:
     def _samples(self, written: list[tuple[str, str, Continuation]]) -> list[Sample]:
         """Return texts with the dense model's surprise at each."""
         with self._memory_to_speak:
-            dense = self._speaking(self._dense())
+            dense = self.models.speaking(self.models.dense())
             bits = [generation.bits(dense, c.beginning, c.tokens) for _, _, c in written]
         return [Sample(prompt=start, how=how, text=c.text, bits=b) for (start, how, c), b in zip(written, bits, strict=True)]
 
@@ -330,7 +259,7 @@ class Trials:
     def _dense_timed(self) -> Speed:
         """Time the dense model now: minutes later the same machine runs at another pace."""
         with self._memory_to_speak:
-            return self._timed(self._speaking(self._dense()))
+            return self._timed(self.models.speaking(self.models.dense()))
 
     def _timed(self, model) -> Speed:
         return generation.speed(model, self._encode(self.study.starts[0]), self.profile.new_tokens, self.profile.repeats)
@@ -380,7 +309,7 @@ class Trials:
 
     def forget(self) -> None:
         """Release the model and what is kept of the dense one."""
-        self._model = self._dense_states = None
+        self.models.kept = self._dense_states = None
         for kept in ("_judged_by", "_bandwidth"):
             self.__dict__.pop(kept, None)
         gc.collect()

@@ -144,8 +144,7 @@ def _dtype(asked: str, device: torch.device, weights: int) -> tuple[torch.dtype,
             return torch.bfloat16, f"bfloat16 is native from compute capability 8.0, this is {major}.{minor}"
         return torch.float16, f"no native bfloat16 below compute capability 8.0, this is {major}.{minor}"
     # Of all that there is, so that it does not hang on the moment; a study that goes on keeps its dtype in any case.
-    free, total = memory.main_memory()
-    if weights * 4 < min(total / 2, free):
+    if weights * 4 < memory.main_memory().total / 2:
         return torch.float32, "a CPU, and float32 takes less than half of the memory"
     return torch.bfloat16, "a CPU, and float32 would take more than half of the memory"
 

@@ -1,6 +1,10 @@
 """Memory that runs out: at which step, and what takes less."""
 
+import re
 from contextlib import contextmanager
+
+# What CUDA, its libraries and C++ say, beside what accelerate knows.
+_WORDS = re.compile(r"CUDA error: out of memory|CU(BLAS|SOLVER|SPARSE)_STATUS_ALLOC_FAILED|std::bad_alloc")
 
 
 class ShortageError(MemoryError):
@@ -40,4 +44,4 @@ def is_about_memory(error: Exception) -> bool:
     """Return whether an error says that memory ran out: Python's own, or torch's on a CPU or a GPU."""
     from accelerate.utils.memory import should_reduce_batch_size  # which imports torch, and a report needs none
 
-    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
+    return isinstance(error, MemoryError) or should_reduce_batch_size(error) or bool(_WORDS.search(str(error)))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from lottery.common.errors import LotteryError
+from lottery.common.errors import CalibrationNotFiniteError, LotteryError
 
 DAMPING = 0.01  # of the Hessian's mean diagonal, as in SparseGPT's code
 _TRIES = 6  # each with ten times the damping of the one before
@@ -35,12 +35,15 @@ class ActivationStats:
         """Check that the layer was fed tokens, and that all its inputs are finite.
 
         Raises:
-            LotteryError: The layer saw no token, or an input is not finite.
+            LotteryError: The layer saw no token.
+            CalibrationNotFiniteError: An input is not finite.
         """
         if not self.tokens:
             raise LotteryError(f"{name}: no calibration token reached this layer, so its weights cannot be judged")
         if not torch.isfinite(self.squares).all():
-            raise LotteryError(f"{name}: its inputs are not finite on the calibration text; the dtype overflows, set dtype: float32")
+            raise CalibrationNotFiniteError(
+                f"{name}: its inputs are not finite on the calibration text; the dtype overflows, set dtype: float32"
+            )
 
     def shared(self, view: Callable[["ActivationStats"], tuple]) -> tuple:
         """Return what a method makes of the products. Layers that share their inputs share it, and the products are given up for it."""

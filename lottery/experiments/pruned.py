@@ -1,0 +1,125 @@
+"""The model of each trial: the dense one of a study, and what is made of it."""
+
+import time
+from typing import NamedTuple
+
+import torch
+
+from lottery.common.errors import CalibrationNotFiniteError
+from lottery.common.progress import progress
+from lottery.experiments.records import Request
+from lottery.models import loading, memory
+from lottery.models.shortage import memory_for
+from lottery.pruning.pattern import Pattern
+from lottery.pruning.prune import prune
+from lottery.pruning.rounding import ROUNDERS, round_model
+from lottery.training.recovery import recover
+
+
+class Pruned(NamedTuple):
+    """A pruned model, and what that took.
+
+    Attributes:
+        model: The model.
+        seconds: Of pruning and rounding, passes over the calibration data included.
+        recovery_seconds: Of retraining.
+        peak: Bytes of memory while it was pruned, its weights included.
+        wider: What was done in a wider dtype than that of the study, for the record; empty where nothing was.
+    """
+
+    model: torch.nn.Module
+    seconds: float
+    recovery_seconds: float
+    peak: int
+    wider: str = ""
+
+
+class PrunedModels:
+    """Makes the model of each trial from the dense one, which it keeps where the next trial starts from it."""
+
+    def __init__(self, study):
+        self.study = study
+        self.kept: torch.nn.Module | None = None  # dense
+
+    def pruned(self, request: Request, label: str) -> Pruned:
+        """Return a model that is pruned, and retrained or rounded, as asked. The dense model is given up for it."""
+        try:
+            return self._made(self._taken(), request, label)
+        except CalibrationNotFiniteError:
+            if self.study.plan.dtype != torch.float16:
+                raise
+        # Not while the error is handled: its traceback holds the model that is given up here.
+        self.study.say(f"{label}: not finite on the calibration text in float16, made again in float32")
+        model = self._taken()
+        with memory_for("while it is cast to float32", "a device with more memory or dtype: float32"):
+            loading.cast(model, torch.float32)
+        found = self._made(model, request, label)
+        loading.cast(model, torch.float16)
+        return found._replace(wider="it overflowed on the calibration text, so the model was pruned in float32")
+
+    def _taken(self) -> torch.nn.Module:
+        """Return the dense model and give it up."""
+        model, self.kept = self.dense(), None
+        return model
+
+    def _made(self, model, request: Request, label: str) -> Pruned:
+        began = time.monotonic()
+        with memory.watched(self.study.plan.device, self.weights) as held:
+            self._prune(model, request, label)
+        seconds, recovered, began = time.monotonic() - began, 0.0, time.monotonic()
+        if request.recovery:
+            with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory"):
+                self._retrain(model, request, label)
+            recovered = time.monotonic() - began
+        if request.bits:
+            seconds += self._round(model, request, label)
+        return Pruned(model, seconds, recovered, held.bytes)
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the model's weights."""
+        return sum(p.numel() for p in self.study.skeleton.parameters()) * self.study.plan.dtype.itemsize
+
+    def dense(self) -> torch.nn.Module:
+        """Return the dense model in its home."""
+        if self.kept is None:
+            with memory_for("while loading the model", "a device with more memory or dtype: float16"):
+                self.kept = loading.load(self.study.checkpoint, self.study.plan)
+        return self._at(self.study.plan.home, self.kept)
+
+    def speaking(self, model) -> torch.nn.Module:
+        """Move a model to where it generates."""
+        return self._at(self.study.plan.speaker, model)
+
+    def _at(self, device: torch.device, model) -> torch.nn.Module:
+        return model.to(device) if self.study.plan.streamed else model  # others never move, and those of accelerate cannot
+
+    def _prune(self, model, request: Request, label: str) -> None:
+        """Prune a dense model in its home."""
+        study, progress = self.study, self._progress(f"{label}: pruned block")
+        cure = "fewer calibration_samples, another method (magnitude needs least) or a device with more memory"
+        with memory_for(f"while pruning by {request.variant.label}", cure):
+            samples = study.calibration.tokens if request.variant.calibrated else None
+            prune(model, request.variant, samples, seed=request.seed, device=study.plan.streams_to, progress=progress)
+
+    def _retrain(self, model, request: Request, label: str) -> None:
+        """Retrain a model in its home, from the dense model towards the asked zeros, or from a pruned one towards those that it has."""
+        study, variant = self.study, request.variant
+        target = {} if variant.one_shot else {"sparsity": variant.sparsity}
+        target["pattern"] = Pattern.parse(variant.pattern)
+        if request.loss == "distillation":
+            target["teacher"] = self._at(study.plan.home, loading.load(study.checkpoint, study.plan))
+        size, rate, tick = request.recover_batch_size, request.recover_learning_rate, self._progress(f"{label}: retraining, step")
+        recover(model, study.recovery.tokens, size, rate, request.recovery, **target, progress=tick)
+
+    def _round(self, model, request: Request, label: str) -> float:
+        """Round a model in its home; return the seconds."""
+        study, began = self.study, time.monotonic()
+        with memory_for("while rounding", "fewer calibration_samples, rounder: rtn, or a device with more memory"):
+            samples = study.calibration.tokens if ROUNDERS[request.rounder].calibrated else None
+            progress = self._progress(f"{label}: rounded block")
+            round_model(model, request.rounder, request.bits, samples, device=study.plan.streams_to, progress=progress)
+        return time.monotonic() - began
+
+    def _progress(self, label: str):
+        return progress(self.study.say, label)
