@@ -82,8 +82,8 @@ def plain_alps(weight, x, share, pattern=None):
             last = d != 0
         else:
             rho /= 5
-    support = top(d)
-    b = dense * support
+    support = top(b)
+    b = b * support
     for column in range(b.shape[1]):
         on = support[:, column]
         r = np.where(on, g[:, column] - h @ b[:, column], 0)

@@ -72,6 +72,15 @@ def test_the_sentences_follow_from_the_intervals(case, said):
     assert said in text(study(**case))
 
 
+def test_the_best_of_each_kind_are_compared_whatever_they_started_from():
+    """The best that moves zeros beats its own start's masked twin, and not the best masked one."""
+    records = study(masked=1.2, elsa=1.32)
+    records += [one("wanda", 0.7, 1.4, recovery="masked"), one("wanda", 0.7, 1.3, recovery="elsa")]
+    said = text(records)
+    assert "alps 70% + masked needs 1.20 times the dense bits, wanda 70% + elsa 1.30: 1.08 times as many" in said
+    assert "so alps 70% + masked predicts better." in said
+
+
 def test_with_both_losses_there_are_two_controls():
     both = text([*study(), *study(loss="distillation", control=1.0)[2:]])
     assert "204,800 tokens of the text the dense model needs 1.02" in both

@@ -273,6 +273,9 @@ def test_the_answer_in_words():
     )
     assert "better to round" not in told(ROWS)
     assert told([*ROWS[:6], (ROUNDED, 0.0, 3, 0.2, 1.6)]).endswith("At every one of these sizes it is better to round than to prune.")
+    few = [ROWS[0], ("wanda", 0.5, None, 0.56, 1.3), *ROWS[4:6], (ROUNDED, 0.0, 3, 0.2, 1.6)]
+    assert few[1] in ROWS
+    assert "better to round" not in told(few), "nothing that is only pruned is as small as a quarter"
     assert told([ROWS[0], OVERLAP[1], OVERLAP[2]]).count("though its interval and the next one's overlap") == 1
     assert "rtn 8 bit**, 1.01 times the dense bits, with too few windows for intervals; then wanda" in told(ROWS, windows=3)
     assert "overlap" not in told(ROWS, windows=3)

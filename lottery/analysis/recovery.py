@@ -17,8 +17,8 @@ def recovered(records: list[Record]) -> pd.DataFrame:
 
     ``before`` is the bits per byte of its start as a multiple of the dense ones, not a number where the start is missing.
     ``beside_masked`` is its bits per byte as a multiple of those of the same start, retrained on the same tokens with its zeros kept; they
-    are paired over windows and have a 95% interval. What starts from the dense model is compared with the best that has as many zeros. Not
-    a number for what is masked itself.
+    are paired over windows and have a 95% interval. What starts from the dense model is compared with the best that has as many zeros.
+    ``beside_best`` is the same beside the best masked one whatever its start. Not a number for what is masked itself.
     """
     data, requests = frame(records), [record.request for record in records]
     factors = dict(zip([(r.model, r.request.variant) for r in records], data["bits_factor"], strict=True)) if len(data) else {}
@@ -30,9 +30,10 @@ def recovered(records: list[Record]) -> pd.DataFrame:
         1.0 if request.method == RETRAINED else factors.get((record.model, request.variant.unchanged), math.nan)
         for record, request in zip(records, requests, strict=True)
     ]
-    paired = [beside(record, _masked(records, record)) for record in records]
-    for end in ("", "_low", "_high"):
-        data[f"beside_masked{end}"] = [one[f"bits_factor{end}"] for one in paired]
+    for column, any_start in (("beside_masked", False), ("beside_best", True)):
+        paired = [beside(record, _masked(records, record, any_start)) for record in records]
+        for end in ("", "_low", "_high"):
+            data[f"{column}{end}"] = [one[f"bits_factor{end}"] for one in paired]
     return data[[bool(request.recovery) for request in requests]].reset_index(drop=True)
 
 
@@ -40,8 +41,8 @@ def _tokens(request) -> float:
     return request.recover_steps * request.recover_batch_size * request.calibration_seq_len if request.recovery else math.nan
 
 
-def _masked(records: list[Record], record: Record) -> Record | None:
-    """Return the record to compare a retrained one with, or ``None``."""
+def _masked(records: list[Record], record: Record, any_start: bool) -> Record | None:
+    """Return the masked record to compare a retrained one with: of the same start, or the best of any; ``None`` if there is none."""
     asked = record.request
     if not asked.recovery or not asked.sparsity or asked.recovery == MASKED:
         return None
@@ -49,7 +50,7 @@ def _masked(records: list[Record], record: Record) -> Record | None:
     for other in records:
         request = other.request
         same = (other.model, request.recovery, request.loss) == (record.model, MASKED, asked.loss)
-        start = (request.method, request.allocation) == (asked.method, asked.allocation) or asked.method == RETRAINED
+        start = any_start or (request.method, request.allocation) == (asked.method, asked.allocation) or asked.method == RETRAINED
         if same and start and (request.pattern, request.sparsity) == (asked.pattern, asked.sparsity):
             found.append(other)
     return min(found, key=lambda one: one.result.bits_per_byte, default=None)
@@ -57,7 +58,7 @@ def _masked(records: list[Record], record: Record) -> Record | None:
 
 @dataclass(frozen=True)
 class Contest:
-    """Masked retraining against the best that moves zeros, at one sparsity, on the same tokens.
+    """The best masked retraining against the best that moves zeros, at one sparsity, on the same tokens.
 
     Attributes:
         masked: What the masked one is called.
@@ -126,14 +127,14 @@ def recoveries(data: pd.DataFrame) -> list[Recovered]:
 
 def _contest(level: pd.DataFrame) -> Contest | None:
     level = level.sort_values("bits_factor")
-    masked, others = level[level["recovery"] == MASKED], level[level["beside_masked"].notna()]
+    masked, others = level[level["recovery"] == MASKED], level[level["beside_best"].notna()]
     if masked.empty:
         return None
     own = (masked["title"].iloc[0], float(masked["bits_factor"].iloc[0]))
     if others.empty:
         return Contest(*own)
     best = others.iloc[0]
-    return Contest(*own, best["title"], float(best["bits_factor"]), *(float(best[name]) for name in _interval("beside_masked")))
+    return Contest(*own, best["title"], float(best["bits_factor"]), *(float(best[name]) for name in _interval("beside_best")))
 
 
 def _interval(name: str) -> list[str]:

@@ -111,6 +111,11 @@ class AtShare:
         return not any(math.isnan(one.low) for one in self.contenders)
 
     @property
+    def prunes(self) -> bool:
+        """Whether anything that is only pruned is so small."""
+        return any(one.way == WAYS[0] for one in self.contenders)
+
+    @property
     def decided(self) -> bool:
         """Whether the intervals of the first two lie apart, or there is only one; never without intervals."""
         return len(self.contenders) < 2 or self.contenders[0].high < self.contenders[1].low

@@ -26,8 +26,9 @@ def alps_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype:
 
     Inputs are scaled to norm 1, and weights B₀ to match. With H = QΛQᵀ the scaled and damped products, V = 0 and D the largest of B₀, it
     repeats: B = Q(Λ + ρ)⁻¹Qᵀ(HB₀ - V + ρD), D is the largest of B + V/ρ, V grows by ρ(B - D). The largest are those of the whole layer, or
-    of each group with N:M. ρ rises by how much the support still changes, until it does not. At last the weights that stay are solved for
-    by conjugate gradients. The eigenvalues are computed in float64, as the authors do. Inputs that are always 0 lose their weights.
+    of each group with N:M. ρ rises by how much the support still changes, until it does not. At last the largest of B stay, and are solved
+    for by conjugate gradients that begin at B. The eigenvalues are computed in float64, as the authors do. Inputs that are always 0 lose
+    their weights.
 
     Args:
         weight: Weights [out, in].
@@ -44,13 +45,14 @@ def alps_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype:
     products, values, vectors, norms, dead = inputs.shared(lambda stats: _scaled(stats, dtype))
     dense = (weight.to(dtype) * norms).masked_fill_(dead, 0)
     target = dense @ products
-    gone, _ = _gone(_chosen(dense, target, values, vectors, spec), spec)
-    kept = _solved(dense.masked_fill(gone, 0), target, products, gone)
+    last = _settled(dense, target, values, vectors, spec)
+    gone, _ = _gone(last, spec)
+    kept = _solved(last.masked_fill_(gone, 0), target, products, gone)
     weight.copy_(kept / norms)
 
 
-def _chosen(dense: torch.Tensor, target: torch.Tensor, values: torch.Tensor, vectors: torch.Tensor, spec: LayerSpec) -> torch.Tensor:
-    """Return the D [out, in] of the last iteration; where it is not zero is the support."""
+def _settled(dense: torch.Tensor, target: torch.Tensor, values: torch.Tensor, vectors: torch.Tensor, spec: LayerSpec) -> torch.Tensor:
+    """Return the B [out, in] of the last iteration."""
     penalty, raised, inverted = PENALTY, False, None
     gone, threshold = _gone(dense, spec)
     split = dense.masked_fill(gone, 0)
@@ -79,7 +81,7 @@ def _chosen(dense: torch.Tensor, target: torch.Tensor, values: torch.Tensor, vec
             if changed:
                 split, dual = dense.masked_fill(_gone(dense, spec)[0], 0), torch.zeros_like(dense)
                 before = split != 0
-    return split
+    return current
 
 
 def _solved(kept: torch.Tensor, target: torch.Tensor, products: torch.Tensor, gone: torch.Tensor) -> torch.Tensor:
