@@ -35,7 +35,7 @@ def record_of(
         architecture="LlamaForCausalLM",
         request=Request(
             measurement=1, checkpoint=model, text_sha256="0" * 64, method=method, sparsity=sparsity, bits=bits, rounder="rtn" if bits else None,
-            recovery=recovery, loss=loss if recovery else None, **({"recover_steps": 100, "recover_batch_size": 4, "recover_learning_rate": 1e-4} if recovery else {}),
+            recovery=recovery, loss=loss if recovery else None, **({"recover_steps": 100, "recover_batch_size": 4, "recover_learning_rate": [1e-4]} if recovery else {}),
             allocation=allocation, pattern=pattern, calibration=None, calibration_samples=None, calibration_seq_len=512 if recovery else None, seq_len=8, max_windows=None,
             prompts=1, prompt_words=3, new_tokens=4, temperature=0.7, repeats=3, tasks=[], seed=0, dtype="auto", device="auto",
         ),
@@ -45,7 +45,7 @@ def record_of(
             window_nll=window_nll or [bits_per_byte] * windows, window_kl=[3.5] * windows, window_agreed=[5.0] * windows, window_bytes=[20] * windows,
             window_words=[4] * windows, scored_tokens=7 * windows, parameters=parameters, prunable_parameters=parameters // 2,
             sparsity_prunable=sparsity, sparsity_model=sparsity / 2, sparsity_layers=layers or dict.fromkeys(_LAYERS, sparsity), layer_weights=dict.fromkeys(_LAYERS, parameters // 8), pruning_seconds=0.1,
-            calibration_within_rows=None, recovery_within_rows=None,
+            calibration_within_rows=None, recovery_distinct_tokens=None, recovery_learning_rate=1e-4 if recovery else None,
             bandwidth=1e9, decode_bytes=4 * parameters,
             speed=timed(speed), dense_speed=None if method == "dense" else timed(dense_speed), savings=savings,
             memory=Memory(kind="main memory", weights=4 * parameters, evaluation_peak=2**30, generation_peak=2**30, others=2**20),

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lottery.common.errors import LotteryError, NotFetchedError
-from lottery.data.calibration import calibration
+from lottery.data.calibration import calibration, retraining
 from lottery.data.corpus import Corpus, corpus
 
 
@@ -31,6 +31,30 @@ def test_where_rows_are_too_short_or_too_few_crops_come_from_all_of_them_joined(
     assert crops.shape == (50, 40)
     joined = "".join(map(chr, [0] + [ord(c) for c in text.text]))
     assert all("".join(map(chr, row)) in joined for row in crops.tolist())
+
+
+def test_windows_to_retrain_on_share_no_token_and_are_all_seen_before_one_is_seen_again():
+    text = Corpus("t", tuple("".join(chr(100 * row + i) for i in range(100)) for row in range(1, 20)))
+    for count in (5, 300):
+        tokens, held_back, distinct = retraining(Letters(), text, count, 10, seed=0)
+        assert tokens.shape == (count, 10)
+        assert len(held_back) == 16
+        different = {tuple(row) for row in tokens.tolist()}
+        assert distinct == 10 * len(different) == 10 * min(count, 193 - 16)
+        assert not different & {tuple(row) for row in held_back.tolist()}
+    first, second = tokens[:177].tolist(), tokens[177:].tolist()
+    assert len(set(map(tuple, first))) == 177
+    assert first[: len(second)] != second, "drawn anew"
+    assert torch.equal(tokens, retraining(Letters(), text, 300, 10, seed=0).tokens)
+    assert not torch.equal(tokens, retraining(Letters(), text, 300, 10, seed=1).tokens)
+
+
+def test_a_text_shorter_than_two_windows_cannot_be_retrained_on():
+    assert len(retraining(Letters(), Corpus("t", ("a" * 19,)), 3, 10, seed=0).tokens) == 3
+    with pytest.raises(
+        LotteryError, match=r"^calibration_text: t has 19 tokens, fewer than two windows of 10 to retrain on; give a longer text or a smaller"
+    ):
+        retraining(Letters(), Corpus("t", ("a" * 18,)), 3, 10, seed=0)
 
 
 def test_a_text_shorter_than_one_sample_is_refused():

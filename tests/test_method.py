@@ -12,10 +12,10 @@ PROFILE = validated({**TOY, "model": None, "checkpoints": {"phi-2": "stand-in:ph
 def test_what_the_records_say_of_the_measurement():
     rounded = sweep_of("a", [5, 6], windows=20, quantization="Q4_1")
     other = record_of("b", "wanda", 0.5, windows=7)
-    other.result.calibration_within_rows, other.result.recovery_within_rows = False, True
+    other.result.calibration_within_rows, other.result.recovery_distinct_tokens = False, 1024
     found = measured([*rounded, other])
     assert (found.windows, found.memory_kinds, found.quantization) == ({"a": 20, "b": 7}, ["main memory"], {"a": "Q4_1"})
-    assert (found.calibration_within_rows, found.recovery_within_rows) == ({"b": False}, {"b": True})
+    assert (found.calibration_within_rows, found.distinct_tokens) == ({"b": False}, {"b": 1024})
 
 
 def test_the_method_is_told_in_the_numbers_of_the_profile():
@@ -32,13 +32,19 @@ def test_the_method_is_told_in_the_numbers_of_the_profile():
 
 
 def test_recovery_and_tasks_are_told_where_they_were_asked_for():
-    more = {"recover": Recovery(steps=3000, batch_size=4, learning_rate=1e-4), "tasks": ["arc_easy", "piqa"], "calibration_text": "c4"}
+    more = {"recover": Recovery(steps=3000, batch_size=4, learning_rate=[1e-4]), "tasks": ["arc_easy", "piqa"], "calibration_text": "c4"}
     _, _, recovery, tasks = paragraphs(PROFILE.model_copy(update=more), [])
     assert recovery == (
         "Recovery: every pruned model, and the dense one as a control, was also retrained for 3,000 steps of 4 windows of"
-        f" {PROFILE.calibration_seq_len:,} tokens of c4. AdamW, peak learning rate 0.0001, only the linear layers inside the blocks, in float32"
-        " with products in the dtype of the study. masked trains what pruning left; zeros stay zero. What is learned: the text."
+        f" {PROFILE.calibration_seq_len:,} tokens of c4, its rows joined and cut into windows that share no token. AdamW, only the linear layers"
+        " inside the blocks, in float32 with products in the dtype of the study, peak learning rate 0.0001. masked trains what pruning left; zeros stay zero. What is learned: the text."
     )
+    seen = record_of("a", "magnitude", 0.5, recovery="masked")
+    seen.result.recovery_distinct_tokens = 5120
+    several = {**more, "recover": Recovery(steps=3000, batch_size=4, learning_rate=[1e-4, 3e-4])}
+    said = paragraphs(PROFILE.model_copy(update=several), [seen])[2]
+    assert "windows that share no token (5,120 different tokens for a). AdamW" in said
+    assert "peak learning rate 0.0001, 0.0003: of these each variant takes the one with the lowest loss on held-back text after an" in said
     assert tasks == "Tasks of lm-evaluation-harness, on each pruned model as it stands: arc_easy, piqa."
 
 

@@ -91,6 +91,23 @@ def test_a_real_model_at_70_per_cent_gets_better_and_keeps_its_zeros(project, tm
     assert found["before"].iloc[1] == found["before"].iloc[2] == pytest.approx(one.bits_per_byte / after.records[0].result.bits_per_byte)
 
 
+def test_of_several_learning_rates_each_variant_takes_its_best(toy, capsys):
+    """Chosen on text that is not trained on; one that diverges is out, and the trial is the one that its rate alone would give."""
+    few = {**toy, "sparsities": [0.7], "calibration_text": "training-stories", "calibration_seq_len": 32}
+    study = Study(validated({**few, "recover": {"steps": 24, "batch_size": 2, "learning_rate": [1e30, 1e-9, 1e-3]}}))
+    study.sweep()
+    said = capsys.readouterr().out.replace(NBSP, " ")
+    assert "magnitude 70% + masked: learning rate 1e+30, loss ∞ on held-back text after 6 windows" in said
+    *_, control, masked = (record.result for record in study.records)
+    assert (masked.recovery_learning_rate, control.recovery_learning_rate) == (1e-3, 1e-3)
+    alone = Study(validated({**few, "profile": "alone", "recover": {"steps": 24, "batch_size": 2, "learning_rate": 1e-3}}))
+    alone.sweep()
+    assert alone.records[-1].result.window_nll == masked.window_nll
+    held_back = {tuple(window) for window in study.recovery.held_back.tolist()}
+    assert held_back
+    assert not held_back & {tuple(window) for window in study.recovery.tokens.tolist()}
+
+
 def test_records_without_it_are_found_as_before_and_with_it_are_others(project):
     plain = requests(validated(TOY), "c", "t")
     keyed = json.loads(plain[1].model_dump_json())

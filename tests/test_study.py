@@ -240,12 +240,13 @@ def test_records_say_whether_samples_lie_within_rows(toy):
     for length, within in ((32, True), (510, False)):
         dense, magnitude, wanda = (r.result for r in run(wanted, profile=f"of-{length}", calibration_seq_len=length).records)
         assert [r.calibration_within_rows for r in (dense, magnitude, wanda)] == [None, None, within]
-        assert [r.recovery_within_rows for r in (dense, magnitude, wanda)] == [None] * 3
+        assert [r.recovery_distinct_tokens for r in (dense, magnitude, wanda)] == [None] * 3
     recover = {"steps": 1, "learning_rate": 1e-4, "batch_size": 1}
     dense, *_, control, magnitude, wanda = (
         r.result for r in run(wanted, profile="retrained", calibration_seq_len=32, recover=recover).records
     )
-    assert [r.recovery_within_rows for r in (dense, control, magnitude, wanda)] == [None, True, True, True]
+    assert [r.recovery_distinct_tokens for r in (dense, control, magnitude, wanda)] == [None, 32, 32, 32]
+    assert [r.recovery_learning_rate for r in (dense, control, magnitude, wanda)] == [None, 1e-4, 1e-4, 1e-4]
     assert [r.calibration_within_rows for r in (dense, control, magnitude, wanda)] == [None, None, None, True]
 
 

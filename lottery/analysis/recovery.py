@@ -18,6 +18,7 @@ def recovered(records: list[Record]) -> pd.DataFrame:
     ``before`` is the bits per byte of its start as a multiple of the dense ones, not a number where the start is missing.
     ``beside_masked`` is its bits per byte as a multiple of those of the same start, retrained on the same tokens with its zeros kept; they
     are paired over windows and have a 95% interval. What starts from the dense model is compared with the best that has as many zeros.
+    ``rate`` is the learning rate that was chosen.
     ``beside_best`` is the same beside the best masked one whatever its start. Not a number for what is masked itself.
     """
     data, requests = frame(records), [record.request for record in records]
@@ -26,6 +27,7 @@ def recovered(records: list[Record]) -> pd.DataFrame:
     data["loss"] = [request.loss for request in requests]
     data["tokens"] = [_tokens(request) for request in requests]
     data["seconds"] = [record.result.recovery_seconds for record in records]
+    data["rate"] = [record.result.recovery_learning_rate for record in records]
     data["before"] = [
         1.0 if request.method == RETRAINED else factors.get((record.model, request.variant.unchanged), math.nan)
         for record, request in zip(records, requests, strict=True)

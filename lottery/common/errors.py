@@ -39,5 +39,9 @@ class NotFiniteError(LotteryError, ArithmeticError):
     """The dense model itself gives infinity or NaN: its dtype overflows, or the checkpoint is damaged."""
 
 
+class DivergedError(LotteryError, ArithmeticError):
+    """A retraining leaves weights that are not finite: its learning rate is too high."""
+
+
 class CalibrationNotFiniteError(LotteryError, ArithmeticError):
     """A layer gets infinity or NaN on the calibration text: the dtype overflows where blocks before it are pruned already."""

@@ -85,7 +85,12 @@ class Recovery(BaseModel):
         min_length=1,
     )
     steps: int = Field(description="a whole number of steps, at least 1; a few hundred are usual", ge=1, le=1_000_000)
-    learning_rate: float = Field(1e-4, description="the peak learning rate, a number above 0 such as 0.0001", gt=0, allow_inf_nan=False)
+    learning_rate: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Alone] = Field(
+        [1e-4],
+        description="the peak learning rate, a number above 0 such as 0.0001; or a list, from which each retrained variant takes"
+        " the one with the lowest loss on held-back text after an eighth of the steps",
+        min_length=1,
+    )
     batch_size: int = Field(4, description="a whole number of windows of 'calibration_seq_len' a step, at least 1", ge=1, le=4096)
 
 

@@ -1,4 +1,4 @@
-"""Calibration samples: random crops of a text, as SparseGPT and Wanda take them from C4."""
+"""What a text gives to pruning: random crops to calibrate with, as SparseGPT and Wanda take them from C4, and windows to retrain on."""
 
 from typing import NamedTuple
 
@@ -6,6 +6,8 @@ import torch
 
 from lottery.common.errors import LotteryError
 from lottery.data.corpus import Corpus
+
+HELD_BACK = 16  # windows that are never retrained on
 
 
 class Calibration(NamedTuple):
@@ -18,6 +20,50 @@ class Calibration(NamedTuple):
 
     tokens: torch.Tensor
     within_rows: bool
+
+
+class Retraining(NamedTuple):
+    """Windows of a text to retrain on, and others to choose a learning rate by.
+
+    Attributes:
+        tokens: Windows in the order in which they are trained on, int64 [windows, length].
+        held_back: Windows that are never trained on, int64 [windows, length].
+        distinct: Tokens of the text that are trained on; each is in one window.
+    """
+
+    tokens: torch.Tensor
+    held_back: torch.Tensor
+    distinct: int
+
+
+def retraining(tokenizer, text: Corpus, count: int, length: int, seed: int) -> Retraining:
+    """Cut a text into windows that share no token, and draw them; the same seed gives the same windows in the same order.
+
+    Rows are joined by blank lines. Every window is drawn once before any is drawn again, so that little text is used whole.
+
+    Args:
+        tokenizer: The tokenizer of the model to retrain.
+        text: The text.
+        count: Number of windows to train on.
+        length: Tokens per window.
+        seed: Seed of the draw.
+
+    Raises:
+        LotteryError: The text has fewer than two windows.
+    """
+    ids = tokenizer(text.text, verbose=False).input_ids
+    if len(ids) < 2 * length:
+        raise LotteryError(
+            f"calibration_text: {text.name} has {len(ids)} tokens, fewer than two windows of {length} to retrain on;"
+            " give a longer text or a smaller calibration_seq_len"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    windows = torch.tensor(ids[: len(ids) // length * length]).view(-1, length)
+    order = torch.randperm(len(windows), generator=generator)
+    back = min(HELD_BACK, len(windows) // 2)
+    held_back, rest = windows[order[:back]], windows[order[back:]]
+    passes = [rest[torch.randperm(len(rest), generator=generator)] for _ in range(-(-count // len(rest)))]
+    return Retraining(torch.cat(passes)[:count], held_back, min(count, len(rest)) * length)
 
 
 def calibration(tokenizer, text: Corpus, samples: int, length: int, seed: int) -> Calibration:

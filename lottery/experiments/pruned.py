@@ -1,19 +1,25 @@
 """The model of each trial: the dense one of a study, and what is made of it."""
 
+import math
 import time
 from typing import NamedTuple
 
 import torch
 
-from lottery.common.errors import CalibrationNotFiniteError
+from lottery.common.errors import CalibrationNotFiniteError, DivergedError
+from lottery.common.format import number
 from lottery.common.progress import progress
+from lottery.evaluation.evaluate import evaluate
 from lottery.experiments.records import Request
 from lottery.models import loading, memory
+from lottery.models.blocks import prunable
 from lottery.models.shortage import memory_for
 from lottery.pruning.pattern import Pattern
 from lottery.pruning.prune import prune
 from lottery.pruning.rounding import ROUNDERS, round_model
 from lottery.training.recovery import recover
+
+TRIED = 8  # an eighth of the steps tells which learning rate to take
 
 
 class Pruned(NamedTuple):
@@ -22,7 +28,8 @@ class Pruned(NamedTuple):
     Attributes:
         model: The model.
         seconds: Of pruning and rounding, passes over the calibration data included.
-        recovery_seconds: Of retraining.
+        recovery_seconds: Of retraining, and of choosing its learning rate.
+        rate: The peak learning rate of that; ``None`` where nothing was retrained.
         peak: Bytes of memory while it was pruned, its weights included.
         wider: What was done in a wider dtype than that of the study, for the record; empty where nothing was.
     """
@@ -30,6 +37,7 @@ class Pruned(NamedTuple):
     model: torch.nn.Module
     seconds: float
     recovery_seconds: float
+    rate: float | None
     peak: int
     wider: str = ""
 
@@ -66,14 +74,14 @@ class PrunedModels:
         began = time.monotonic()
         with memory.watched(self.study.plan.device, self.weights) as held:
             self._prune(model, request, label)
-        seconds, recovered, began = time.monotonic() - began, 0.0, time.monotonic()
+        seconds, recovered, rate, began = time.monotonic() - began, 0.0, None, time.monotonic()
         if request.recovery:
             with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory"):
-                self._retrain(model, request, label)
+                rate = self._retrain(model, request, label)
             recovered = time.monotonic() - began
         if request.bits:
             seconds += self._round(model, request, label)
-        return Pruned(model, seconds, recovered, held.bytes)
+        return Pruned(model, seconds, recovered, rate, held.bytes)
 
     @property
     def weights(self) -> int:
@@ -102,15 +110,44 @@ class PrunedModels:
             samples = study.calibration.tokens if request.variant.calibrated else None
             prune(model, request.variant, samples, seed=request.seed, device=study.plan.streams_to, progress=progress)
 
-    def _retrain(self, model, request: Request, label: str) -> None:
-        """Retrain a model in its home, from the dense model towards the asked zeros, or from a pruned one towards those that it has."""
+    def _retrain(self, model, request: Request, label: str) -> float:
+        """Retrain a model in its home, from the dense model towards the asked zeros, or from a pruned one towards those that it has.
+
+        Returns:
+            The peak learning rate: of several the one with the lowest loss on held-back text after an eighth of the steps.
+        """
         study, variant = self.study, request.variant
         target = {} if variant.one_shot else {"sparsity": variant.sparsity}
         target["pattern"] = Pattern.parse(variant.pattern)
         if request.loss == "distillation":
             target["teacher"] = self._at(study.plan.home, loading.load(study.checkpoint, study.plan))
-        size, rate, tick = request.recover_batch_size, request.recover_learning_rate, self._progress(f"{label}: retraining, step")
-        recover(model, study.recovery.tokens, size, rate, request.recovery, **target, progress=tick)
+        windows, size, rates = study.recovery.tokens, request.recover_batch_size, request.recover_learning_rate
+
+        def retrain(windows: torch.Tensor, rate: float, progress=None) -> None:
+            recover(model, windows, size, rate, request.recovery, **target, progress=progress)
+
+        first = windows[: max(1, request.recover_steps // TRIED) * size]
+        rate = self._best_rate(model, retrain, first, rates, label) if len(rates) > 1 else rates[0]
+        retrain(windows, rate, self._progress(f"{label}: retraining, step"))
+        return rate
+
+    def _best_rate(self, model, retrain, windows: torch.Tensor, rates: list[float], label: str) -> float:
+        """Return the learning rate with the lowest loss on held-back text, the lower one of equals, and leave the model as it was."""
+        study, layers, losses = self.study, prunable(model), []
+        start = {name: layer.weight.detach().to("cpu", copy=True) for name, layer in layers.items()}
+        for rate in sorted(rates):
+            try:
+                retrain(windows, rate)
+                scored, _ = evaluate(model, study.recovery.held_back.numpy(), device=study.plan.streams_to)
+                loss = float(scored.nll.mean()) / (study.recovery.held_back.shape[1] - 1)
+            except DivergedError:
+                loss = math.inf
+            losses.append(math.inf if math.isnan(loss) else loss)
+            study.say(f"{label}: learning rate {rate:g}, loss {number(losses[-1])} on held-back text after {len(windows):,} windows")
+            with torch.no_grad():
+                for name, layer in layers.items():
+                    layer.weight.copy_(start[name])
+        return min(zip(losses, sorted(rates), strict=True))[1]
 
     def _round(self, model, request: Request, label: str) -> float:
         """Round a model in its home; return the seconds."""

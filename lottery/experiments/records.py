@@ -21,7 +21,7 @@ from lottery.pruning.variants import Variant
 
 # Raised whenever the meaning of a measured number changes, or one is added: older records are then measured again. Metrics, which are
 # computed from sums that a record keeps, have versions of their own.
-MEASUREMENT = 7
+MEASUREMENT = 8
 
 
 class Request(Settings):
@@ -50,7 +50,7 @@ class Request(Settings):
     repeats: int
     tasks: list[str]  # of lm-evaluation-harness; a file with the SHA-256 of its content
     recover_steps: int | None = None  # None where nothing is retrained
-    recover_learning_rate: float | None = None
+    recover_learning_rate: list[float] | None = None  # those to choose from
     recover_batch_size: int | None = None
 
     @property
@@ -158,7 +158,8 @@ class Result(BaseModel):
     sparsity_layers: dict[str, float]
     layer_weights: dict[str, int]
     calibration_within_rows: bool | None  # whether each calibration sample lies within one row of its text; None where none was used
-    recovery_within_rows: bool | None  # the same of what was retrained on
+    recovery_distinct_tokens: int | None = None  # of the text that a variant was retrained on; fewer than it saw if it saw some twice
+    recovery_learning_rate: float | None = None  # the one that was chosen
     pruning_seconds: float
     recovery_seconds: float = 0.0
     bandwidth: float  # bytes per second that the device that generated reads

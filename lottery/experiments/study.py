@@ -15,7 +15,7 @@ from lottery.common.format import number
 from lottery.common.paths import outputs
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
-from lottery.data.calibration import Calibration, calibration
+from lottery.data.calibration import Calibration, Retraining, calibration, retraining
 from lottery.data.corpus import corpus, corpus_identity, prompts, windows
 from lottery.evaluation import lm_eval_tasks
 from lottery.experiments import protocol_runs
@@ -176,12 +176,11 @@ class Study:
         return calibration(self.tokenizer, text, profile.calibration_samples, profile.calibration_seq_len, profile.seed)
 
     @cached_property
-    def recovery(self) -> Calibration:
-        """What pruned variants are retrained on: samples of the calibration text, drawn with another seed than those of calibration."""
+    def recovery(self) -> Retraining:
+        """What pruned variants are retrained on: windows of the calibration text, drawn with another seed than its samples."""
         profile, text = self.profile, corpus(self.profile.calibration_text, "calibration_text")
-        return calibration(
-            self.tokenizer, text, profile.recover.steps * profile.recover.batch_size, profile.calibration_seq_len, profile.seed + 1
-        )
+        windows = profile.recover.steps * profile.recover.batch_size
+        return retraining(self.tokenizer, text, windows, profile.calibration_seq_len, profile.seed + 1)
 
     def _check_context(self) -> None:
         """Refuse lengths beyond the model's context, where it writes noise and pruning would be blamed for it."""

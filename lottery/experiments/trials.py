@@ -94,10 +94,9 @@ class Trials:
         others, bandwidth = memory.others(plan.device), self._bandwidth  # the first time before anything is loaded
         scored, peak = self._score_dense(label) if self._dense_states is None else (None, 0)
         judged_by = self._judged_by if request.prompts else None
-        model, seconds, recovered, pruning_peak, wider = self.models.pruned(request, label)
+        model, seconds, recovered, rate, pruning_peak, wider = self.models.pruned(request, label)
         if wider:
             plan = replace(plan, dtype_reason=f"{plan.dtype_reason}; {wider}")
-        retrained_on = study.recovery if request.recovery else None
         sparsity = count_zeros(model)
         if request.method != "dense" or scored is None:
             with memory.watched(plan.device, self.models.weights) as held:
@@ -134,7 +133,8 @@ class Trials:
                 sparsity_layers=sparsity.layers,
                 layer_weights=sparsity.layer_weights,
                 calibration_within_rows=study.calibration.within_rows if request.variant.calibrated else None,
-                recovery_within_rows=retrained_on.within_rows if retrained_on else None,
+                recovery_distinct_tokens=study.recovery.distinct if request.recovery else None,
+                recovery_learning_rate=rate,
                 pruning_seconds=seconds,
                 recovery_seconds=recovered,
                 bandwidth=bandwidth,

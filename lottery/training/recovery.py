@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from lottery.common.errors import LotteryError
+from lottery.common.errors import DivergedError
 from lottery.models.blocks import prunable
 from lottery.models.loading import available, cast
 from lottery.pruning.layer_spec import LayerSpec
@@ -51,7 +51,7 @@ def recover(
         progress: Called with steps done and all steps.
 
     Raises:
-        LotteryError: The loss stops being finite.
+        DivergedError: Weights stop being finite.
     """
     layers, asked = prunable(model), {parameter: parameter.requires_grad for parameter in model.parameters()}
     left, dtype, steps = {id(layer.weight) for layer in layers.values()}, model.dtype, len(samples) // batch
@@ -92,7 +92,7 @@ def recover(
             parameter.grad = None
         cast(model, dtype)
     if not all(torch.isfinite(layer.weight).all() for layer in layers.values()):
-        raise LotteryError(f"recover: the retraining diverged at a learning rate of {rate:g}; lower recover.learning_rate")
+        raise DivergedError(f"recover: the retraining diverged at a learning rate of {rate:g}; lower recover.learning_rate")
 
 
 def _activations(model: nn.Module, tokens: int) -> int:

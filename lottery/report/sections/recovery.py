@@ -29,6 +29,7 @@ def by_variant(data: pd.DataFrame) -> str:
                     "After": within(row, "bits_factor"),
                     "Beside masked": "" if math.isnan(row["beside_masked"]) else within(row, "beside_masked"),
                     "Perplexity": number(row["perplexity"]),
+                    "Rate": f"{row['rate']:g}",
                     "Tokens": f"{row['tokens']:,.0f}",
                     "Seconds": f"{row['seconds']:,.0f}",
                     "Texts": row["verdict"],
@@ -38,4 +39,4 @@ def by_variant(data: pd.DataFrame) -> str:
         "Before and after retraining: bits per byte as multiples of the dense model's. Beside masked: as multiples of those of the same"
         " start, or of the best with as many zeros, retrained on the same tokens with its zeros kept. 95% intervals in brackets."
     )
-    return table(rows, "Before|After|Beside masked|Perplexity|Tokens|Seconds", caption)
+    return table(rows, "Before|After|Beside masked|Perplexity|Rate|Tokens|Seconds", caption)
