@@ -99,7 +99,7 @@ def test_of_several_learning_rates_each_variant_takes_its_best(toy, capsys):
     said = capsys.readouterr().out.replace(NBSP, " ")
     assert "magnitude 70% + masked: learning rate 1e+30, loss ∞ on held-back text after 6 windows" in said
     *_, control, masked = (record.result for record in study.records)
-    assert (masked.recovery_learning_rate, control.recovery_learning_rate) == (1e-3, 1e-3)
+    assert (masked.recovery_learning_rate, control.recovery_learning_rate) == (1e-3, 1e-9), "the dense model is best left as it is"
     alone = Study(validated({**few, "profile": "alone", "recover": {"steps": 24, "batch_size": 2, "learning_rate": 1e-3}}))
     alone.sweep()
     assert alone.records[-1].result.window_nll == masked.window_nll
