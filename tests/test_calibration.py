@@ -52,7 +52,8 @@ def test_windows_to_retrain_on_share_no_token_and_are_all_seen_before_one_is_see
 def test_a_text_shorter_than_two_windows_cannot_be_retrained_on():
     assert len(retraining(Letters(), Corpus("t", ("a" * 19,)), 3, 10, seed=0).tokens) == 3
     with pytest.raises(
-        LotteryError, match=r"^calibration_text: t has 19 tokens, fewer than two windows of 10 to retrain on; give a longer text or a smaller"
+        LotteryError,
+        match=r"^calibration_text: t has 19 tokens, fewer than two windows of 10 to retrain on; give a longer text or a smaller",
     ):
         retraining(Letters(), Corpus("t", ("a" * 18,)), 3, 10, seed=0)
 
