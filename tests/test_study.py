@@ -203,6 +203,15 @@ def test_a_failure_before_the_first_trial_is_recorded_too(toy):
     assert read_state(toy_folder).reason.startswith("ParamsError: text: given 'gone.txt'")
 
 
+def test_where_nothing_can_be_written_the_reason_gets_through(toy, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr("lottery.experiments.lifecycle.FileLock", refused)
+    with pytest.raises(LotteryError, match=r"^text: given 'gone.txt'"):
+        Study(validated({**toy, "text": "gone.txt"}))
+
+
 def test_a_window_longer_than_the_context_is_refused(toy):
     with pytest.raises(LotteryError, match=r"^seq_len: given 513 tokens; qwen2\.5-0\.5b was made for at most 512"):
         Study(validated({**toy, "seq_len": 513}))

@@ -18,8 +18,7 @@ def recovered(records: list[Record]) -> pd.DataFrame:
     ``before`` is the bits per byte of its start as a multiple of the dense ones, not a number where the start is missing.
     ``beside_masked`` is its bits per byte as a multiple of those of the same start, retrained on the same tokens with its zeros kept; they
     are paired over windows and have a 95% interval. What starts from the dense model is compared with the best that has as many zeros.
-    ``rate`` is the learning rate that was chosen.
-    ``beside_best`` is the same beside the best masked one whatever its start. Not a number for what is masked itself.
+    ``beside_best`` is the same beside the best masked one whatever its start. Both are not a number for what is masked itself.
     """
     data, requests = frame(records), [record.request for record in records]
     factors = dict(zip([(r.model, r.request.variant) for r in records], data["bits_factor"], strict=True)) if len(data) else {}

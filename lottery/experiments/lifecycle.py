@@ -70,8 +70,8 @@ def record_failure(folder: Path) -> Iterator[None]:
     except HeldError:
         raise
     except BaseException as error:
-        # On a full disk not even the reason can be written, and the reason itself must get through.
-        with suppress(LotteryError), nullcontext() if folder in _OWN else held(folder):
+        # On a full disk, or one that may only be read, not even the reason can be written, and the reason itself must get through.
+        with suppress(LotteryError, OSError), nullcontext() if folder in _OWN else held(folder):
             if isinstance(error, StoppedError):
                 write_state(folder, "stopped", str(error))
             else:
