@@ -48,7 +48,7 @@ class Spoken(NamedTuple):
 class Trials:
     """Runs the trials of a study.
 
-    It decides how to run each, and keeps the dense model's hidden states, and the dense model itself where the next trial starts from it.
+    It decides how to run each, and keeps the dense model's hidden states. ``PrunedModels`` makes the models.
     """
 
     def __init__(self, study):
