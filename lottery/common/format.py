@@ -32,6 +32,11 @@ def size(count: float) -> str:
     return f"{count / 2**20:.{1 if count < 10 * 2**20 else 0}f} MiB"
 
 
+def commit(digits: str, dirty: bool) -> str:
+    """Return the first ten digits of a commit, and whether the files differed from it."""
+    return digits[:10] + (" with changes" if dirty else "")
+
+
 def count(parameters: float) -> str:
     """Format a number of parameters to three significant figures, in thousands, millions or billions: '664 K', '135 M', '7.25 B'."""
     unit, size = next(((unit, size) for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)) if parameters >= size), ("", 1))

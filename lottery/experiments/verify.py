@@ -4,7 +4,7 @@ import math
 import random
 
 from lottery.common.errors import LotteryError
-from lottery.common.format import number
+from lottery.common.format import commit, number
 from lottery.common.paths import outputs
 from lottery.config.profile import Profile
 from lottery.experiments.imp.records import TicketRecord
@@ -90,7 +90,7 @@ def _changed(was, now) -> str:
 
 
 def _why() -> str:
-    return f"; now at commit {COMMIT[:10]}{' with changes' if DIRTY else ''}, the records say at which commit and on what they were made"
+    return f"; now at commit {commit(COMMIT, DIRTY)}, the records say at which commit and on what they were made"
 
 
 def _study(profile: Profile, model: str):

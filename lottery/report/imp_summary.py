@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lottery.common.errors import LotteryError
 from lottery.common.files import atomic_write
+from lottery.common.format import commit
 from lottery.config.profile import Profile
 from lottery.experiments.provenance import COMMIT, DIRTY
 from lottery.report.builder import Report
@@ -38,13 +39,12 @@ def summarize(profile: Profile, folder: Path) -> Path:
     pictures = report.tickets_figure(), report.steps_figure(), report.bridge_figure()
     drawn = [_drawn(picture, name, folder) for picture, name in zip(pictures, FIGURES, strict=True) if picture]
     atomic_write(folder / "winning-ticket.csv", report.tickets.data.drop(columns="record").to_csv(index=False))
-    commits = sorted({record.provenance.commit for record in procedure.records})
+    commits = sorted({commit(record.provenance.commit, record.provenance.dirty) for record in procedure.records})
     devices = sorted({record.provenance.device for record in procedure.records})
-    page_commit = f"{COMMIT} with changes" if DIRTY else COMMIT
     text = [
         "# The winning ticket: a full run",
         f"Made by `make report PROFILE={profile.profile}` and `make ticket-summary PROFILE={profile.profile}`. The runs are of"
-        f" {', '.join(commits)}, on {', '.join(devices)}; the page is of {page_commit}."
+        f" {', '.join(commits)}, on {' and '.join(devices)}; the page is of {commit(COMMIT, DIRTY)}."
         " All runs are in [winning-ticket.csv](winning-ticket.csv).",
         "## Is there a ticket?",
         imp.verdicts(report.tickets),

@@ -5,6 +5,7 @@ from pathlib import Path
 from lottery.analysis.protocols import frame
 from lottery.analysis.published import name_of
 from lottery.common.files import atomic_write
+from lottery.common.format import commit
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
 from lottery.experiments.protocol_runs import measure
@@ -17,7 +18,7 @@ from lottery.report.sections.protocols import told
 def page(profile: Profile, records: dict[str, list[ProtocolRecord]]) -> str:
     """Return what was found as a page of Markdown, with the commands and the commits that it came from."""
     frames = {name: frame(found) for name, found in records.items()}
-    commits = sorted({record.provenance.commit[:10] for found in records.values() for record in found})
+    commits = sorted({commit(record.provenance.commit, record.provenance.dirty) for found in records.values() for record in found})
     devices = sorted({record.provenance.device for found in records.values() for record in found})
     parts = [
         "# Why does my perplexity differ from the paper's?",

@@ -97,25 +97,28 @@ def _panels(outcome: ImpResults, what: str, label: str, caption: str, arms: list
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     colours, markers = _colours(), dict(zip([arm for arm in ARMS if arm not in DENSE], itertools.cycle(style.MARKERS), strict=False))
     lefts = {level: outcome.left(level) for level in outcome.levels}
-    handles, said, cut = {}, [], False
+    handles, said, cut, above = {}, [], False, False
     for panel, model in zip(panels, models, strict=False):
-        finite = outcome.data.loc[(outcome.data["model"] == model) & outcome.data["arm"].isin([*DENSE, *arms]), what]
+        # What is not trained again is worse by a multiple: on its scale, the arms that are compared would be one line.
+        trained = [*DENSE, *(arm for arm in arms if ARMS[arm].trained)]
+        finite = outcome.data.loc[(outcome.data["model"] == model) & outcome.data["arm"].isin(trained), what]
         finite = finite[np.isfinite(finite)]
         low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
         height = high - low or 1.0
         bottom, top = low - 0.05 * height, high + 0.08 * height
+        frame = top + 0.1 * height  # the room above is for the signs of what is beyond
         dense, endless = mean(outcome.by_seed(model, outcome.baseline(model), 0, what)), set()
         for index, arm in enumerate(arms):
             points = [(lefts[level], mean(outcome.by_seed(model, arm, level, what))) for level in outcome.levels]
             points = [(left, value) for left, value in points if not math.isnan(value.value)]
-            cut |= any(value.low < bottom or value.high > top + 0.1 * height for _, value in points)
+            cut |= any(value.value <= frame and (value.low < bottom or value.high > frame) for _, value in points)
             if not points:
                 continue
             # Beside each other, so that the intervals of one level do not lie on one another; all begin at the dense model.
             x = np.array([left for left, _ in points]) * 1.035 ** (index - len(arms) / 2)
+            y = np.array([value.value if math.isfinite(value.value) else top for _, value in points])
             if math.isfinite(dense.value):
-                panel.plot([1, x[0]], [dense.value, min(points[0][1].value, top)], color=colours[arm], linewidth=0.8, zorder=1)
-            y = np.array([min(value.value, top) for _, value in points])
+                panel.plot([1, x[0]], [dense.value, y[0]], color=colours[arm], linewidth=0.8, zorder=1)
             error = np.nan_to_num([[value.value - value.low, value.high - value.value] for _, value in points]).T
             style_of = {"color": colours[arm], "marker": markers[arm], "markersize": 5, "markeredgecolor": "white"}
             drawn = panel.errorbar(
@@ -123,6 +126,9 @@ def _panels(outcome: ImpResults, what: str, label: str, caption: str, arms: list
             )
             handles.setdefault(arm, drawn)
             endless |= {left for left, value in points if math.isinf(value.value)}
+            beyond = [place for place, (_, value) in zip(x, points, strict=True) if frame < value.value < math.inf]
+            above |= bool(beyond)
+            panel.plot(beyond, [top] * len(beyond), color=colours[arm], marker="^", markersize=7, linestyle="none", zorder=4)
             said.append(f"{model}, {arm}: " + ", ".join(f"{percent(left)} left {number(value.value)}" for left, value in points) + ".")
         for left in endless:  # one sign for all arms that end there
             panel.annotate("∞", (left, top), textcoords="offset points", xytext=(0, 5), ha="center", color=".2", fontsize=12)
@@ -137,7 +143,7 @@ def _panels(outcome: ImpResults, what: str, label: str, caption: str, arms: list
         panel.xaxis.set_major_locator(FixedLocator([1, *lefts.values()]))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
-        panel.set_ylim(bottom, top + 0.1 * height)
+        panel.set_ylim(bottom, frame)
         panel.set_title(model, fontsize=10, fontweight="bold")
         panel.grid(axis="x", visible=False)
     for panel in panels[len(models) :]:
@@ -148,6 +154,7 @@ def _panels(outcome: ImpResults, what: str, label: str, caption: str, arms: list
     sns.despine(figure)
     caption += " Dotted: the dense model; dash-dotted: the dense model, rewound and restarted as a ticket is; grey band: the better one."
     few = _of_bars(outcome, "Bars and the grey band") + (" A bar without an end goes on beyond the frame." if cut else "")
+    few += " A triangle at the top: the mean is beyond the frame." if above else ""
     if outcome.data["loss"].isna().any():
         few += " Where pruning left nothing of a layer, a mean is of the other seeds, and a line may end."
     return Picture(figure, caption + few, f"Line charts of {label} over the weights left. " + " ".join(said))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from lottery.common.format import commit
 from lottery.experiments.records import Record
 from lottery.experiments.status import RunStatus
 from lottery.report.markdown import code_span, table
@@ -37,7 +38,6 @@ def _memory_plans(records: list[Record]) -> str:
 
 def _where(record: Record) -> tuple:
     p = record.provenance
-    commit = p.commit[:10] + (" with changes" if p.dirty else "")
-    where = {"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Memory": p.memory_plan, "Commit": commit}
+    where = {"Device": p.device, "Threads": p.threads, "Dtype": p.dtype, "Memory": p.memory_plan, "Commit": commit(p.commit, p.dirty)}
     where["Slurm job"] = p.slurm_job or "none"
     return tuple(where.items())
