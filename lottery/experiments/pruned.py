@@ -5,11 +5,13 @@ import time
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError
 
-from lottery.common.errors import CalibrationNotFiniteError, DivergedError
+from lottery.common.errors import CalibrationNotFiniteError, DivergedError, short
 from lottery.common.format import number
 from lottery.common.progress import progress
 from lottery.evaluation.evaluate import evaluate
+from lottery.experiments import pruned_once
 from lottery.experiments.records import Request
 from lottery.models import loading, memory
 from lottery.models.blocks import prunable
@@ -71,17 +73,15 @@ class PrunedModels:
         return model
 
     def _made(self, model, request: Request, label: str) -> Pruned:
-        began = time.monotonic()
-        with memory.watched(self.study.plan.device, self.weights) as held:
-            self._prune(model, request, label)
-        seconds, recovered, rate, began = time.monotonic() - began, 0.0, None, time.monotonic()
+        cost = self._pruned_once(model, request, label)
+        seconds, recovered, rate, began = cost.seconds, 0.0, None, time.monotonic()
         if request.recovery:
             with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory"):
                 rate = self._retrain(model, request, label)
             recovered = time.monotonic() - began
         if request.bits:
             seconds += self._round(model, request, label)
-        return Pruned(model, seconds, recovered, rate, held.bytes)
+        return Pruned(model, seconds, recovered, rate, cost.peak)
 
     @property
     def weights(self) -> int:
@@ -101,6 +101,23 @@ class PrunedModels:
 
     def _at(self, device: torch.device, model) -> torch.nn.Module:
         return model.to(device) if self.study.plan.streamed else model  # others never move, and those of accelerate cannot
+
+    def _pruned_once(self, model, request: Request, label: str) -> pruned_once.Cost:
+        """Prune a dense model in its home, or give it the weights that an earlier trial left for this one; return what pruning took."""
+        study, began = self.study, time.monotonic()
+        place = pruned_once.place(study, request, model.dtype)
+        if place and (cost := pruned_once.restore(model, place)):
+            study.say(f"{label}: starts from the weights that an earlier trial pruned")
+            return cost
+        with memory.watched(study.plan.device, self.weights) as held:
+            self._prune(model, request, label)
+        cost = pruned_once.Cost(time.monotonic() - began, held.bytes)
+        if place:
+            try:
+                pruned_once.save(model, place, cost)
+            except (OSError, SafetensorError) as error:
+                study.say(f"{label}: the pruned weights cannot be kept ({short(error)}), so later trials prune again")
+        return cost
 
     def _prune(self, model, request: Request, label: str) -> None:
         """Prune a dense model in its home."""

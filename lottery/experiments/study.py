@@ -18,7 +18,7 @@ from lottery.config.profile import Profile
 from lottery.data.calibration import Calibration, Retraining, calibration, retraining
 from lottery.data.corpus import corpus, corpus_identity, prompts, windows
 from lottery.evaluation import lm_eval_tasks
-from lottery.experiments import protocol_runs
+from lottery.experiments import protocol_runs, pruned_once
 from lottery.experiments.lifecycle import finish, held, raise_if_stop_requested, record_failure, stopped
 from lottery.experiments.protocols import ProtocolRecord
 from lottery.experiments.records import Record, Request, read_record, requests, with_fewer_tasks, write_record, write_state
@@ -159,6 +159,7 @@ class Study:
             return
         label = f"trial {self.requests.index(request) + 1} of {len(self.requests)}, {request.title}"
         record = self.trials.run(request, label, with_fewer_tasks(self.folder, request) if request.tasks else None)
+        pruned_once.tidy(self, request)
         write_record(self.folder, record)
         if read_record(self.folder, request) is None:  # or it would be measured again and again
             raise LotteryError(f"{self.profile.model_name}: a record that was just written does not read back; look at {self.folder}")
