@@ -1,12 +1,13 @@
 """Trials that start from the same pruned model prune it once, and nothing but the time shows it."""
 
+import re
+from types import SimpleNamespace
+
 import pytest
-import torch
 
 from lottery.config.profile import validated
 from lottery.experiments import pruned as making
 from lottery.experiments import pruned_once
-from lottery.experiments.records import read_record
 from lottery.experiments.study import Study
 
 WANTED = {
@@ -48,27 +49,39 @@ def numbers(wanted: Study) -> list[dict]:
     return [record.result.model_dump(exclude=moment) for record in wanted.records]
 
 
-def test_each_model_is_pruned_once_and_the_numbers_are_those_of_pruning_every_time(toy, prunings, monkeypatch):
-    once = run(study(toy, profile="once", memory="streamed"))
-    assert prunings == ["wanda 50%"]
-    assert not (once.folder / "pruned").exists()
-    plain, *rounded = (r.result for r in once.records if r.request.method == "wanda")
-    assert len(rounded) == 2
-    assert all(r.pruning_seconds > plain.pruning_seconds for r in rounded), "pruning and rounding"
-    assert {r.memory.pruning_peak for r in rounded} == {plain.memory.pruning_peak}
+def test_trials_in_a_row_prune_once_and_the_numbers_are_those_of_pruning_every_time(toy, prunings, monkeypatch):
+    wanted = {"sparsities": [0.5, 0.7], "rounding_sparsities": [0.5, 0.7]}
+    once, held, keep = study(toy, profile="once", memory="streamed", **wanted), [], pruned_once.Kept.keep
 
-    monkeypatch.setattr(pruned_once, "place", lambda *_: None)
+    def watched(self, *args):
+        keep(self, *args)
+        held.append(len(list((once.folder / "pruned").iterdir())))
+
+    monkeypatch.setattr(pruned_once.Kept, "keep", watched)
+    run(once)
+    assert prunings == ["wanda 50%", "wanda 70%"] * 2, "all plain variants are measured before the first rounded one"
+    assert held == [1, 1], "never two on disk"
+    assert not any((once.folder / "pruned").iterdir())
+    once.finish()
+    assert not (once.folder / "pruned").exists()
+    first, second = (r.result for r in once.records if r.request.sparsity == 0.5 and r.request.bits)
+    assert first.memory.pruning_peak == second.memory.pruning_peak
+    assert second.pruning_seconds > 0.5 * first.pruning_seconds, "what it took the trial before"
+
+    monkeypatch.setattr(pruned_once, "asked_next", lambda *_: False)
     prunings.clear()
-    again = run(study(toy, profile="again"))
-    assert prunings == ["wanda 50%"] * 3
+    again = run(study(toy, profile="again", **wanted))
+    assert prunings == ["wanda 50%", "wanda 70%", *["wanda 50%"] * 2, *["wanda 70%"] * 2]
     assert numbers(once) == numbers(again)
 
 
-def test_a_killed_run_leaves_the_pruned_weights_for_the_next_one_and_what_is_recorded_is_pruned_anew(toy, prunings, monkeypatch):
+def test_after_a_kill_the_next_run_prunes_anew_and_removes_what_was_left(toy, prunings, monkeypatch):
+    """It may have other code, or another machine: a record names what made it."""
     first = study(toy)
 
     def killed(self, model, request, label):
         if request.variant.one_shot:
+            assert any((self.study.folder / "pruned").iterdir())
             raise Killed
         return 0.0
 
@@ -76,39 +89,39 @@ def test_a_killed_run_leaves_the_pruned_weights_for_the_next_one_and_what_is_rec
         patched.setattr(making.PrunedModels, "_round", killed)
         with pytest.raises(Killed):
             run(first)
-    assert prunings.count("wanda 50%") == 1
-    (left,) = (first.folder / "pruned").iterdir()
-    (left.parent / f".{left.name}.half").mkdir()
+    (first.folder / "pruned" / "left").mkdir()
+    prunings.clear()
     second = run(study(toy))
-    assert len(second.records) == 6
-    assert prunings.count("wanda 50%") == 1
-    assert not left.parent.exists(), "the half written one went with it"
-    request = second.requests[1]
-    assert read_record(second.folder, request)
-    assert pruned_once.place(second, request, second.skeleton.dtype) is None, "or make verify would compare a file with itself"
+    assert prunings == ["wanda 50%"]
+    second.finish()
+    assert not (first.folder / "pruned").exists()
+    assert not any(pruned_once.asked_next(second, request) for request in second.requests), "make verify prunes what it compares"
 
 
-def test_what_cannot_be_kept_is_pruned_again_and_told(toy, prunings, monkeypatch, capsys):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(pruned_once, "save_file", full)
+@pytest.mark.parametrize("full", ["before", "while"])
+def test_what_cannot_be_kept_is_pruned_again_and_told(toy, prunings, monkeypatch, capsys, full):
+    if full == "before":
+        monkeypatch.setattr(pruned_once.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        reason = r"\(they take \d\.\d MiB, and 0\.0 MiB are free\)"
+    else:
+        monkeypatch.setattr(pruned_once, "save_file", lambda *_: raise_(OSError(28, "No space left on device")))
+        reason = r"\(\[Errno 28\] No space left on device\)"
     wanted = run(study(toy))
-    assert prunings.count("wanda 50%") == 3
-    assert (
-        "the pruned weights cannot be kept (OSError(28, 'No space left on device')), so later trials prune again" in capsys.readouterr().out
+    assert prunings == ["wanda 50%"] * 3
+    said = capsys.readouterr().out.replace("\u00a0", " ")
+    assert re.search(rf"wanda 50% \+ rtn 8 bit: its weights cannot be kept for the next trial {reason}, which prunes again\n", said)
+    assert not any((wanted.folder / "pruned").iterdir())
+
+
+def test_only_the_same_pruning_in_the_next_trial_is_worth_keeping(toy):
+    wanted = study(
+        toy, methods=["magnitude", "wanda"], sparsities=[0.5, 0.7], recover={"how": ["masked", "elsa"], "steps": 2, "batch_size": 1}
     )
-    assert not (wanted.folder / "pruned").exists()
+    kept = [request.title.replace("\u00a0", " ") for request in wanted.requests if pruned_once.asked_next(wanted, request)]
+    assert kept == ["wanda 50% + masked", "wanda 70% + masked", "wanda 50% + rtn 8 bit"], "magnitude takes less time than reading a file"
+    names = {pruned_once.name(request) for request in wanted.requests}
+    assert not {pruned_once.name(request) for request in study(toy, seed=1).requests} & names
 
 
-def test_only_the_same_pruning_is_shared(toy):
-    wanted = study(toy, methods=["magnitude", "wanda"], sparsities=[0.5, 0.7], recover={"steps": 2, "batch_size": 1})
-    by_name = {}
-    for request in wanted.requests:
-        if request.method == "wanda":
-            by_name.setdefault(pruned_once.name(request), set()).add((request.method, request.sparsity))
-    assert sorted(by_name.values(), key=min) == [{("wanda", 0.5)}, {("wanda", 0.7)}]
-    kept = {request.method for request in wanted.requests if pruned_once.place(wanted, request, torch.float32)}
-    assert kept == {"wanda"}, "magnitude pruning takes less time than reading a file"
-    other = study(toy, seed=1)
-    assert not {pruned_once.name(r) for r in other.requests} & set(by_name)
+def raise_(error: Exception):
+    raise error

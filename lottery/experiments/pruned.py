@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from safetensors import SafetensorError
 
-from lottery.common.errors import CalibrationNotFiniteError, DivergedError, short
+from lottery.common.errors import CalibrationNotFiniteError, DivergedError
 from lottery.common.format import number
 from lottery.common.progress import progress
 from lottery.evaluation.evaluate import evaluate
@@ -50,6 +50,7 @@ class PrunedModels:
     def __init__(self, study):
         self.study = study
         self.kept: torch.nn.Module | None = None  # dense
+        self.weights_kept = pruned_once.Kept(study.folder)
 
     def pruned(self, request: Request, label: str) -> Pruned:
         """Return a model that is pruned, and retrained or rounded, as asked. The dense model is given up for it."""
@@ -103,20 +104,22 @@ class PrunedModels:
         return model.to(device) if self.study.plan.streamed else model  # others never move, and those of accelerate cannot
 
     def _pruned_once(self, model, request: Request, label: str) -> pruned_once.Cost:
-        """Prune a dense model in its home, or give it the weights that an earlier trial left for this one; return what pruning took."""
-        study, began = self.study, time.monotonic()
-        place = pruned_once.place(study, request, model.dtype)
-        if place and (cost := pruned_once.restore(model, place)):
-            study.say(f"{label}: starts from the weights that an earlier trial pruned")
-            return cost
-        with memory.watched(study.plan.device, self.weights) as held:
-            self._prune(model, request, label)
-        cost = pruned_once.Cost(time.monotonic() - began, held.bytes)
-        if place:
+        """Prune a dense model in its home, or give it the weights that the last trial left for this one; return what pruning took."""
+        study, again = self.study, pruned_once.asked_next(self.study, request)
+        if cost := self.weights_kept.restore(model, request):
+            study.say(f"{label}: starts from the weights that the trial before it pruned")
+        else:
+            began = time.monotonic()
+            with memory.watched(study.plan.device, self.weights) as held:
+                self._prune(model, request, label)
+            cost = pruned_once.Cost(time.monotonic() - began, held.bytes)
+        if not again:
+            self.weights_kept.drop()
+        elif self.weights_kept.cost is not cost:
             try:
-                pruned_once.save(model, place, cost)
+                self.weights_kept.keep(model, request, cost)
             except (OSError, SafetensorError) as error:
-                study.say(f"{label}: the pruned weights cannot be kept ({short(error)}), so later trials prune again")
+                study.say(f"{label}: its weights cannot be kept for the next trial ({error}), which prunes again")
         return cost
 
     def _prune(self, model, request: Request, label: str) -> None:

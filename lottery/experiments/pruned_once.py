@@ -1,20 +1,18 @@
-"""A pruned model from which several trials start: pruned once, its weights lie on disk until the last of them is recorded."""
+"""A pruned model from which several trials in a row start: pruned once, its weights wait on disk for the next of them."""
 
-import json
-import os
 import shutil
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from lottery.common.format import size
 from lottery.experiments.records import Request, read_record
 from lottery.models.blocks import prunable
 
-FOLDER, COST = "pruned", "cost.json"
+FOLDER = "pruned"
 # What is asked of a model after it was pruned.
 AFTERWARDS = {
     "text_sha256": "", "rounder": None, "bits": None, "recovery": None, "loss": None, "prompts": 0, "repeats": 0, "tasks": [],
@@ -34,55 +32,62 @@ def name(request: Request) -> str:
     return request.model_copy(update=AFTERWARDS).file_name.removesuffix(".json")
 
 
-def place(study, request: Request, dtype: torch.dtype) -> Path | None:
-    """Return the folder of the pruned weights from which a trial starts, which need not exist.
+def asked_next(study, request: Request) -> bool:
+    """Say whether the next trial to be measured starts from the same pruned model, and pruning that takes long: it needs calibration data.
 
-    Returns:
-        ``None`` where they are not to be kept: only this trial starts from them, they are quickly made (without calibration data), or the
-        trial is recorded. To measure that again is to prune again.
+    A trial that is recorded already is measured again to compare, so it is pruned again.
     """
-    variant = request.variant
-    if not variant.one_shot or not variant.unchanged.calibrated or read_record(study.folder, request) is not None:
-        return None
-    shared = [other for other in study.requests if other.variant.one_shot and name(other) == name(request)]
-    if len(shared) < 2:
-        return None
-    return study.folder / FOLDER / f"{name(request)}-{str(dtype).removeprefix('torch.')}-{study.plan.device.type}"
+    if not request.variant.one_shot or not request.variant.unchanged.calibrated:
+        return False
+    missing = [one for one in study.requests if read_record(study.folder, one) is None]
+    after = missing[missing.index(request) + 1 :] if request in missing else []
+    return bool(after) and after[0].variant.one_shot and name(after[0]) == name(request)
 
 
-def save(model: torch.nn.Module, folder: Path, cost: Cost) -> None:
-    """Write the weights of all prunable layers, one at a time: the folder appears whole or not at all.
+class Kept:
+    """The weights of one pruned model, for as long as this process lives: another one may have other code, or another machine."""
 
-    Raises:
-        OSError, SafetensorError: They could not be written, for example because the disk is full. Nothing is left of them.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    def __init__(self, folder: Path):
+        self.parent = folder / FOLDER
+        self.of: tuple[str, torch.dtype] | None = None
+        self.cost: Cost | None = None
+        self._folder: tempfile.TemporaryDirectory | None = None
+
+    def keep(self, model: torch.nn.Module, request: Request, cost: Cost) -> None:
+        """Write the weights of all prunable layers, one at a time.
+
+        Raises:
+            OSError, SafetensorError: They cannot be written. Nothing is left of them.
+        """
+        self.drop()
+        layers = prunable(model)
+        self.parent.mkdir(parents=True, exist_ok=True)
+        taken, free = sum(layer.weight.nbytes for layer in layers.values()), shutil.disk_usage(self.parent).free
+        if free < 2 * taken:  # the other half is for records, also those of other runs
+            raise OSError(f"they take {size(taken)}, and {size(free)} are free")
+        self._folder = tempfile.TemporaryDirectory(dir=self.parent)
+        try:
+            for layer_name, layer in layers.items():
+                save_file({"weight": layer.weight.detach().cpu().contiguous()}, self._file(layer_name))
+        except BaseException:
+            self.drop()
+            raise
+        self.of, self.cost = (name(request), model.dtype), cost
+
+    @torch.no_grad()
+    def restore(self, model: torch.nn.Module, request: Request) -> Cost | None:
+        """Give a dense model the weights that were kept for a request, and return what pruning took; ``None`` where others are kept."""
+        if self.of != (name(request), model.dtype):
+            return None
         for layer_name, layer in prunable(model).items():
-            save_file({"weight": layer.weight.detach().cpu().contiguous()}, part / f"{layer_name}.safetensors")
-        (part / COST).write_text(json.dumps(cost._asdict()), encoding="utf-8")
-        if not folder.is_dir():  # or another run of the same model wrote the same
-            os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            layer.weight.copy_(load_file(self._file(layer_name))["weight"])
+        return self.cost
 
+    def drop(self) -> None:
+        """Remove what is kept."""
+        if self._folder:
+            self._folder.cleanup()
+        self.of = self.cost = self._folder = None
 
-@torch.no_grad()
-def restore(model: torch.nn.Module, folder: Path) -> Cost | None:
-    """Give a dense model the weights that were written, and return what pruning took; ``None`` where there are none."""
-    if not folder.is_dir():
-        return None
-    for layer_name, layer in prunable(model).items():
-        layer.weight.copy_(load_file(folder / f"{layer_name}.safetensors")["weight"])
-    return Cost(**json.loads((folder / COST).read_text(encoding="utf-8")))
-
-
-def tidy(study, recorded: Request) -> None:
-    """Remove what only ``recorded``, which is about to be recorded, starts from, and what a killed run left of it half written."""
-    needed = {name(other) for other in study.requests if other != recorded and read_record(study.folder, other) is None}
-    for path in (study.folder / FOLDER).glob("*"):
-        if not any(path.name.removeprefix(".").startswith(kept) for kept in needed):
-            shutil.rmtree(path, ignore_errors=True)
-    with suppress(OSError):  # not there, or not empty
-        (study.folder / FOLDER).rmdir()
+    def _file(self, layer_name: str) -> Path:
+        return Path(self._folder.name) / f"{layer_name}.safetensors"

@@ -1,5 +1,6 @@
 """One model, many trials: what to run next, progress, resume. Nothing is drawn here; notebooks show what lies on disk."""
 
+import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -113,6 +114,7 @@ class Study:
         """Write, as the last thing of a run, that all trials are recorded; raise if they are not."""
         line = finish(self.folder, len(self.records), len(self.requests))
         self.__dict__.pop("trials", None)  # the dense model and its states are not needed any more
+        shutil.rmtree(self.folder / pruned_once.FOLDER, ignore_errors=True)  # what a killed run left
         self.say(line)
 
     def _measure(self, wanted: list[Request]) -> None:
@@ -159,7 +161,6 @@ class Study:
             return
         label = f"trial {self.requests.index(request) + 1} of {len(self.requests)}, {request.title}"
         record = self.trials.run(request, label, with_fewer_tasks(self.folder, request) if request.tasks else None)
-        pruned_once.tidy(self, request)
         write_record(self.folder, record)
         if read_record(self.folder, request) is None:  # or it would be measured again and again
             raise LotteryError(f"{self.profile.model_name}: a record that was just written does not read back; look at {self.folder}")

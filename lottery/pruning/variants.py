@@ -156,13 +156,12 @@ def retrained(pruned: list[Variant], recoveries: Sequence[str], starts: Sequence
     """
     begin = [variant for variant in pruned if variant.pruned]
     found = [Variant(RETRAINED, "uniform", "unstructured", 0.0, recovery="masked")]
-    found += [variant._replace(recovery="masked") for variant in begin]
-    for how in recoveries:
-        if how != "masked":
-            found += [variant._replace(recovery=how) for variant in begin if "pruned" in starts]
-            shapes = dict.fromkeys((variant.pattern, variant.sparsity) for variant in begin if "dense" in starts)
-            found += [Variant(RETRAINED, "uniform", *shape, recovery=how) for shape in shapes]
-    return [variant._replace(loss=loss) for loss in losses for variant in found]
+    moving = [how for how in recoveries if how != "masked"]
+    for variant in begin:  # those that start from the same pruned model follow each other
+        found += [variant._replace(recovery=how) for how in ["masked", *(moving if "pruned" in starts else [])]]
+    shapes = dict.fromkeys((variant.pattern, variant.sparsity) for variant in begin if "dense" in starts)
+    found += [Variant(RETRAINED, "uniform", *shape, recovery=how) for how in moving for shape in shapes]
+    return [variant._replace(loss=loss) for variant in found for loss in losses]
 
 
 def _check(found: list[Variant], methods, allocations, patterns, sparsities) -> None:

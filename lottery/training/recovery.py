@@ -16,7 +16,7 @@ from lottery.models.blocks import prunable
 from lottery.models.loading import available, cast
 from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.pattern import Pattern
-from lottery.training.elsa import Elsa
+from lottery.training.elsa import PERIOD, Elsa
 from lottery.training.trainer import Schedule, cross_entropy, train
 
 
@@ -65,6 +65,8 @@ def recover(
 
         def observe(done: int) -> None:
             if elsa:
+                if done % PERIOD == 0:
+                    _check_finite(layers, rate)
                 elsa.observe(done)
             if progress:
                 progress(done, steps)
@@ -82,6 +84,7 @@ def recover(
             before_step=elsa and elsa.pull,
             observe=observe,
         )
+        _check_finite(layers, rate)
         if elsa:
             elsa.finish()
     finally:
@@ -91,6 +94,10 @@ def recover(
             parameter.requires_grad_(wanted)
             parameter.grad = None
         cast(model, dtype)
+    _check_finite(layers, rate)  # also in the dtype that the model has again
+
+
+def _check_finite(layers: dict[str, nn.Linear], rate: float) -> None:
     if not all(torch.isfinite(layer.weight).all() for layer in layers.values()):
         raise DivergedError(f"recover: the retraining diverged at a learning rate of {rate:g}; lower recover.learning_rate")
 
