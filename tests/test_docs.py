@@ -13,7 +13,10 @@ from lottery.evaluation import metrics
 from lottery.jobs.profile_page import BEGIN, END, with_tables
 from lottery.pruning import registry
 from lottery.pruning.activations import ActivationStats
+from lottery.pruning.catalogue import ALLOCATIONS, METHODS
 from lottery.pruning.layer_spec import LayerSpec
+from lottery.pruning.rounding import ROUNDERS
+from lottery.training.recoveries import RECOVERIES
 from tests.conftest import ROOT
 
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
@@ -35,6 +38,12 @@ def links(page: str) -> list[str]:
 
 def code(page: str) -> str:
     return "\n".join(CODE.findall(page))
+
+
+def test_the_readme_names_every_method():
+    rows = [row for row in PAGES["README.md"].splitlines() if row.startswith("|")]
+    named = set(re.findall(r"`([\w-]+)`", "\n".join(rows)))
+    assert {*METHODS, *ALLOCATIONS, *RECOVERIES, *ROUNDERS} <= named
 
 
 @pytest.mark.parametrize("name", PAGES)

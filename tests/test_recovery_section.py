@@ -45,6 +45,15 @@ def test_each_is_compared_with_its_start_and_with_the_same_tokens_masked():
     assert list(found["tokens"]) == [100 * 4 * 512] * 3
 
 
+def test_the_tokens_that_chose_a_learning_rate_are_counted_too():
+    records = study()
+    assert "choosing" not in by_variant(recovered(records))
+    several = records[-1].request.model_copy(update={"recover_learning_rate": [1e-4, 3e-4, 1e-3]})
+    found = by_variant(recovered([*records[:-1], records[-1].model_copy(update={"request": several})]))
+    assert f"{100 * 4 * 512:,} + {3 * 12 * 4 * 512:,}" in found
+    assert "Tokens: of the retraining, and of choosing its learning rate; seconds are of both." in found
+
+
 def test_what_starts_dense_is_compared_with_the_best_masked_of_as_many_zeros():
     more = [
         one("wanda", 0.7, 1.25, recovery="masked"),
@@ -78,7 +87,25 @@ def test_the_best_of_each_kind_are_compared_whatever_they_started_from():
     records += [one("wanda", 0.7, 1.4, recovery="masked"), one("wanda", 0.7, 1.3, recovery="elsa")]
     said = text(records)
     assert "alps 70% + masked needs 1.20 times the dense bits, wanda 70% + elsa 1.30: 1.08 times as many" in said
-    assert "so alps 70% + masked predicts better." in said
+    assert ", the best of 4 pairs, so alps 70% + masked predicts better." in said
+
+
+def test_the_best_of_several_is_not_called_better_for_being_the_luckiest():
+    """Four that move zeros, all of them as good as the masked one: plain intervals call the best of them better in 6 of 100 studies."""
+    drawn, called = np.random.default_rng(5), 0
+
+    def noisy(method, sparsity, bits, base, **more):
+        nll = bits * (1 + base + drawn.normal(0, 0.02, WINDOWS))
+        return record_of("m", method, sparsity, bits_per_byte=float(nll.mean()), windows=WINDOWS, window_nll=list(nll), **more)
+
+    for _ in range(150):
+        base = drawn.normal(0, 0.02, WINDOWS)
+        records = [noisy("dense", 0.0, 1.0, base), noisy("alps", 0.7, 1.3, base, recovery="masked")]
+        records += [noisy(start, 0.7, 1.3, base, recovery=how) for start in ("alps", "retrained") for how in ("elsa", "elsa-identity")]
+        (contest,) = recoveries(recovered(records))[0].contests
+        assert contest.pairs == 4
+        called += contest.winner == contest.other
+    assert called <= 0.025 * 150
 
 
 def test_with_both_losses_there_are_two_controls():

@@ -4,10 +4,12 @@ import math
 from dataclasses import dataclass
 
 import pandas as pd
+from scipy.stats import norm
 
 from lottery.analysis.frame import beside, frame
 from lottery.experiments.records import Record
 from lottery.pruning.variants import RETRAINED
+from lottery.training.recoveries import steps_to_choose
 
 MASKED = "masked"
 
@@ -18,13 +20,15 @@ def recovered(records: list[Record]) -> pd.DataFrame:
     ``before`` is the bits per byte of its start as a multiple of the dense ones, not a number where the start is missing.
     ``beside_masked`` is its bits per byte as a multiple of those of the same start, retrained on the same tokens with its zeros kept; they
     are paired over windows and have a 95% interval. What starts from the dense model is compared with the best that has as many zeros.
+    ``choice_tokens`` were trained on besides ``tokens``, to choose the learning rate; ``seconds`` are of both.
     ``beside_best`` is the same beside the best masked one whatever its start. Both are not a number for what is masked itself.
     """
     data, requests = frame(records), [record.request for record in records]
     factors = dict(zip([(r.model, r.request.variant) for r in records], data["bits_factor"], strict=True)) if len(data) else {}
     data["recovery"] = [request.recovery for request in requests]
     data["loss"] = [request.loss for request in requests]
-    data["tokens"] = [_tokens(request) for request in requests]
+    data["tokens"] = [_tokens(request, request.recover_steps) for request in requests]
+    data["choice_tokens"] = [_tokens(request, _steps_of_choice(request)) for request in requests]
     data["seconds"] = [record.result.recovery_seconds for record in records]
     data["rate"] = [record.result.recovery_learning_rate for record in records]
     data["before"] = [
@@ -38,8 +42,14 @@ def recovered(records: list[Record]) -> pd.DataFrame:
     return data[[bool(request.recovery) for request in requests]].reset_index(drop=True)
 
 
-def _tokens(request) -> float:
-    return request.recover_steps * request.recover_batch_size * request.calibration_seq_len if request.recovery else math.nan
+def _tokens(request, steps: int) -> float:
+    return steps * request.recover_batch_size * request.calibration_seq_len if request.recovery else math.nan
+
+
+def _steps_of_choice(request) -> int:
+    """Return how many steps it took to choose a learning rate, all rates together."""
+    rates = request.recover_learning_rate or []
+    return len(rates) * steps_to_choose(request.recover_steps) if len(rates) > 1 else 0
 
 
 def _masked(records: list[Record], record: Record, any_start: bool) -> Record | None:
@@ -67,8 +77,10 @@ class Contest:
         other: What the other one is called; empty where nothing moves zeros.
         other_factor: The same of it.
         ratio: Bits per byte of the other as a multiple of the masked one's, paired over windows.
-        low: The lower end of its 95% interval; not a number where there are too few windows.
+        low: The lower end of its 95% interval; not a number where there are too few windows. As these two are the best of their kinds on
+            the very text that is scored, it is widened for the number of pairs (Bonferroni, as if the ratio's logarithm were normal).
         high: The upper end.
+        pairs: How many pairs of their kinds there are.
     """
 
     masked: str
@@ -78,6 +90,7 @@ class Contest:
     ratio: float = math.nan
     low: float = math.nan
     high: float = math.nan
+    pairs: int = 1
 
     @property
     def winner(self) -> str:
@@ -134,8 +147,15 @@ def _contest(level: pd.DataFrame) -> Contest | None:
     own = (masked["title"].iloc[0], float(masked["bits_factor"].iloc[0]))
     if others.empty:
         return Contest(*own)
-    best = others.iloc[0]
-    return Contest(*own, best["title"], float(best["bits_factor"]), *(float(best[name]) for name in _interval("beside_best")))
+    best, pairs = others.iloc[0], len(masked) * len(others)
+    interval = _widened(*(float(best[name]) for name in _interval("beside_best")), pairs)
+    return Contest(*own, best["title"], float(best["bits_factor"]), *interval, pairs)
+
+
+def _widened(ratio: float, low: float, high: float, comparisons: int) -> tuple[float, float, float]:
+    """Return a ratio and its 95% interval, so wide that as many of them all hold the truth 95 times in a hundred."""
+    more = norm.isf(0.025 / comparisons) / norm.isf(0.025)
+    return ratio, ratio * (low / ratio) ** more, ratio * (high / ratio) ** more
 
 
 def _interval(name: str) -> list[str]:

@@ -19,9 +19,8 @@ from lottery.models.shortage import memory_for
 from lottery.pruning.pattern import Pattern
 from lottery.pruning.prune import prune
 from lottery.pruning.rounding import ROUNDERS, round_model
+from lottery.training.recoveries import steps_to_choose
 from lottery.training.recovery import recover
-
-TRIED = 8  # an eighth of the steps tells which learning rate to take
 
 
 class Pruned(NamedTuple):
@@ -146,7 +145,7 @@ class PrunedModels:
         def retrain(windows: torch.Tensor, rate: float, progress=None) -> None:
             recover(model, windows, size, rate, request.recovery, **target, progress=progress)
 
-        first = windows[: max(1, request.recover_steps // TRIED) * size]
+        first = windows[: steps_to_choose(request.recover_steps) * size]
         rate = self._best_rate(model, retrain, first, rates, label) if len(rates) > 1 else rates[0]
         retrain(windows, rate, self._progress(f"{label}: retraining, step"))
         return rate

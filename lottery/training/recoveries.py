@@ -10,3 +10,8 @@ LOSSES = {
     "cross-entropy": "the text",
     "distillation": "the dense model's predictions (Kullback-Leibler divergence over the full vocabulary, arXiv 1503.02531)",
 }
+
+
+def steps_to_choose(steps: int) -> int:
+    """Return after how many of ``steps`` a learning rate is judged: an eighth."""
+    return max(1, steps // 8)

@@ -30,7 +30,7 @@ def by_variant(data: pd.DataFrame) -> str:
                     "Beside masked": "" if math.isnan(row["beside_masked"]) else within(row, "beside_masked"),
                     "Perplexity": number(row["perplexity"]),
                     "Rate": f"{row['rate']:g}",
-                    "Tokens": f"{row['tokens']:,.0f}",
+                    "Tokens": f"{row['tokens']:,.0f}" + (f" + {row['choice_tokens']:,.0f}" if row["choice_tokens"] else ""),
                     "Seconds": f"{row['seconds']:,.0f}",
                     "Texts": row["verdict"],
                 }
@@ -39,4 +39,6 @@ def by_variant(data: pd.DataFrame) -> str:
         "Before and after retraining: bits per byte as multiples of the dense model's. Beside masked: as multiples of those of the same"
         " start, or of the best with as many zeros, retrained on the same tokens with its zeros kept. 95% intervals in brackets."
     )
+    if (data["choice_tokens"] > 0).any():
+        caption += " Tokens: of the retraining, and of choosing its learning rate; seconds are of both."
     return table(rows, "Before|After|Beside masked|Perplexity|Rate|Tokens|Seconds", caption)
