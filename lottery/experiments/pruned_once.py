@@ -13,11 +13,6 @@ from lottery.experiments.records import Request, read_record
 from lottery.models.blocks import prunable
 
 FOLDER = "pruned"
-# What is asked of a model after it was pruned.
-AFTERWARDS = {
-    "text_sha256": "", "rounder": None, "bits": None, "recovery": None, "loss": None, "prompts": 0, "repeats": 0, "tasks": [],
-    "recover_steps": None, "recover_learning_rate": None, "recover_batch_size": None,
-}  # fmt: skip
 
 
 class Cost(NamedTuple):
@@ -28,8 +23,9 @@ class Cost(NamedTuple):
 
 
 def name(request: Request) -> str:
-    """Return what all requests share that start from the same pruned model."""
-    return request.model_copy(update=AFTERWARDS).file_name.removesuffix(".json")
+    """Return what all requests of a study share that start from the same pruned model."""
+    only_pruned = {**request.variant.unchanged._asdict(), "prompts": 0, "repeats": 0}  # a bisection only scores
+    return request.model_copy(update=only_pruned).key
 
 
 def asked_next(study, request: Request) -> bool:

@@ -38,10 +38,8 @@ class Elsa:
                 self._moments[name] = optimizer.state[weight]["exp_avg_sq"]
 
     @torch.no_grad()
-    def observe(self, done: int) -> None:
-        """Every ``PERIOD`` steps, set z = Proj(w + u) and u = u + w − z."""
-        if done % PERIOD:
-            return
+    def project(self) -> None:
+        """Set z = Proj(w + u) and u = u + w − z, as is due every ``PERIOD`` steps."""
         for name, weight in self._weights.items():
             self._z[name] = self._projected(name, weight + self._u[name])
             self._u[name] += weight - self._z[name]

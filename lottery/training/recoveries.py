@@ -1,4 +1,4 @@
-"""What can be asked of retraining: how, and what is learned. Words only, so that a report need not load what trains."""
+"""What can be asked of retraining: how, and what is learned. Words and a number, so that a report need not load what trains."""
 
 RECOVERIES = {  # how, with the way as its subject
     "masked": "trains what pruning left; zeros stay zero",

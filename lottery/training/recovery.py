@@ -64,10 +64,9 @@ def recover(
         elsa = None if how == "masked" else Elsa(layers, _specs(layers, sparsity, pattern), weighted=how == "elsa")
 
         def observe(done: int) -> None:
-            if elsa:
-                if done % PERIOD == 0:
-                    _check_finite(layers, rate)
-                elsa.observe(done)
+            if elsa and done % PERIOD == 0:
+                _check_finite(layers, rate)
+                elsa.project()
             if progress:
                 progress(done, steps)
 

@@ -97,10 +97,10 @@ def _panels(outcome: ImpResults, what: str, label: str, caption: str, arms: list
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     colours, markers = _colours(), dict(zip([arm for arm in ARMS if arm not in DENSE], itertools.cycle(style.MARKERS), strict=False))
     lefts = {level: outcome.left(level) for level in outcome.levels}
+    # What is not trained again is worse by a multiple: on its scale, the arms that are compared would be one line.
+    trained = [*DENSE, *(arm for arm in arms if ARMS[arm].trained)]
     handles, said, cut, above = {}, [], False, False
     for panel, model in zip(panels, models, strict=False):
-        # What is not trained again is worse by a multiple: on its scale, the arms that are compared would be one line.
-        trained = [*DENSE, *(arm for arm in arms if ARMS[arm].trained)]
         finite = outcome.data.loc[(outcome.data["model"] == model) & outcome.data["arm"].isin(trained), what]
         finite = finite[np.isfinite(finite)]
         low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
