@@ -9,17 +9,13 @@ from lottery.analysis import sizes
 from lottery.analysis.frame import frame
 from lottery.common.errors import LotteryError, ParamsError
 from lottery.config.profile import validated
-from lottery.evaluation.savings import Form, Savings
 from lottery.experiments.export import export
 from lottery.experiments.study import Study
 from lottery.models.blocks import prunable
 from lottery.models.standins.architectures import ARCHITECTURES
 from lottery.pruning.activations import ActivationStats
 from lottery.pruning.rounding import GROUP, dequantize, gptq_, quantize, round_model, rounded_bytes
-from lottery.pruning.variants import ROUNDED, Variant, rounded, variants
-from lottery.report.sections import size
-from lottery.report.sentences import paragraphs
-from tests.factory import record_of
+from lottery.pruning.variants import Variant, rounded, variants
 
 NBSP = "\u00a0"
 
@@ -211,84 +207,3 @@ def test_a_calibrated_rounder_asks_for_calibration_data_and_does_better(toy):
             assert found[memory][after].result.perplexity < found[memory][before].result.perplexity
     for title, record in found["resident"].items():
         assert record.result.window_nll == found["streamed"][title].result.window_nll, title
-
-
-def made(rows, quantization=None, windows=20):
-    """Records of one model: method, sparsity, bits, stored layers as a share of the dense ones', bits per byte; half of it is layers."""
-    found = []
-    for method, sparsity, bits, share, cost, *noise in rows:
-        nll = [cost * (1 + (noise[0] if noise else 0.0) * (-1) ** (i // 5)) for i in range(windows)]
-        whole, stored = 2000, round(1000 + 1000 * share)
-        saved = Savings(
-            dense=Form(stored=whole), sparse=Form(stored=stored) if sparsity and not bits else None, rounded=stored if bits else None,
-            dtype="float16", obstacle="made by hand",
-        )  # fmt: skip
-        record = record_of("a", method, sparsity, 10 * cost, bits_per_byte=cost, bits=bits, windows=windows, window_nll=nll, savings=saved)
-        found.append(record.model_copy(update={"quantization": quantization}))
-    return frame(found)
-
-
-ROWS = [
-    ("dense", 0.0, None, 1, 1.0),
-    ("wanda", 0.5, None, 0.56, 1.3),
-    ("magnitude", 0.5, None, 0.56, 2.0),
-    ("wanda", 0.9, None, 0.16, 9.0),
-    (ROUNDED, 0.0, 8, 0.51, 1.01),
-    (ROUNDED, 0.0, 4, 0.26, 1.1),
-    (ROUNDED, 0.0, 2, 0.13, 12.0),
-    ("wanda", 0.5, 4, 0.2, 1.5),
-]
-
-
-def test_at_each_share_the_best_of_each_way_stands_the_best_of_all_first():
-    (found,) = sizes.at_equal_bytes(made(ROWS)).values()
-    assert [(at.share, [(one.way, one.variant.replace(NBSP, " ")) for one in at.contenders]) for at in found] == [
-        ("half", [("rounded", "rtn 8 bit"), ("pruned", "wanda 50%"), ("pruned and rounded", "wanda 50% + rtn 4 bit")]),
-        ("a quarter", [("rounded", "rtn 4 bit"), ("pruned and rounded", "wanda 50% + rtn 4 bit"), ("pruned", "wanda 90%")]),
-        ("a sixth", [("pruned and rounded", "wanda 50% + rtn 4 bit"), ("pruned", "wanda 90%"), ("rounded", "rtn 2 bit")]),
-    ]
-    assert found[0].contenders[1].share == pytest.approx(0.56)
-    assert all(at.decided for at in found)
-    assert sizes.at_equal_bytes(made(ROWS[:4])) == {}  # nothing was rounded
-
-
-OVERLAP = [ROWS[0], ("wanda", 0.5, None, 0.56, 1.3, 0.9), (ROUNDED, 0.0, 8, 0.51, 1.29, -0.9)]
-
-
-def test_overlapping_intervals_decide_nothing():
-    (found,) = sizes.at_equal_bytes(made(OVERLAP)).values()
-    assert not found[0].decided
-
-
-def told(rows, quantization=None, windows=20):
-    data = made(rows, quantization, windows)
-    values = {"found": sizes.at_equal_bytes(data), "limits": sizes.SHARES, "quantization": {"a": quantization} if quantization else {}}
-    return " ".join(paragraphs("equal_bytes", **values)).replace(NBSP, " ")
-
-
-def test_the_answer_in_words():
-    assert told(ROWS).startswith(
-        "**With as few bytes, a predicts best:** - with about half of the layers' bytes (at most 60%) as **rtn 8 bit**, 1.01 times the dense"
-        " bits; then wanda 50% (1.30), wanda 50% + rtn 4 bit (1.50). - with about a quarter of the layers' bytes (at most 30%) as **rtn 4 bit**,"
-    )
-    assert "better to round" not in told(ROWS)
-    assert told([*ROWS[:6], (ROUNDED, 0.0, 3, 0.2, 1.6)]).endswith("At every one of these sizes it is better to round than to prune.")
-    few = [ROWS[0], ("wanda", 0.5, None, 0.56, 1.3), *ROWS[4:6], (ROUNDED, 0.0, 3, 0.2, 1.6)]
-    assert few[1] in ROWS
-    assert "better to round" not in told(few), "nothing that is only pruned is as small as a quarter"
-    assert told([ROWS[0], OVERLAP[1], OVERLAP[2]]).count("though its interval and the next one's overlap") == 1
-    assert "rtn 8 bit**, 1.01 times the dense bits, with too few windows for intervals; then wanda" in told(ROWS, windows=3)
-    assert "overlap" not in told(ROWS, windows=3)
-    assert "Its weights had been rounded before (Q4_1)" in told(ROWS, "Q4_1")
-
-
-def test_the_table_and_the_picture_have_all_of_them():
-    data = made(ROWS)
-    written = size.by_bytes(data).replace(NBSP, " ")
-    assert "[rtn 4 bit](a/records/rtn-4-bit-0-" in written
-    assert written.index("dense") < written.index("wanda 50%") < written.index("rtn 2 bit")
-    assert written.count("26%") == 1
-    picture = size.picture(data)
-    assert "rtn\u00a04\u00a0bit 0.0 MiB 1.10" in picture.alt
-    assert "Without filling: weights rounded to few bits, dashed by rtn; single marks" in picture.caption
-    assert size.by_bytes(made(ROWS[:4])) == ""

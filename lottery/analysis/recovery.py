@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 
 import pandas as pd
-from scipy.stats import norm
 
-from lottery.analysis.frame import beside, frame
+from lottery.analysis.comparison import bits_ratio, widened
+from lottery.analysis.frame import frame
 from lottery.experiments.records import Record
 from lottery.pruning.variants import RETRAINED
 from lottery.training.recoveries import steps_to_choose
@@ -36,9 +36,10 @@ def recovered(records: list[Record]) -> pd.DataFrame:
         for record, request in zip(records, requests, strict=True)
     ]
     for column, any_start in (("beside_masked", False), ("beside_best", True)):
-        paired = [beside(record, _masked(records, record, any_start)) for record in records]
-        for end in ("", "_low", "_high"):
-            data[f"{column}{end}"] = [one[f"bits_factor{end}"] for one in paired]
+        others = [_masked(records, record, any_start) for record in records]
+        paired = [bits_ratio(record, other) if other else (math.nan,) * 3 for record, other in zip(records, others, strict=True)]
+        for name, values in zip(_interval(column), zip(*paired, strict=True), strict=True):
+            data[name] = values
     return data[[bool(request.recovery) for request in requests]].reset_index(drop=True)
 
 
@@ -148,14 +149,8 @@ def _contest(level: pd.DataFrame) -> Contest | None:
     if others.empty:
         return Contest(*own)
     best, pairs = others.iloc[0], len(masked) * len(others)
-    interval = _widened(*(float(best[name]) for name in _interval("beside_best")), pairs)
+    interval = widened(tuple(float(best[name]) for name in _interval("beside_best")), pairs)
     return Contest(*own, best["title"], float(best["bits_factor"]), *interval, pairs)
-
-
-def _widened(ratio: float, low: float, high: float, comparisons: int) -> tuple[float, float, float]:
-    """Return a ratio and its 95% interval, so wide that as many of them all hold the truth 95 times in a hundred."""
-    more = norm.isf(0.025 / comparisons) / norm.isf(0.025)
-    return ratio, ratio * (low / ratio) ** more, ratio * (high / ratio) ** more
 
 
 def _interval(name: str) -> list[str]:

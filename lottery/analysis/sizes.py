@@ -65,73 +65,7 @@ def _beaten(row: pd.Series, dense: pd.DataFrame) -> list[str]:
     return list(dense.loc[between & (dense["bits_per_byte"] > row["bits_per_byte"]), "model"].unique())
 
 
-# At most so much of the bytes that the pruned layers take while dense. Each holds what goes by its name: 50% of zeros and 8 bits, 80% and
-# 4 bits, 90% and 3 bits; mask, scales and zero points keep all of these a little above it.
-SHARES = {"half": 0.6, "a quarter": 0.3, "a sixth": 0.2}
 WAYS = ("pruned", "rounded", "pruned and rounded")
-
-
-@dataclass(frozen=True)
-class Contender:
-    """The variant of one way to save bytes that predicts best with few enough.
-
-    Attributes:
-        way: One of ``WAYS``.
-        variant: What it is called.
-        share: The bytes of its pruned or rounded layers, as a share of what they take while dense.
-        factor: Its bits per byte, as a multiple of the dense model's.
-        low: The lower end of the 95% interval; not a number where there are too few windows.
-        high: The upper end.
-        coherent: Whether its texts are.
-    """
-
-    way: str
-    variant: str
-    share: float
-    factor: float
-    low: float
-    high: float
-    coherent: bool
-
-
-@dataclass(frozen=True)
-class AtShare:
-    """Who predicts the text best with a share of the bytes.
-
-    Attributes:
-        share: One of ``SHARES``.
-        contenders: The best of each way that has any, the best of all first.
-    """
-
-    share: str
-    contenders: list[Contender]
-
-    @property
-    def has_intervals(self) -> bool:
-        return not any(math.isnan(one.low) for one in self.contenders)
-
-    @property
-    def prunes(self) -> bool:
-        """Whether anything that is only pruned is so small."""
-        return any(one.way == WAYS[0] for one in self.contenders)
-
-    @property
-    def decided(self) -> bool:
-        """Whether the intervals of the first two lie apart, or there is only one; never without intervals."""
-        return len(self.contenders) < 2 or self.contenders[0].high < self.contenders[1].low
-
-
-def at_equal_bytes(data: pd.DataFrame) -> dict[str, list[AtShare]]:
-    """Return, for each model that was rounded too, who predicts best at each of ``SHARES``.
-
-    Bytes are those of the linear layers inside the blocks: all that is pruned or rounded. A small model's embedding would hide them.
-    """
-    found = with_layer_share(data)
-    return {
-        model: [AtShare(name, contenders) for name, most in SHARES.items() if (contenders := _contenders(rows, most))]
-        for model, rows in found[found["method"] != "dense"].groupby("model", sort=False)
-        if rows["bits"].notna().any()
-    }
 
 
 def with_layer_share(data: pd.DataFrame) -> pd.DataFrame:
@@ -147,10 +81,3 @@ def with_layer_share(data: pd.DataFrame) -> pd.DataFrame:
     pruned, rounded = found["sparsity"] > 0, found["bits"].notna()
     found["way"] = [WAYS[2] if p and r else WAYS[1] if r else WAYS[0] if p else "" for p, r in zip(pruned, rounded, strict=True)]
     return found
-
-
-def _contenders(rows: pd.DataFrame, most: float) -> list[Contender]:
-    fitting = rows[(rows["layer_share"] <= most) & rows["bits_factor"].map(math.isfinite)].sort_values("bits_factor")
-    best = fitting.drop_duplicates("way")
-    columns = ["way", "title", "layer_share", "bits_factor", "bits_factor_low", "bits_factor_high", "coherent"]
-    return [Contender(*row) for row in best[columns].itertuples(index=False)]

@@ -1,4 +1,4 @@
-"""The tables in ``docs/profiles.md``: each key of a profile, each method and each allocation. ``make docs`` writes them."""
+"""The tables in ``docs/profiles.md``: keys of a profile, methods, rounders, ways to retrain and more. ``make docs`` writes them."""
 
 import json
 import re
@@ -9,7 +9,8 @@ from lottery.common.files import atomic_write
 from lottery.common.paths import project_root
 from lottery.config.profile import Profile, Recovery, Tickets, keys_of
 from lottery.pruning.catalogue import ALLOCATIONS, METHODS
-from lottery.training.recoveries import RECOVERIES
+from lottery.pruning.rounding import ROUNDERS
+from lottery.training.recoveries import LOSSES, RECOVERIES
 
 BEGIN, END = "<!-- `make docs` writes all between this line and the next comment -->", "<!-- end -->"
 
@@ -28,8 +29,14 @@ def _tables() -> list[str]:
     for title, entries in methods.items():
         rows = [f"`{name}` | {one.summary} | {'yes' if one.needs != 'nothing' else 'no'} | {one.source}" for name, one in entries.items()]
         found += [f"## {title}s", _table(f"{title} | What it does | Needs `calibration_text` | Source", rows)]
-    rows = [f"`{name}` | {summary}" for name, summary in RECOVERIES.items()]
-    return [*found, "## Ways to retrain", _table("`how` of `recover` | What it does", rows)]
+    rows = [f"`{name}` | {one.summary} | {'yes' if one.calibrated else 'no'} | {one.source}" for name, one in ROUNDERS.items()]
+    found += ["## Rounders", _table("Rounder | What it does | Needs `calibration_text` | Source", rows)]
+    for title, head, entries in (
+        ("Ways to retrain", "`how` of `recover` | What it does", RECOVERIES),
+        ("Losses", "`loss` of `recover` | What is learned", LOSSES),
+    ):
+        found += [f"## {title}", _table(head, [f"`{name}` | {summary}" for name, summary in entries.items()])]
+    return found
 
 
 def _key(name: str, model: type[BaseModel]) -> str:

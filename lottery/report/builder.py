@@ -5,7 +5,7 @@ from functools import cached_property
 import pandas as pd
 from IPython.display import Markdown
 
-from lottery.analysis import costs, findings, layers, sizes
+from lottery.analysis import costs, equal_bytes, findings, layers, sizes
 from lottery.analysis.frame import frame
 from lottery.analysis.imp import ImpResults
 from lottery.analysis.one_shot_vs_imp import rank_agreement
@@ -159,7 +159,11 @@ class Report:
             return None
         self._keep_table("bits-over-bytes", sizes.sizes(self._main_by_bytes)[sizes.COLUMNS])
         quantization = {record.model: record.quantization for record in self.records if record.quantization}
-        equal = {"found": sizes.at_equal_bytes(self._by_bytes), "limits": sizes.SHARES, "quantization": quantization}
+        equal = {
+            "found": equal_bytes.at_equal_bytes(self._by_bytes, self._everything),
+            "limits": equal_bytes.SHARES,
+            "quantization": quantization,
+        }
         return markdown(
             sentences("best_at_size", found=sizes.best_at_sizes(self._main_by_bytes)) if self._several_models else "",
             *paragraphs("equal_bytes", **equal),

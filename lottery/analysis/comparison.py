@@ -1,0 +1,48 @@
+"""Which of two records predicts the text better, as a ratio with its error."""
+
+import math
+
+from scipy.stats import norm
+
+from lottery.evaluation import perplexity
+from lottery.experiments.records import Record
+
+Interval = tuple[float, float, float]  # a value, and the lower and the upper end of its 95% interval
+
+
+def bits_ratio(record: Record, other: Record, comparisons: int = 1) -> Interval:
+    """Return a record's bits per byte as a multiple of another's, with the 95% interval.
+
+    Variants of one model are paired: the same windows are drawn for both, so that what is hard in the text cancels. Two models cut the text
+    into other windows. They are drawn independently, so that the interval is rather too wide than too narrow.
+
+    Args:
+        record: The one.
+        other: The other, of the same text.
+        comparisons: How many pairs these two were chosen from for their bits on that text; the interval is ``widened`` for as many.
+
+    Returns:
+        The ratio and its interval. The ends are not numbers where there are too few windows, or where two of a model differ in theirs.
+    """
+    results = record.result, other.result
+    ratio, windows = results[0].bits_per_byte / results[1].bits_per_byte, min(len(one.window_nll) for one in results)
+    if windows < perplexity.MIN_WINDOWS or (record.model == other.model and results[0].window_bytes != results[1].window_bytes):
+        return ratio, math.nan, math.nan
+    own, others = (_resampled(one) for one in (record, other))
+    return widened((ratio, *perplexity.interval(own / others, windows)), comparisons)
+
+
+def _resampled(record: Record):
+    result = record.result
+    times = perplexity.draws(record.model, len(result.window_nll))
+    return perplexity.resampled(result.window_nll, times) / perplexity.resampled(result.window_bytes, times)
+
+
+def widened(interval: Interval, comparisons: int) -> Interval:
+    """Return a ratio and its 95% interval, so wide that as many of them all hold the truth 95 times in a hundred (Bonferroni).
+
+    As if the ratio's logarithm were normal: the draws of a bootstrap end long before the tails that are asked for here.
+    """
+    ratio, low, high = interval
+    more = norm.isf(0.025 / comparisons) / norm.isf(0.025)
+    return ratio, ratio * (low / ratio) ** more, ratio * (high / ratio) ** more
