@@ -15,7 +15,7 @@ from lottery.evaluation.evaluate import evaluate
 from lottery.evaluation.perplexity import exp
 from lottery.models import loading
 from lottery.models.checkpoints import Checkpoint
-from lottery.pruning.catalogue import METHODS
+from lottery.pruning.catalogue import ALLOCATIONS, METHODS
 from lottery.pruning.prune import prune
 from lottery.pruning.variants import Variant, variants
 
@@ -43,7 +43,7 @@ def perplexity(variant: Variant, device: torch.device, max_windows: int | None =
 if __name__ == "__main__":
     device, _ = arguments()
     plain = variants(list(METHODS), ["uniform"], ["unstructured", "2:4"], SPARSITIES)
-    allocated = variants(["magnitude", "wanda", "sparsegpt"], ["owl", "alphapruning"], ["unstructured"], SPARSITIES)[1:]
+    allocated = variants(["magnitude", "wanda", "sparsegpt"], [name for name in ALLOCATIONS if name != "uniform"], ["unstructured"], SPARSITIES)[1:]
     rows = {}
     for variant in [*plain, *allocated]:
         name = variant.label.removesuffix(" 2:4")
