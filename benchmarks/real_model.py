@@ -43,7 +43,8 @@ def perplexity(variant: Variant, device: torch.device, max_windows: int | None =
 if __name__ == "__main__":
     device, _ = arguments()
     plain = variants(list(METHODS), ["uniform"], ["unstructured", "2:4"], SPARSITIES)
-    allocated = variants(["magnitude", "wanda", "sparsegpt"], [name for name in ALLOCATIONS if name != "uniform"], ["unstructured"], SPARSITIES)[1:]
+    uneven = [name for name in ALLOCATIONS if name != "uniform"]
+    allocated = variants(["magnitude", "wanda", "sparsegpt"], uneven, ["unstructured"], SPARSITIES)[1:]
     rows = {}
     for variant in [*plain, *allocated]:
         name = variant.label.removesuffix(" 2:4")

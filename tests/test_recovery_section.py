@@ -119,6 +119,10 @@ def test_without_windows_for_an_interval_nothing_is_decided():
     assert "nan" not in text(study(windows=2))
 
 
+def test_without_any_record_there_is_nothing_to_tell():
+    assert recovered([]).empty
+
+
 def test_where_nothing_moves_zeros_only_the_masked_one_is_told():
     assert "alps 70% + masked needs 1.30 times the dense bits." in text(study()[:4])
     assert recovered(study()[:2]).empty

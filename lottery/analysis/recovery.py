@@ -38,8 +38,8 @@ def recovered(records: list[Record]) -> pd.DataFrame:
     for column, any_start in (("beside_masked", False), ("beside_best", True)):
         others = [_masked(records, record, any_start) for record in records]
         paired = [bits_ratio(record, other) if other else (math.nan,) * 3 for record, other in zip(records, others, strict=True)]
-        for name, values in zip(_interval(column), zip(*paired, strict=True), strict=True):
-            data[name] = values
+        for end, name in enumerate(_interval(column)):
+            data[name] = [one[end] for one in paired]
     return data[[bool(request.recovery) for request in requests]].reset_index(drop=True)
 
 
