@@ -22,7 +22,7 @@ from lottery.pruning.variants import DENSE, Variant, retrained, variants
 from lottery.training.recoveries import LOSSES, RECOVERIES
 from lottery.training.recovery import recover
 
-METHOD, SPARSITIES, RATES = "alps", [0.7, 0.9], [1e-4, 3e-4, 1e-3, 3e-3]
+METHOD, SPARSITIES, RATES = "alps", [0.7, 0.9], [1e-4, 3e-4, 1e-3]
 STEPS = 400  # of one window
 
 

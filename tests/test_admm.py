@@ -170,3 +170,9 @@ def test_weights_that_are_not_finite_are_refused(ours):
     weight[0, 0] = torch.inf
     with pytest.raises(LotteryError, match="l: holds weights that are not finite"):
         ours(weight, LayerSpec("l", 0.5), fed(correlated(50, 16), torch.float32))
+
+
+def test_a_row_that_would_lose_all_is_refused():
+    weight, inputs = torch.randn(3, 64), fed(torch.randn(200, 64))
+    with pytest.raises(LotteryError, match=r"^q: 99\.5% of a row of 64 weights rounds to all of them; lower the sparsity$"):
+        admm_(weight, LayerSpec("q", 0.995), inputs)

@@ -12,6 +12,7 @@ from lottery.models.blocks import blocks, count_zeros
 from lottery.pruning.prune import prune
 from lottery.pruning.variants import Variant
 from lottery.pruning.walk import walk
+from lottery.training.recovery import recover
 
 WANDA = Variant("wanda", "uniform", "unstructured", 0.5)
 TOKENS = torch.randint(3, 60, (2, 24), generator=torch.Generator().manual_seed(1))
@@ -27,6 +28,7 @@ PRUNED = [
     "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "olmo2", "gptj", "opt", "bloom", "mpt", "stablelm",
     "starcoder2", "cohere2", "granite", "smollm3", "glm4", "nemotron", "persimmon", "codegen", "gpt_bigcode", "exaone4", "biogpt", "xglm", "lfm2",
 ]  # fmt: skip
+WITHOUT_DROPOUT = ("mpt", "lfm2")  # in the config itself
 REFUSED = {
     "gpt2": r"^GPT2LMHeadModel has no nn\.Linear inside its blocks; only such layers can be pruned$",
     "mixtral": r"^MixtralForCausalLM holds 90% of the weights of its blocks elsewhere than in nn\.Linear, such as model\.layers\.0\.mlp\.experts\."
@@ -39,12 +41,17 @@ REFUSED = {
 }
 
 
-def made(family: str):
+def made(family: str, dropout: float | None = None):
     logging.set_verbosity_error()
     config = CONFIG_MAPPING[family]
     known = {name: value for name, value in SMALL.items() if hasattr(config(), name)}
+    found = config(**known)
+    if dropout is not None:
+        for name, value in vars(found).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(found, name, dropout)
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config(**known)).eval()
+    return AutoModelForCausalLM.from_config(found).eval()
 
 
 @pytest.mark.parametrize("family", PRUNED)
@@ -69,6 +76,21 @@ def test_a_family_is_pruned_walked_streamed_and_scored_as_transformers_scores_it
     streamed, _ = evaluate(model, TOKENS.numpy(), 1, states, device=torch.device("cpu"))
     assert torch.equal(streamed.nll, resident.nll)
     assert torch.equal(streamed.kl, resident.kl)
+
+
+@pytest.mark.parametrize("family", PRUNED)
+def test_nothing_is_dropped_while_a_family_is_retrained_so_a_seed_is_enough(family):
+    found = []
+    for seed in (1, 2):
+        model = made(family, dropout=0.5)
+        torch.manual_seed(seed)
+        recover(model, TOKENS, 1, 1e-3)
+        found.append(model)
+    for (name, one), other in zip(found[0].named_parameters(), found[1].parameters(), strict=True):
+        assert torch.equal(one, other), name
+    model.train()
+    drops = bool((model(input_ids=TOKENS).logits != model(input_ids=TOKENS).logits).any())
+    assert drops == (family not in WITHOUT_DROPOUT), "as it was before"
 
 
 @pytest.mark.parametrize("family", REFUSED)

@@ -8,11 +8,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lottery.analysis.recovery import recovered
-from lottery.common.errors import DivergedError, LotteryError, ParamsError
+from lottery.common.errors import DivergedError, ImpossibleTrialError, LotteryError, ParamsError
 from lottery.common.format import NBSP
 from lottery.config.profile import load_profile, validated
+from lottery.experiments import pruned as making
 from lottery.experiments.records import requests
 from lottery.experiments.study import Study
+from lottery.models import loading
 from lottery.models.blocks import prunable
 from lottery.models.standins.architectures import ARCHITECTURES
 from lottery.pruning.prune import prune
@@ -164,6 +166,10 @@ def test_whatever_moves_zeros_stands_beside_what_keeps_them_and_the_dense_contro
             {"recover": {"steps": 1, "start": "sparse"}},
             r"^recover\['start'\]\[0\]: given 'sparse'; allowed: pruned, dense, or a list of both",
         ),
+        (
+            {"recover": {"steps": 1, "how": ["elsa", "elsa"]}},
+            r"^recover\['how'\]: given \['elsa', 'elsa'\], with repeats; allowed: each value once$",
+        ),
         ({"calibration_text": None}, r"^calibration_text: not given, but recover needs it; allowed: "),
         ({"calibration_text": "stories"}, r"^calibration_text: given 'stories', the text that is scored"),
         ({"dtype": "float16"}, r"^dtype: given 'float16', in which recover cannot train; allowed: auto, float32, bfloat16$"),
@@ -180,6 +186,41 @@ def test_a_gpu_without_bfloat16_is_found_out_before_the_first_trial(project, mon
     )
     with pytest.raises(LotteryError, match=r"this is 7.0, and recover cannot train in float16; set dtype: float32$"):
         Study(validated({**TOY, **RECOVER}))
+
+
+def test_what_is_streamed_to_a_gpu_is_not_retrained_elsewhere_in_silence(project, monkeypatch):
+    plan = loading.Plan(torch.device("cuda"), torch.bfloat16, "as stored", streamed=True, memory_reason="it needs 15 of 12 GB")
+    monkeypatch.setattr(Study, "_planned", lambda study: plan)
+    with pytest.raises(
+        LotteryError, match=r"^memory: qwen2.5-0.5b is streamed to cuda \(it needs 15 of 12 GB\), and recover trains a whole"
+    ):
+        Study(validated({**TOY, **RECOVER}))
+
+
+def test_out_of_memory_while_retraining_is_not_answered_by_streaming(toy, monkeypatch):
+    def hungry(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.34 GiB.")
+
+    monkeypatch.setattr(making, "recover", hungry)
+    monkeypatch.setattr(loading, "streaming_spares", lambda device: True)
+    study = Study(validated({**toy, **RECOVER}))
+    with pytest.raises(LotteryError, match=r"^out of memory while retraining; take a smaller recover\.batch_size or a device"):
+        study.sweep()
+
+
+def test_a_text_too_short_to_retrain_on_is_found_before_the_first_trial(project):
+    with open("brief.txt", "w") as file:
+        file.write("Once upon a time there was a boy who had a dog and a ball. " * 5)
+    with pytest.raises(LotteryError, match=r"^calibration_text: brief\.txt has \d+ tokens, fewer than two windows of 64 to retrain on"):
+        Study(validated({**TOY, **RECOVER, "calibration_text": "brief.txt"}))
+
+
+def test_where_every_learning_rate_diverges_the_others_are_measured_and_the_reason_is_said(toy):
+    asked = {**toy, "sparsities": [0.7], "calibration_text": "training-stories", "calibration_seq_len": 32}
+    study = Study(validated({**asked, "recover": {"steps": 8, "batch_size": 2, "learning_rate": [1e29, 1e30]}}))
+    with pytest.raises(ImpossibleTrialError, match=r"every learning rate of 1e\+29, 1e\+30; lower .*; so are 1 other trials; all else is"):
+        study.sweep()
+    assert len(study.records) == 2
 
 
 def test_the_method_says_that_it_was_done(project):

@@ -72,8 +72,10 @@ def test_what_starts_dense_is_compared_with_the_best_masked_of_as_many_zeros():
         ({}, "alps 70% + masked needs 1.30 times the dense bits, alps 70% + elsa 1.20: 0.923 times as many (95%: 0.923 to 0.923), so alps 70% + elsa predicts better."),
         ({"elsa": 1.4}, "so alps 70% + masked predicts better."),
         ({"elsa": 1.3, "noise": 0.1}, "so the two cannot be told apart."),
-        ({"control": 1.02}, "m**: retrained on 204,800 tokens the dense model needs 1.02 times the bits that it needed before (95%: 1.02 to 1.02): retraining by itself makes it worse."),
+        ({"control": 1.02}, "m**, retrained on 204,800 tokens:\n- The dense model needs 1.02 times the bits that it needed before (95%: 1.02 to 1.02): retraining by itself makes it worse."),
         ({"control": 0.9}, "retraining by itself makes it better, so not all that pruned models gain is recovery."),
+        ({"masked": math.inf}, "alps 70% + masked needs ∞ times the dense bits, alps 70% + elsa 1.20: 0.00 times as many (95%: 0.00 to 0.00), so alps 70% + elsa predicts better."),
+        ({"elsa": math.inf}, "alps 70% + elsa ∞: ∞ times as many, so alps 70% + masked predicts better."),
         ({"loss": "distillation"}, "alps 70% + elsa (distilled) predicts better."),
     ],
 )  # fmt: skip
@@ -110,8 +112,24 @@ def test_the_best_of_several_is_not_called_better_for_being_the_luckiest():
 
 def test_with_both_losses_there_are_two_controls():
     both = text([*study(), *study(loss="distillation", control=1.0)[2:]])
-    assert "204,800 tokens of the text the dense model needs 1.02" in both
-    assert "and of its own predictions the dense model needs 1.00" in both
+    assert (
+        "learned from the text and needs 1.02 times the bits that it needed before (95%: 1.02 to 1.02): retraining by itself makes" in both
+    )
+    assert "learned from its own predictions and needs 1.00 times the bits that it needed before (95%: 1.00 to 1.00)." in both
+
+
+def test_a_rate_at_the_edge_of_those_tried_is_marked():
+    records = study()
+    several = records[-1].request.model_copy(update={"recover_learning_rate": [1e-5, 1e-4]})
+    found = by_variant(recovered([*records[:-1], records[-1].model_copy(update={"request": several})])).replace(NBSP, " ")
+    assert found.count("| ≥ 0.0001 |") == 1
+    assert "the highest (≥) or the lowest (≤) did best" in found
+    assert "≥" not in by_variant(recovered(records))
+
+
+def test_without_a_control_each_model_is_still_named():
+    records = [record for record in study() if record.request.method != "retrained"]
+    assert "**m**, retrained on 204,800 tokens:\n- alps 70% + masked needs" in text(records)
 
 
 def test_without_windows_for_an_interval_nothing_is_decided():

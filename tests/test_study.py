@@ -9,7 +9,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from lottery.common.errors import HeldError, LotteryError, StoppedError
+from lottery.common.errors import HeldError, ImpossibleTrialError, LotteryError, StoppedError
+from lottery.common.format import NBSP
 from lottery.common.paths import outputs
 from lottery.config.profile import validated
 from lottery.experiments import pruned as module
@@ -269,6 +270,32 @@ def test_calibration_text_is_checked_before_the_first_trial(toy):
         Study(validated({**toy, **wanted, "calibration_text": "short.txt"}))
     with pytest.raises(LotteryError, match=r"^calibration_seq_len: given 513 tokens; qwen2\.5-0\.5b was made for at most 512"):
         Study(validated({**toy, **wanted, "calibration_text": "training-stories", "calibration_seq_len": 513}))
+
+
+def test_the_scored_text_is_no_calibration_text_by_whichever_name(toy):
+    with open("scored.txt", "w") as file:
+        file.write("There was a boy. He had a dog and a red ball. They went to the park to play all day long. " * 40)
+    wanted = {**toy, "text": "scored.txt", "methods": ["wanda"], "calibration_samples": 2, "calibration_seq_len": 32}
+    with pytest.raises(LotteryError, match=r"^calibration_text: given '\./scored\.txt', the text that is scored under another name; give"):
+        Study(validated({**wanted, "calibration_text": "./scored.txt"}))
+
+
+def test_a_trial_that_is_impossible_ends_no_other(toy, capsys):
+    """DLP's range would take more than all weights of a block: all else is measured first, and the run fails with that reason."""
+    wanted = {**toy, "methods": ["wanda"], "allocation": ["dlp", "uniform"], "sparsities": [0.5, 0.95]}
+    study = Study(validated({**wanted, "calibration_text": "training-stories", "calibration_samples": 2, "calibration_seq_len": 32}))
+    study.measure_dense()
+    reason = (
+        r"wanda \+ dlp 95% is impossible: allocation: dlp at sparsity 0\.95 would take 1\d\d\.\d% of block \d, .*; all else is recorded$"
+    )
+    for _ in range(2):
+        with pytest.raises(ImpossibleTrialError, match=reason.replace(" ", r"[ \u00a0]")):
+            study.sweep()
+    assert [record.request.title.replace(NBSP, " ") for record in study.records] == ["dense", "wanda + dlp 50%", "wanda 50%", "wanda 95%"]
+    assert "impossible" in read_state(study.folder).reason
+    assert capsys.readouterr().out.count("going on with the others") == 1
+    with pytest.raises(LotteryError, match=r"^1 of 5 trials are not recorded"):
+        study.finish()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 from scipy.stats import norm
 
 from lottery.evaluation import perplexity
@@ -29,7 +30,10 @@ def bits_ratio(record: Record, other: Record, comparisons: int = 1) -> Interval:
     if windows < perplexity.MIN_WINDOWS or (record.model == other.model and results[0].window_bytes != results[1].window_bytes):
         return ratio, math.nan, math.nan
     own, others = (_resampled(one) for one in (record, other))
-    return widened((ratio, *perplexity.interval(own / others, windows)), comparisons)
+    with np.errstate(invalid="ignore"):
+        ratios = own / others
+    ratios[np.isnan(ratios)] = 1.0  # infinity over infinity: neither is better
+    return widened((ratio, *perplexity.interval(ratios, windows)), comparisons)
 
 
 def _resampled(record: Record):
@@ -41,8 +45,11 @@ def _resampled(record: Record):
 def widened(interval: Interval, comparisons: int) -> Interval:
     """Return a ratio and its 95% interval, so wide that as many of them all hold the truth 95 times in a hundred (Bonferroni).
 
-    As if the ratio's logarithm were normal: the draws of a bootstrap end long before the tails that are asked for here.
+    As if the ratio's logarithm were normal: the draws of a bootstrap end long before the tails that are asked for here. Where one of two
+    is infinite, there is nothing to widen.
     """
     ratio, low, high = interval
+    if not ratio or not math.isfinite(ratio):
+        return interval
     more = norm.isf(0.025 / comparisons) / norm.isf(0.025)
     return ratio, ratio * (low / ratio) ** more, ratio * (high / ratio) ** more

@@ -3,18 +3,17 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
-from lottery.analysis.comparison import bits_ratio
+from lottery.analysis.comparison import Interval, bits_ratio
 from lottery.analysis.sizes import WAYS, with_layer_share
 from lottery.experiments.records import Record
 
 SMALLER = "a smaller dense model"
 
 # At most so much of the bytes that the pruned layers take while dense. Each holds what goes by its name: 50% of zeros and 8 bits, 80% and
-# 4 bits, 90% and 3 bits; mask, scales and zero points keep all of these a little above it.
-SHARES = {"half": 0.6, "a quarter": 0.3, "a sixth": 0.2}
+# 4 bits, 90%, 3 bits, and 50% in 4 bits; mask, scales and zero points keep all of these a little above it.
+SHARES = {"half": 0.6, "a quarter": 0.3, "a sixth": 0.21}
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class AtShare:
         low: The lower end of its 95% interval, widened for ``pairs``; not a number where there are too few windows.
         high: The upper end.
         pairs: How many pairs of these two ways have as few bytes: the two are the best of them on the text that is scored.
+        beats_pruning: Whether the first predicts better than the best of what is only pruned, by an interval of their own.
     """
 
     share: str
@@ -57,11 +57,7 @@ class AtShare:
     low: float = math.nan
     high: float = math.nan
     pairs: int = 1
-
-    @property
-    def prunes(self) -> bool:
-        """Whether anything that is only pruned is so small."""
-        return any(one.way == WAYS[0] for one in self.contenders)
+    beats_pruning: bool = False
 
     @property
     def decided(self) -> bool:
@@ -94,9 +90,9 @@ def _at_share(name: str, most: float, rows: pd.DataFrame, dense: pd.DataFrame, b
     layers = own["stored"] * own["prunable_parameters"] / own["parameters"]
     smaller = dense[dense["stored"] <= own["stored"] - (1 - most) * layers]
     fitting = pd.concat([fitting, smaller.assign(way=SMALLER, title=smaller["model"] + ", dense")])
-    fitting = fitting[np.isfinite(fitting["bits_per_byte"].astype(float))].sort_values("bits_per_byte", kind="stable")
+    fitting = fitting.sort_values("bits_per_byte", kind="stable")
     best, ways = fitting.drop_duplicates("way"), fitting["way"].value_counts()
-    if best.empty:
+    if best.empty or not math.isfinite(best["bits_per_byte"].iloc[0]):
         return None
     found = [by_key[row["model"], row["key"]] for _, row in best.iterrows()]
     contenders = [
@@ -105,5 +101,11 @@ def _at_share(name: str, most: float, rows: pd.DataFrame, dense: pd.DataFrame, b
     ]
     if len(found) < 2:
         return AtShare(name, contenders)
-    pairs = int(ways[contenders[0].way] * ways[contenders[1].way])
-    return AtShare(name, contenders, *bits_ratio(found[1], found[0], pairs), pairs)
+
+    def beside_first(index: int) -> tuple[Interval, int]:
+        pairs = int(ways[contenders[0].way] * ways[contenders[index].way])
+        return bits_ratio(found[index], found[0], pairs), pairs
+
+    interval, pairs = beside_first(1)
+    pruned = [index for index, one in enumerate(contenders) if one.way == WAYS[0] and index]
+    return AtShare(name, contenders, *interval, pairs, any(beside_first(index)[0][1] > 1 for index in pruned))

@@ -21,6 +21,7 @@ def recovered(records: list[Record]) -> pd.DataFrame:
     ``beside_masked`` is its bits per byte as a multiple of those of the same start, retrained on the same tokens with its zeros kept; they
     are paired over windows and have a 95% interval. What starts from the dense model is compared with the best that has as many zeros.
     ``choice_tokens`` were trained on besides ``tokens``, to choose the learning rate; ``seconds`` are of both.
+    ``edge`` is "≥" or "≤" where the rate was the highest or lowest of several: one beyond may do better.
     ``beside_best`` is the same beside the best masked one whatever its start. Both are not a number for what is masked itself.
     """
     data, requests = frame(records), [record.request for record in records]
@@ -31,6 +32,7 @@ def recovered(records: list[Record]) -> pd.DataFrame:
     data["choice_tokens"] = [_tokens(request, _steps_of_choice(request)) for request in requests]
     data["seconds"] = [record.result.recovery_seconds for record in records]
     data["rate"] = [record.result.recovery_learning_rate for record in records]
+    data["edge"] = [_edge(record.result.recovery_learning_rate, record.request.recover_learning_rate or []) for record in records]
     data["before"] = [
         1.0 if request.method == RETRAINED else factors.get((record.model, request.variant.unchanged), math.nan)
         for record, request in zip(records, requests, strict=True)
@@ -45,6 +47,10 @@ def recovered(records: list[Record]) -> pd.DataFrame:
 
 def _tokens(request, steps: int) -> float:
     return steps * request.recover_batch_size * request.calibration_seq_len if request.recovery else math.nan
+
+
+def _edge(rate: float | None, rates: list[float]) -> str:
+    return "" if len(rates) < 2 or min(rates) < rate < max(rates) else "≥" if rate == max(rates) else "≤"
 
 
 def _steps_of_choice(request) -> int:

@@ -39,7 +39,11 @@ class NotFiniteError(LotteryError, ArithmeticError):
     """The dense model itself gives infinity or NaN: its dtype overflows, or the checkpoint is damaged."""
 
 
-class DivergedError(LotteryError, ArithmeticError):
+class ImpossibleTrialError(LotteryError):
+    """One trial cannot be made as asked for, whatever the machine; the others of its study can."""
+
+
+class DivergedError(ImpossibleTrialError, ArithmeticError):
     """A retraining leaves weights that are not finite: its learning rate is too high."""
 
 

@@ -93,6 +93,13 @@ class Recovery(BaseModel):
     )
     batch_size: int = Field(4, description="a whole number of windows of 'calibration_seq_len' a step, at least 1", ge=1, le=4096)
 
+    @model_validator(mode="after")
+    def _each_once(self) -> "Recovery":
+        for key in ("how", "start", "loss", "learning_rate"):
+            if len(set(values := getattr(self, key))) != len(values):
+                raise ValueError(f"recover[{key!r}]: given {short(values)}, with repeats; allowed: each value once")
+        return self
+
 
 class Settings(BaseModel):
     """How to measure: the keys of a profile that every trial's record repeats, because another value gives other numbers."""

@@ -76,7 +76,7 @@ class PrunedModels:
         cost = self._pruned_once(model, request, label)
         seconds, recovered, rate, began = cost.seconds, 0.0, None, time.monotonic()
         if request.recovery:
-            with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory"):
+            with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory", whole=True):
                 rate = self._retrain(model, request, label)
             recovered = time.monotonic() - began
         if request.bits:
@@ -151,7 +151,11 @@ class PrunedModels:
         return rate
 
     def _best_rate(self, model, retrain, windows: torch.Tensor, rates: list[float], label: str) -> float:
-        """Return the learning rate with the lowest loss on held-back text, the lower one of equals, and leave the model as it was."""
+        """Return the learning rate with the lowest loss on held-back text, the lower one of equals, and leave the model as it was.
+
+        Raises:
+            DivergedError: None has a finite loss.
+        """
         study, layers, losses = self.study, prunable(model), []
         start = {name: layer.weight.detach().to("cpu", copy=True) for name, layer in layers.items()}
         for rate in sorted(rates):
@@ -166,6 +170,9 @@ class PrunedModels:
             with torch.no_grad():
                 for name, layer in layers.items():
                     layer.weight.copy_(start[name])
+        if min(losses) == math.inf:
+            tried = ", ".join(f"{rate:g}" for rate in sorted(rates))
+            raise DivergedError(f"recover: the retraining diverged at every learning rate of {tried}; lower recover.learning_rate")
         return min(zip(losses, sorted(rates), strict=True))[1]
 
     def _round(self, model, request: Request, label: str) -> float:

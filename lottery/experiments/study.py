@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 
-from lottery.common.errors import HeldError, LotteryError
+from lottery.common.errors import HeldError, ImpossibleTrialError, LotteryError
 from lottery.common.format import number
 from lottery.common.paths import outputs
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
 from lottery.data.calibration import Calibration, Retraining, calibration, retraining
-from lottery.data.corpus import corpus, corpus_identity, prompts, windows
+from lottery.data.corpus import HUB_TEXTS, corpus, corpus_identity, prompts, windows
 from lottery.evaluation import lm_eval_tasks
 from lottery.experiments import protocol_runs, pruned_once
 from lottery.experiments.lifecycle import finish, held, raise_if_stop_requested, record_failure, stopped
@@ -37,6 +37,7 @@ class Study:
         self.profile = profile
         self.checkpoint = checkpoint(profile)
         self.folder = outputs(profile.profile) / profile.model_name
+        self._impossible: dict[str, tuple[str, str]] = {}  # key: title and reason of a trial
         with record_failure(self.folder):
             if self.checkpoint.kind == "gguf":
                 convert(Path(self.checkpoint.source))
@@ -44,6 +45,7 @@ class Study:
             self.text = corpus(profile.text)
             source = profile.calibration_text if profile.calibrated else None
             identity = corpus_identity(source, "calibration_text") if source else None
+            self._check_calibration_text(source)
             self._named = requests(profile, self.checkpoint.identity, self.text.sha256, identity)
             self.skeleton = loading.skeleton(self.checkpoint)
             for variant in profile.variants:
@@ -105,10 +107,16 @@ class Study:
             return protocol_runs.measure(self.profile)
 
     def sweep(self) -> None:
-        """Measure every pruned variant without a record; with ``bisect`` also what those results say to measure next."""
+        """Measure every pruned variant without a record; with ``bisect`` also what those results say to measure next.
+
+        Raises:
+            ImpossibleTrialError: Trials cannot be made; all others were.
+        """
         self._measure(self.requests)
-        while len(self.records) < len(self.requests):
+        while self._missing():
             self._measure(self.requests)
+        with record_failure(self.folder):
+            self._raise_if_impossible()
 
     def finish(self) -> None:
         """Write, as the last thing of a run, that all trials are recorded; raise if they are not."""
@@ -117,10 +125,24 @@ class Study:
         shutil.rmtree(self.folder / pruned_once.FOLDER, ignore_errors=True)  # what a killed run left
         self.say(line)
 
+    def _missing(self) -> list[Request]:
+        """Return the trials that are neither recorded nor found impossible by this run."""
+        known = [request for request in self.requests if request.key not in self._impossible]
+        return [request for request in known if read_record(self.folder, request) is None]
+
+    def _raise_if_impossible(self) -> None:
+        if self._impossible:
+            title, error = next(iter(self._impossible.values()))
+            others = f"; so are {len(self._impossible) - 1} other trials" if len(self._impossible) > 1 else ""
+            raise ImpossibleTrialError(f"{title} is impossible: {error}{others}; all else is recorded")
+
     def _measure(self, wanted: list[Request]) -> None:
-        todo = [request for request in wanted if read_record(self.folder, request) is None]
+        missing = self._missing()
+        todo = [request for request in wanted if request in missing]
         if not todo:
-            return self.say(f"{', '.join(request.title for request in wanted)}: recorded already")
+            if not self._impossible:
+                self.say(f"{', '.join(request.title for request in wanted)}: recorded already")
+            return
         with held(self.folder), record_failure(self.folder):
             write_state(self.folder, "running")
             for request in todo:
@@ -140,10 +162,11 @@ class Study:
 
         Raises:
             StoppedError: ``asked_to_stop`` said so.
+            ImpossibleTrialError: As in ``sweep``.
         """
         dense = self.requests[0]
         with record_failure(self.folder):
-            while missing := [request for request in self.requests if read_record(self.folder, request) is None]:
+            while missing := self._missing():
                 took = False
                 for request in missing[:1] if missing[0] == dense else missing:  # its dtype is that of all
                     if asked_to_stop():
@@ -154,13 +177,20 @@ class Study:
                         took = True
                 if not took:
                     time.sleep(wait)
+            self._raise_if_impossible()
 
     def _record(self, request: Request) -> None:
-        """Measure a trial and write its record, unless another run just did."""
+        """Measure a trial and write its record, unless another run just did; or remember why that is impossible."""
         if read_record(self.folder, request) is not None:
             return
         label = f"trial {self.requests.index(request) + 1} of {len(self.requests)}, {request.title}"
-        record = self.trials.run(request, label, with_fewer_tasks(self.folder, request) if request.tasks else None)
+        try:
+            record = self.trials.run(request, label, with_fewer_tasks(self.folder, request) if request.tasks else None)
+        except ImpossibleTrialError as error:
+            self.trials.forget()  # a model that is half changed
+            self._impossible[request.key] = request.title, str(error)
+            self.say(f"{label}: impossible: {error}; going on with the others")
+            return
         write_record(self.folder, record)
         if read_record(self.folder, request) is None:  # or it would be measured again and again
             raise LotteryError(f"{self.profile.model_name}: a record that was just written does not read back; look at {self.folder}")
@@ -184,6 +214,11 @@ class Study:
         windows = profile.recover.steps * profile.recover.batch_size
         return retraining(self.tokenizer, text, windows, profile.calibration_seq_len, profile.seed + 1)
 
+    def _check_calibration_text(self, source: str | None) -> None:
+        """Refuse the scored text by whichever name it comes."""
+        if source and source not in HUB_TEXTS and corpus(source, "calibration_text").text == self.text.text:
+            raise LotteryError(f"calibration_text: given {source!r}, the text that is scored under another name; give another text")
+
     def _check_context(self) -> None:
         """Refuse lengths beyond the model's context, where it writes noise and pruning would be blamed for it."""
         context = getattr(self.skeleton.config, "max_position_embeddings", None)
@@ -194,10 +229,18 @@ class Study:
                 raise LotteryError(f"{key}: given {tokens} tokens; {self.profile.model_name} was made for at most {context}")
 
     def _check_recovery(self) -> None:
-        """Refuse a GPU without bfloat16 now, and not after the dense model was measured."""
-        # Not the plan that trials go by: until they begin, another run may record the dense model.
-        if self.profile.recover and (plan := self._planned()).dtype == torch.float16:
+        """Refuse what cannot be retrained here now, and not after the dense model was measured."""
+        if not self.profile.recover:
+            return
+        self.recovery  # noqa: B018 - so that a text that is too short fails now
+        plan = self._planned()  # not the plan that trials go by: until they begin, another run may record the dense model
+        if plan.dtype == torch.float16:
             raise LotteryError(f"dtype: {plan.dtype_reason}, and recover cannot train in float16; set dtype: float32")
+        if plan.streamed and plan.device.type != "cpu":
+            raise LotteryError(
+                f"memory: {self.profile.model_name} is streamed to {plan.device} ({plan.memory_reason}), and recover trains a whole model"
+                " on its device, at 16 bytes a weight or more; take memory: resident where it fits, or device: cpu"
+            )
 
     def _check_vocabulary(self) -> None:
         """Refuse a tokenizer with more tokens than its model has rows: it belongs to another model."""

@@ -296,7 +296,7 @@ class Trials:
         if error.in_batches and self.batch_size > 1:
             self.batch_size //= 2
             study.say(f"out of memory; going on with {self.batch_size} windows at a time")
-        elif not plan.streamed and loading.streaming_spares(plan.device):
+        elif not plan.streamed and not error.whole and loading.streaming_spares(plan.device):
             reason = f"out of memory {error.step} and the whole model resident"
             streamed = loading.plan(self.profile, study.skeleton, streamed=reason)
             study.plan = replace(streamed, dtype=plan.dtype, dtype_reason=plan.dtype_reason)

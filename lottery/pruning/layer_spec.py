@@ -38,6 +38,19 @@ class LayerSpec:
                 f" {weight.shape[1]} inputs of {self.name}; take another pattern, or unstructured"
             )
 
+    def zeros_of_row(self, inputs: int) -> int:
+        """Return how many weights of a row go.
+
+        Raises:
+            LotteryError: All of them.
+        """
+        count = round(self.sparsity * inputs)
+        if count == inputs:
+            raise LotteryError(
+                f"{self.name}: {100 * self.sparsity:g}% of a row of {count} weights rounds to all of them; lower the sparsity"
+            )
+        return count
+
 
 def prune_lowest_(
     weight: torch.Tensor, score: Callable[[torch.Tensor, slice], torch.Tensor] | None, spec: LayerSpec, *, comparison_group: str
@@ -69,12 +82,7 @@ def prune_lowest_(
     if spec.pattern:
         zero_lowest_along_(score_chunks(weight, checked if score else _itself), spec.pattern.zeros, spec.pattern.group, spec.name)
     elif comparison_group == "row":
-        count = round(spec.sparsity * weight.shape[1])
-        if count == weight.shape[1]:
-            raise LotteryError(
-                f"{spec.name}: {100 * spec.sparsity:g}% of a row of {count} weights rounds to all of them; lower the sparsity"
-            )
-        zero_lowest_along_(score_chunks(weight, checked if score else _itself), count, None, spec.name)
+        zero_lowest_along_(score_chunks(weight, checked if score else _itself), spec.zeros_of_row(weight.shape[1]), None, spec.name)
     else:
         chunks = score_chunks(weight, checked) if score else magnitude_chunks(weight)
         zero_lowest_(chunks, round(spec.sparsity * weight.numel()), spec.name)

@@ -36,7 +36,8 @@ def recover(
 
     Weights in bfloat16 are trained in float32, since the smallest updates would be lost, and products computed in bfloat16 (mixed
     precision, arXiv 1710.03740); that takes 16 bytes a weight, 8 more for ELSA and 4 more for a teacher. Afterwards the model is as it was:
-    in its dtype, in evaluation mode, with the same parameters requiring gradients.
+    in its dtype, in evaluation mode, with the same parameters requiring gradients. Dropout is off, so that the same seed gives the same
+    weights, and no arm learns through noise that scoring knows nothing of.
 
     Args:
         model: A model in float32 or bfloat16.
@@ -59,6 +60,7 @@ def recover(
     masks = {name: layer.weight.detach() != 0 for name, layer in layers.items()} if how == "masked" and sparsity != 0 else {}
     for parameter in asked:
         parameter.requires_grad_(id(parameter) in left)
+    dropout = _without_dropout(model)
     try:
         cast(model, torch.float32)
         elsa = None if how == "masked" else Elsa(layers, _specs(layers, sparsity, pattern), weighted=how == "elsa")
@@ -70,7 +72,7 @@ def recover(
             if progress:
                 progress(done, steps)
 
-        model.train()
+        model.train()  # for what the checkpoints below need; there is no dropout
         if _activations(model, batch * samples.shape[1]) > available(device) / 2:
             model.activation_checkpointing_enable()  # a third more time, for the memory of one block instead of all
         train(
@@ -89,11 +91,31 @@ def recover(
     finally:
         model.activation_checkpointing_disable()
         model.eval()
+        for owner, name, share in dropout:
+            setattr(owner, name, share)
         for parameter, wanted in asked.items():
             parameter.requires_grad_(wanted)
             parameter.grad = None
         cast(model, dtype)
     _check_finite(layers, rate)  # also in the dtype that the model has again
+
+
+def _without_dropout(model: nn.Module) -> list[tuple[object, str, float]]:
+    """Set every dropout of a model to 0, and return what was set: its owner, its name there, and its share.
+
+    A dropout would draw without a seed, and in some hundred steps it regularizes nothing. Families keep theirs in ``nn.Dropout``, in
+    attributes of their layers, or in the config, as *dropout*, *drop* or *pdrop*.
+    """
+    owners = {id(one): one for module in model.modules() for one in (module, getattr(module, "config", None)) if one is not None}
+    found = [
+        (owner, name, share)
+        for owner in owners.values()
+        for name, share in vars(owner).items()
+        if isinstance(share, float) and share and ("drop" in name or (name == "p" and isinstance(owner, nn.Dropout)))
+    ]
+    for owner, name, _ in found:
+        setattr(owner, name, 0.0)
+    return found
 
 
 def _check_finite(layers: dict[str, nn.Linear], rate: float) -> None:

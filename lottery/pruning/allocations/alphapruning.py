@@ -31,7 +31,7 @@ def alphapruning(model: nn.Module, sparsity: float, samples: None = None, device
         Each layer's sparsity.
 
     Raises:
-        LotteryError: A block's sparsity would leave [0, 1).
+        ImpossibleTrialError: A block's sparsity would leave [0, 1).
     """
     exponents = []
     for block, layers in zip(blocks(model), by_block(model), strict=True):

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from lottery.common.errors import LotteryError
+from lottery.common.errors import ImpossibleTrialError
 from lottery.models.blocks import by_block
 from lottery.pruning.methods.wanda import wanda_scores
 from lottery.pruning.selection import Chunks, score_chunks
@@ -54,11 +54,11 @@ def layer_sparsities(model: nn.Module, block_sparsities: list[float], what: str,
         Each layer's sparsity.
 
     Raises:
-        LotteryError: A block's sparsity is outside [0, 1): the target cannot be met.
+        ImpossibleTrialError: A block's sparsity is outside [0, 1): the target cannot be met.
     """
     for index, wanted in enumerate(block_sparsities):
         if not 0 <= wanted < 1:
-            raise LotteryError(
+            raise ImpossibleTrialError(
                 f"allocation: {what} at sparsity {sparsity:g} would take {100 * wanted:.1f}% of block {index}, allowed: 0% to below 100%;"
                 " ask for less sparsity, or take allocation: uniform"
             )

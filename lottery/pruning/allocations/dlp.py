@@ -29,7 +29,7 @@ def dlp(model: nn.Module, sparsity: float, samples: torch.Tensor, **walking) -> 
         Each layer's sparsity.
 
     Raises:
-        LotteryError: A block's sparsity would leave [0, 1).
+        ImpossibleTrialError: A block's sparsity would leave [0, 1).
     """
     scores: list[float] = []
     walk(model, samples, lambda _, layers: scores.append(mean_score([wanda_chunks(layer) for layer in layers], layers)), **walking)

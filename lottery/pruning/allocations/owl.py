@@ -27,7 +27,7 @@ def owl(model: nn.Module, sparsity: float, samples: torch.Tensor, **walking) -> 
         Each layer's sparsity.
 
     Raises:
-        LotteryError: A block's sparsity would leave [0, 1).
+        ImpossibleTrialError: A block's sparsity would leave [0, 1).
     """
     outliers: list[float] = []
     walk(model, samples, lambda _, layers: outliers.append(outlier_share(layers)), **walking)

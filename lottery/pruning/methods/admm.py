@@ -34,9 +34,11 @@ def admm_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype:
         dtype: The dtype to compute in; the result is cast back to the weight's own.
 
     Raises:
-        LotteryError: The pattern does not fit, as in ``LayerSpec.check``, or a weight is not finite.
+        LotteryError: The pattern does not fit, as in ``LayerSpec.check``, nothing of a row would stay, or a weight is not finite.
     """
     spec.check(weight)
+    if not spec.pattern:
+        spec.zeros_of_row(weight.shape[1])
     if not torch.isfinite(weight).all():
         raise not_finite(spec.name)
     products, inverse, norms = inputs.shared(lambda stats: _scaled(stats, dtype))

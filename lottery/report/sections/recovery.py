@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from lottery.analysis.recovery import recoveries
-from lottery.common.format import number
+from lottery.common.format import NBSP, number
 from lottery.report.markdown import table
 from lottery.report.sentences import paragraphs
 from lottery.report.tables import within
@@ -29,7 +29,7 @@ def by_variant(data: pd.DataFrame) -> str:
                     "After": within(row, "bits_factor"),
                     "Beside masked": "" if math.isnan(row["beside_masked"]) else within(row, "beside_masked"),
                     "Perplexity": number(row["perplexity"]),
-                    "Rate": f"{row['rate']:g}",
+                    "Rate": f"{row['edge']}{NBSP if row['edge'] else ''}{row['rate']:g}",
                     "Tokens": f"{row['tokens']:,.0f}" + (f" + {row['choice_tokens']:,.0f}" if row["choice_tokens"] else ""),
                     "Seconds": f"{row['seconds']:,.0f}",
                     "Texts": row["verdict"],
@@ -41,4 +41,6 @@ def by_variant(data: pd.DataFrame) -> str:
     )
     if (data["choice_tokens"] > 0).any():
         caption += " Tokens: of the retraining, and of choosing its learning rate; seconds are of both."
+    if (data["edge"] != "").any():
+        caption += " Rate: of those tried the highest (≥) or the lowest (≤) did best, so one beyond may do better."
     return table(rows, "Before|After|Beside masked|Perplexity|Rate|Tokens|Seconds", caption)
