@@ -187,7 +187,7 @@ def test_wherever_memory_runs_out_the_trial_is_recorded_or_one_true_line_says_wh
         "calibration_seq_len": 32,
         "recover": {"steps": 1, "learning_rate": 1e-4},
     }
-    if times == 1:
+    if times == 1 and site != "making.recover":  # what is retrained is whole on its device, so streaming it would only move it to the CPU
         assert len(run(wanted).records) == 4
     else:
         with pytest.raises(LotteryError, match=f"^out of memory {SITES[site]}$"):
