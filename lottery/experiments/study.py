@@ -113,7 +113,7 @@ class Study:
             ImpossibleTrialError: Trials cannot be made; all others were.
         """
         self._measure(self.requests)
-        while self._missing():
+        while self._missing(self.requests):
             self._measure(self.requests)
         with record_failure(self.folder):
             self._raise_if_impossible()
@@ -125,10 +125,9 @@ class Study:
         shutil.rmtree(self.folder / pruned_once.FOLDER, ignore_errors=True)  # what a killed run left
         self.say(line)
 
-    def _missing(self) -> list[Request]:
+    def _missing(self, wanted: list[Request]) -> list[Request]:
         """Return the trials that are neither recorded nor found impossible by this run."""
-        known = [request for request in self.requests if request.key not in self._impossible]
-        return [request for request in known if read_record(self.folder, request) is None]
+        return [request for request in wanted if request.key not in self._impossible and read_record(self.folder, request) is None]
 
     def _raise_if_impossible(self) -> None:
         if self._impossible:
@@ -137,8 +136,7 @@ class Study:
             raise ImpossibleTrialError(f"{title} is impossible: {error}{others}; all else is recorded")
 
     def _measure(self, wanted: list[Request]) -> None:
-        missing = self._missing()
-        todo = [request for request in wanted if request in missing]
+        todo = self._missing(wanted)
         if not todo:
             if not self._impossible:
                 self.say(f"{', '.join(request.title for request in wanted)}: recorded already")
@@ -166,7 +164,7 @@ class Study:
         """
         dense = self.requests[0]
         with record_failure(self.folder):
-            while missing := self._missing():
+            while missing := self._missing(self.requests):
                 took = False
                 for request in missing[:1] if missing[0] == dense else missing:  # its dtype is that of all
                     if asked_to_stop():
