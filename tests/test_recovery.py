@@ -167,6 +167,10 @@ def test_whatever_moves_zeros_stands_beside_what_keeps_them_and_the_dense_contro
             r"^recover\['start'\]\[0\]: given 'sparse'; allowed: pruned, dense, or a list of both",
         ),
         (
+            {"recover": {"steps": 1, "start": ["pruned", "dense"]}},
+            r"^recover\['start'\]: given \['pruned', 'dense'\], with how: masked, which starts pruned; allowed: pruned$",
+        ),
+        (
             {"recover": {"steps": 1, "how": ["elsa", "elsa"]}},
             r"^recover\['how'\]: given \['elsa', 'elsa'\], with repeats; allowed: each value once$",
         ),
@@ -218,7 +222,7 @@ def test_a_text_too_short_to_retrain_on_is_found_before_the_first_trial(project)
 def test_where_every_learning_rate_diverges_the_others_are_measured_and_the_reason_is_said(toy):
     asked = {**toy, "sparsities": [0.7], "calibration_text": "training-stories", "calibration_seq_len": 32}
     study = Study(validated({**asked, "recover": {"steps": 8, "batch_size": 2, "learning_rate": [1e29, 1e30]}}))
-    with pytest.raises(ImpossibleTrialError, match=r"every learning rate of 1e\+29, 1e\+30; lower .*; so are 1 other trials; all else is"):
+    with pytest.raises(ImpossibleTrialError, match=r"every learning rate of 1e\+29, 1e\+30; lower .*; so is another trial; all else is"):
         study.sweep()
     assert len(study.records) == 2
 

@@ -98,6 +98,8 @@ class Recovery(BaseModel):
         for key in ("how", "start", "loss", "learning_rate"):
             if len(set(values := getattr(self, key))) != len(values):
                 raise ValueError(f"recover[{key!r}]: given {short(values)}, with repeats; allowed: each value once")
+        if "dense" in self.start and self.how == ["masked"]:
+            raise ValueError(f"recover['start']: given {short(self.start)}, with how: masked, which starts pruned; allowed: pruned")
         return self
 
 

@@ -132,7 +132,8 @@ class Study:
     def _raise_if_impossible(self) -> None:
         if self._impossible:
             title, error = next(iter(self._impossible.values()))
-            others = f"; so are {len(self._impossible) - 1} other trials" if len(self._impossible) > 1 else ""
+            others = len(self._impossible) - 1
+            others = "" if not others else "; so is another trial" if others == 1 else f"; so are {others} other trials"
             raise ImpossibleTrialError(f"{title} is impossible: {error}{others}; all else is recorded")
 
     def _measure(self, wanted: list[Request]) -> None:

@@ -25,6 +25,9 @@ def picture(data: pd.DataFrame) -> Picture | None:
     axes = figure.subplots()
     front = found[found["front"]]
     axes.step(_mebibytes(front), front["bits_per_byte"], where="post", color=".7", linewidth=1.5, zorder=1)
+    # Whoever else reached a level lies near, and would write its label over that of the best.
+    levels = found[found["way"].isin(WAYS[:2])].sort_values("bits_per_byte")
+    named = levels.drop_duplicates(["model", "way", "sparsity", "bits"]).index
     models = [model for model in data["model"].unique() if model in set(found["model"])]
     for model, colour, marker in zip(models, style.colours(len(models)), style.MARKERS * len(models), strict=False):
         for way, line, points in _series(found[found["model"] == model]):
@@ -34,7 +37,7 @@ def picture(data: pd.DataFrame) -> Picture | None:
                 _mebibytes(points), points["bits_per_byte"], color=colour, marker=marker, markersize=7, linestyle=line, zorder=3,
                 label=label, **drawn,
             )  # fmt: skip
-            for _, point in points[points["way"].isin(WAYS[:2])].iterrows():
+            for _, point in points[points.index.isin(named)].iterrows():
                 text, place = (percent(point["sparsity"]), (7, 4)) if way == WAYS[0] else (f"{point['bits']:g} bit", (-7, -14))
                 at = (point["stored"] / 2**20, point["bits_per_byte"])
                 axes.annotate(text, at, textcoords="offset points", xytext=place, fontsize=8, color=style.ink(colour))
