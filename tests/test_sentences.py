@@ -6,10 +6,10 @@ import pytest
 
 from lottery.analysis import findings
 from lottery.analysis.findings import Agreement, Decline, MethodRanking, SizeCorrelation, Survivors
-from lottery.analysis.imp import ImpResults
-from lottery.analysis.imp_verdict import MARGIN, Compared, MeanCI, Verdict, WhyNot
+from lottery.analysis.imp.one_shot import RankAgreement
+from lottery.analysis.imp.results import ImpResults
+from lottery.analysis.imp.verdict import MARGIN, Compared, MeanCI, Verdict, WhyNot
 from lottery.analysis.layers import Extremes, UnevenWay, WhereZerosAre
-from lottery.analysis.one_shot_vs_imp import RankAgreement
 from lottery.analysis.protocols import Extreme
 from lottery.analysis.published import ChangeHere, Difference, FirstTable, MagnitudeGap, OtherProtocol, Reproduction
 from lottery.analysis.sizes import BestAtSize

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from lottery.analysis.imp import ImpResults, Trouble
-from lottery.analysis.imp_verdict import Verdict
-from lottery.analysis.one_shot_vs_imp import at_a_cost, rank_agreement
+from lottery.analysis.imp.one_shot import at_a_cost, rank_agreement
+from lottery.analysis.imp.results import ImpResults, Trouble
+from lottery.analysis.imp.verdict import Verdict
 from lottery.experiments.imp.arms import ARMS, DENSE
 from lottery.experiments.threshold import Crossing
 from lottery.report.sections import imp, imp_figures

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from lottery.__main__ import main
-from lottery.analysis.imp import ImpResults
+from lottery.analysis.imp.results import ImpResults
 from lottery.common.errors import LotteryError, StoppedError
 from lottery.common.paths import outputs
 from lottery.config.profile import WINNING_TICKET, validated

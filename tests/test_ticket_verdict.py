@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lottery.analysis.imp import ImpResults
-from lottery.analysis.imp_verdict import Compared, MeanCI, Verdict, WhyNot, compared, holm, mean, of_level, of_model, why_not
+from lottery.analysis.imp.results import ImpResults
+from lottery.analysis.imp.verdict import Compared, MeanCI, Verdict, WhyNot, compared, holm, mean, of_level, of_model, why_not
 from tests.factory import procedure_of
 
 CASES = ["better", "equivalent", "worse", "undecided", "diverged", "missing"]

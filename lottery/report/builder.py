@@ -7,8 +7,8 @@ from IPython.display import Markdown
 
 from lottery.analysis import costs, equal_bytes, findings, layers, sizes
 from lottery.analysis.frame import frame
-from lottery.analysis.imp import ImpResults
-from lottery.analysis.one_shot_vs_imp import rank_agreement
+from lottery.analysis.imp.one_shot import rank_agreement
+from lottery.analysis.imp.results import ImpResults
 from lottery.analysis.protocols import frame as protocol_frame
 from lottery.analysis.published import WIKITEXT, beside, name_of
 from lottery.analysis.recovery import recovered

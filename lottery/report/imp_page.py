@@ -1,6 +1,6 @@
 """What the notebook of the lottery ticket procedure shows of it."""
 
-from lottery.analysis.imp import ImpResults
+from lottery.analysis.imp.results import ImpResults
 from lottery.common.format import percent
 from lottery.experiments.imp.records import sparsity_of
 from lottery.experiments.imp.study import TicketStudy

@@ -1,7 +1,7 @@
 """What the runs of the lottery ticket procedure say, as sentences and tables."""
 
-from lottery.analysis.imp import ImpResults
-from lottery.analysis.imp_verdict import MARGIN, mean
+from lottery.analysis.imp.results import ImpResults
+from lottery.analysis.imp.verdict import MARGIN, mean
 from lottery.common.format import percent
 from lottery.config.profile import Tickets
 from lottery.experiments.imp.arms import ARMS

@@ -8,9 +8,9 @@ import seaborn as sns
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lottery.analysis.findings import Scores
-from lottery.analysis.imp import ImpResults
-from lottery.analysis.imp_verdict import mean
-from lottery.analysis.one_shot_vs_imp import both_scores
+from lottery.analysis.imp.one_shot import both_scores
+from lottery.analysis.imp.results import ImpResults
+from lottery.analysis.imp.verdict import mean
 from lottery.common.format import number, percent
 from lottery.experiments.imp.arms import ARMS, DENSE
 from lottery.report import style

@@ -3,8 +3,8 @@
 import math
 
 from lottery.analysis.findings import Scores
-from lottery.analysis.imp import ImpResults
-from lottery.analysis.one_shot_vs_imp import LEVEL, at_a_cost, both_scores
+from lottery.analysis.imp.one_shot import LEVEL, at_a_cost, both_scores
+from lottery.analysis.imp.results import ImpResults
 from lottery.common.format import percent
 from lottery.experiments.threshold import span
 from lottery.report.markdown import table

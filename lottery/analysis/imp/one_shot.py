@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from lottery.analysis.findings import Scores, rank_correlation
-from lottery.analysis.imp import ImpResults
-from lottery.analysis.imp_verdict import mean
+from lottery.analysis.imp.results import ImpResults
+from lottery.analysis.imp.verdict import mean
 from lottery.experiments.threshold import COST_LEVELS, last_crossing
 
 LEVEL = "5% more"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lottery.analysis.imp_verdict import MARGIN, NO_TICKET, OPEN, TICKET, Compared, Verdict, compared, holm, mean, of_model, why_not
+from lottery.analysis.imp.verdict import MARGIN, NO_TICKET, OPEN, TICKET, Compared, Verdict, compared, holm, mean, of_model, why_not
 from lottery.experiments.imp.arms import CONTROLS, DENSE
 from lottery.experiments.imp.records import TicketRecord, best_rate
 
