@@ -1,6 +1,6 @@
 """How much the draw of calibration text moves the perplexity that a method leaves of SmolLM2-135M at 60%: the same from several seeds.
 
-`make fetch PROFILE=real-cliffs` first. The intervals of a report are over the windows that are scored; this is what they do not cover.
+`make fetch PROFILE=real-methods` first. The intervals of a report are over the windows that are scored; this is what they do not cover.
 """
 
 import torch
@@ -16,7 +16,7 @@ from lottery.models import loading
 from lottery.pruning.prune import prune
 from lottery.pruning.variants import Variant
 
-PROFILE, MODEL, SPARSITY, SEEDS = "real-cliffs", "smollm2-135m-q4", 0.6, (0, 1, 2)
+PROFILE, MODEL, SPARSITY, SEEDS = "real-methods", "smollm2-135m-q4", 0.6, (0, 1, 2)
 METHODS = ("wanda", "sparsegpt", "admm", "alps")
 
 
