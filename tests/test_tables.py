@@ -8,7 +8,7 @@ from lottery.analysis import findings
 from lottery.analysis.frame import frame
 from lottery.common.format import number, percent, size
 from lottery.report.render.pdf import legible
-from lottery.report.tables import about, all_models, by_method, cliffs, cost, quality, samples, side_by_side, summary, trials
+from lottery.report.tables import about, all_models, by_method, by_sparsity, cliffs, cost, quality, samples, side_by_side, summary, trials
 from tests.factory import BAD, COARSE, GOOD, curve, record_of, sweep_of, timed, ways
 
 
@@ -127,6 +127,19 @@ def test_the_table_of_methods_marks_the_lowest_of_each_model():
         ["wanda", "**14.0**", "16.0", "0.10 s"],
         ["wanda\u00a02:4", "20.0", "", "0.10 s"],
     ]
+
+
+def test_of_one_model_a_table_has_all_sparsities():
+    records = [*ways("a", magnitude=(1.5, 4.0), wanda=(1.4, 5.0)), record_of("a", "wanda", 0.5, 20.0, pattern="2:4")]
+    lines = by_sparsity(frame(records), [0.5, 0.7]).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert cells[0] == ["Method", "50%", "70%", "Pruning"]
+    assert cells[2:] == [
+        ["magnitude", "15.0", "**40.0**", "0.10 s"],
+        ["wanda", "**14.0**", "50.0", "0.10 s"],
+        ["wanda\u00a02:4", "20.0", "", "0.10 s"],
+    ]
+    assert "Perplexity by method and sparsity, dense 10.0. Bold" in lines[-1]
 
 
 def test_the_cost_table_shows_speed_in_times_of_the_dense_model():

@@ -118,7 +118,11 @@ class Report:
         if not self._several:
             return None
         said = sentences("methods", found=findings.method_rankings(self._named, self.records))
-        parts = [tables.by_method(self._named, level) for level in findings.levels(self._named)]
+        levels = findings.levels(self._named)
+        if self._several_models:
+            parts = [tables.by_method(self._named, level) for level in levels]
+        else:
+            parts = [tables.by_sparsity(self._named, levels)]
         return markdown(
             f"{said} {self._agreement}",
             *parts,

@@ -240,22 +240,37 @@ def by_method(data: pd.DataFrame, level: float) -> str:
     With many models, models are the rows.
     """
     at = data[(data["method"] != "dense") & (data["sparsity"] == level)]
+    dense = data[data["method"] == "dense"].set_index("model")["perplexity"].map(number)
     models = list(at["model"].unique())
-    best = at.groupby("model")["perplexity"].min()
-    dense = data[data["method"] == "dense"].set_index("model")["perplexity"]
-    rows = {"dense": {**{model: number(dense[model]) if model in dense else "" for model in models}, "Pruning": ""}}
-    for method, points in at.groupby("method", sort=False):
-        values = points.set_index("model")["perplexity"]
-        cells = {model: number(values[model]) if model in values else "" for model in models}
-        bold = {model: f"**{text}**" if text and values[model] == best[model] else text for model, text in cells.items()}
-        rows[str(method).replace(" ", NBSP)] = {**bold, "Pruning": f"{points['pruning_seconds'].median():.2f} s"}
-    grid = pd.DataFrame.from_dict(rows, orient="index")
-    first = "Method"
+    top = pd.DataFrame([dense.reindex(models, fill_value="")], index=["dense"]).assign(Pruning="")
+    grid, first = pd.concat([top, _by_column(at, "model")]), "Method"
     if len(models) > WIDE:
         grid, first = grid.T, "Model"
-    shown = grid.rename_axis(first).reset_index().to_dict("records")
-    caption = f"Perplexity by method at {percent(level)}. Bold: the lowest of each model. Pruning: seconds for a whole model, median."
-    return table(shown, "|".join(grid.columns), caption)
+    caption = f"Perplexity by method at {percent(level)}. Bold: the lowest of each model. {_PRUNING}"
+    return table(grid.rename_axis(first).reset_index().to_dict("records"), "|".join(grid.columns), caption)
+
+
+def by_sparsity(data: pd.DataFrame, levels: list[float]) -> str:
+    """Return the perplexity of one model, a row a way of pruning and a column a sparsity, the lowest of each sparsity in bold."""
+    at = data[(data["method"] != "dense") & data["sparsity"].isin(levels)].sort_values("sparsity", kind="stable")
+    grid = _by_column(at.assign(sparsity=at["sparsity"].map(percent)), "sparsity")
+    dense = ", ".join(number(value) for value in data[data["method"] == "dense"]["perplexity"])
+    caption = f"Perplexity by method and sparsity, dense {dense or 'not measured'}. Bold: the lowest at each sparsity. {_PRUNING}"
+    return table(grid.rename_axis("Method").reset_index().to_dict("records"), "|".join(grid.columns), caption)
+
+
+_PRUNING = "Pruning: seconds for a whole model, median."
+
+
+def _by_column(points: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return perplexity, a row a way of pruning, a column a value of ``column``, and the median seconds of pruning."""
+    best, columns, rows = points.groupby(column)["perplexity"].min(), list(points[column].unique()), {}
+    for method, own in points.groupby("method", sort=False):
+        values = own.set_index(column)["perplexity"]
+        cells = {name: number(values[name]) if name in values else "" for name in columns}
+        bold = {name: f"**{text}**" if text and values[name] == best[name] else text for name, text in cells.items()}
+        rows[str(method).replace(" ", NBSP)] = {**bold, "Pruning": f"{own['pruning_seconds'].median():.2f} s"}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def cliffs(data: pd.DataFrame, scores: dict[str, dict[str, Crossing]]) -> str:
