@@ -123,9 +123,9 @@ def test_the_table_of_methods_marks_the_lowest_of_each_model():
     assert cells[0] == ["Method", "a", "b", "Pruning"]
     assert cells[2:] == [
         ["dense", "10.0", "10.0", ""],
-        ["magnitude", "15.0", "**15.0**", "0.10 s"],
-        ["wanda", "**14.0**", "16.0", "0.10 s"],
-        ["wanda\u00a02:4", "20.0", "", "0.10 s"],
+        ["magnitude", "15.0", "**15.0**", "0.100 s"],
+        ["wanda", "**14.0**", "16.0", "0.100 s"],
+        ["wanda\u00a02:4", "20.0", "", "0.100 s"],
     ]
 
 
@@ -135,9 +135,9 @@ def test_of_one_model_a_table_has_all_sparsities():
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert cells[0] == ["Method", "50%", "70%", "Pruning"]
     assert cells[2:] == [
-        ["magnitude", "15.0", "**40.0**", "0.10 s"],
-        ["wanda", "**14.0**", "50.0", "0.10 s"],
-        ["wanda\u00a02:4", "20.0", "", "0.10 s"],
+        ["magnitude", "15.0", "**40.0**", "0.100 s"],
+        ["wanda", "**14.0**", "50.0", "0.100 s"],
+        ["wanda\u00a02:4", "20.0", "", "0.100 s"],
     ]
     assert "Perplexity by method and sparsity, dense 10.0. Bold" in lines[-1]
 

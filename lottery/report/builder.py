@@ -127,7 +127,7 @@ class Report:
             f"{said} {self._agreement}",
             *parts,
             *self._cliffs(),
-            "The seconds of pruning are those of a whole model, passes over the calibration data included; the median of the models.",
+            "The seconds of pruning are those of a whole model, passes over the calibration data included.",
         )
 
     def _cliffs(self) -> list[str]:
@@ -136,7 +136,7 @@ class Report:
             return []
         by_method = {method: findings.scores(self.records, method) for method in findings.methods(self.data)}
         models = {model: {way: found[model] for way, found in by_method.items() if model in found} for model in self.data["model"].unique()}
-        return [tables.cliffs(self.data[self.data["model"] == model], ways) for model, ways in models.items() if ways]
+        return [tables.cliffs(self._named[self._named["model"] == model], ways) for model, ways in models.items() if ways]
 
     def methods_figure(self) -> Picture | None:
         return self._keep_figure("methods", figures.methods_compared(self.data)) if self._several else None

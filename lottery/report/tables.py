@@ -269,7 +269,7 @@ def _by_column(points: pd.DataFrame, column: str) -> pd.DataFrame:
         values = own.set_index(column)["perplexity"]
         cells = {name: number(values[name]) if name in values else "" for name in columns}
         bold = {name: f"**{text}**" if text and values[name] == best[name] else text for name, text in cells.items()}
-        rows[str(method).replace(" ", NBSP)] = {**bold, "Pruning": f"{own['pruning_seconds'].median():.2f} s"}
+        rows[str(method).replace(" ", NBSP)] = {**bold, "Pruning": f"{number(own['pruning_seconds'].median())} s"}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
