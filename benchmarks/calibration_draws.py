@@ -6,12 +6,11 @@
 import torch
 
 from benchmarks.alternate import arguments, publish
+from benchmarks.real_model import scored
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import load_profile
 from lottery.data.calibration import calibration
 from lottery.data.corpus import corpus, windows
-from lottery.evaluation.evaluate import evaluate
-from lottery.evaluation.perplexity import exp
 from lottery.models import loading
 from lottery.pruning.prune import prune
 from lottery.pruning.variants import Variant
@@ -24,7 +23,7 @@ def compare(device: torch.device) -> list[dict]:
     profile = load_profile(PROFILE)
     found = checkpoint(profile.model_copy(update={"model": MODEL})).check()
     tokenizer = loading.tokenizer(found)
-    scored = windows(tokenizer, corpus(profile.text), profile.seq_len, profile.max_windows).tokens
+    tokens = windows(tokenizer, corpus(profile.text), profile.seq_len, profile.max_windows).tokens
     text = corpus(profile.calibration_text, "calibration_text")
     rows = []
     for seed in SEEDS:
@@ -33,7 +32,7 @@ def compare(device: torch.device) -> list[dict]:
         for method in METHODS:
             model = loading.load(found, loading.Plan(device, getattr(torch, profile.dtype), "benchmark"))
             prune(model, Variant(method, "uniform", "unstructured", SPARSITY), samples)
-            row[method] = exp(float(evaluate(model, scored, 1)[0].nll.sum()) / scored[:, 1:].size)
+            row[method] = scored(model, tokens, 1)
             print(row, flush=True)
         rows.append(row)
     lowest, highest = ({method: of(row[method] for row in rows) for method in METHODS} for of in (min, max))

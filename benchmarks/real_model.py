@@ -35,9 +35,12 @@ def perplexity(variant: Variant, device: torch.device, max_windows: int | None =
     tokenizer, (seen, unseen) = loading.tokenizer(MODEL), halves()
     model = loading.load(MODEL, loading.Plan(device, torch.float32, "benchmark"))
     prune(model, variant, calibration(tokenizer, seen, SAMPLES, WINDOW, seed=0).tokens)
-    scored = windows(tokenizer, unseen, WINDOW, max_windows)
-    nll = evaluate(model, scored.tokens, 8)[0].nll
-    return exp(float(nll.sum()) / scored.tokens[:, 1:].size)
+    return scored(model, windows(tokenizer, unseen, WINDOW, max_windows).tokens)
+
+
+def scored(model: torch.nn.Module, tokens, batch: int = 8) -> float:
+    """A model's perplexity on windows of tokens."""
+    return exp(float(evaluate(model, tokens, batch)[0].nll.sum()) / tokens[:, 1:].size)
 
 
 if __name__ == "__main__":

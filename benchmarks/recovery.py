@@ -10,11 +10,9 @@ import copy
 import torch
 
 from benchmarks.alternate import arguments, publish
-from benchmarks.real_model import MODEL, WINDOW, halves
+from benchmarks.real_model import MODEL, WINDOW, halves, scored
 from lottery.data.calibration import calibration, retraining
 from lottery.data.corpus import windows
-from lottery.evaluation.evaluate import evaluate
-from lottery.evaluation.perplexity import exp
 from lottery.models import loading
 from lottery.models.blocks import count_zeros
 from lottery.pruning.prune import prune
@@ -28,12 +26,9 @@ STEPS = 400  # of one window
 
 def compare(device: torch.device) -> list[dict]:
     tokenizer, (seen, unseen) = loading.tokenizer(MODEL), halves()
-    scored = windows(tokenizer, unseen, WINDOW).tokens
+    tokens = windows(tokenizer, unseen, WINDOW).tokens
     calibrated = calibration(tokenizer, seen, 64, WINDOW, seed=0).tokens
     samples = retraining(tokenizer, seen, STEPS, WINDOW, seed=1).tokens
-
-    def perplexity(model) -> float:
-        return exp(float(evaluate(model, scored, 8)[0].nll.sum()) / scored[:, 1:].size)
 
     def started(variant: Variant) -> torch.nn.Module:
         model = loading.load(MODEL, loading.Plan(device, torch.float32, "benchmark"))
@@ -49,7 +44,7 @@ def compare(device: torch.device) -> list[dict]:
             asked = {"teacher": teacher} if variant.one_shot else {"teacher": teacher, "sparsity": variant.sparsity}
             recover(model, samples, 1, rate, variant.recovery, **asked)
             named = {"variant": f"{variant.label} {variant.sparsity:g}", "rate": f"{rate:g}"}
-            rows.append({**named, "before": perplexity(start), "after": perplexity(model), "zeros": count_zeros(model).prunable})
+            rows.append({**named, "before": scored(start, tokens), "after": scored(model, tokens), "zeros": count_zeros(model).prunable})
             print(rows[-1], flush=True)
     return rows
 

@@ -21,8 +21,8 @@ from lottery.common.paths import outputs
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import load_profile, validated
 from lottery.data.corpus import Corpus, corpus
-from lottery.experiments.protocol_runs import Scored, _score, cut, detokenized, measure, pieces, stretch
-from lottery.experiments.protocols import LLAMA_CPP, STANDARD, WHOLE, Protocol, protocols
+from lottery.experiments.protocols.records import LLAMA_CPP, STANDARD, WHOLE, Protocol, protocols
+from lottery.experiments.protocols.runs import Scored, _score, cut, detokenized, measure, pieces, stretch
 from lottery.experiments.status import run_status
 from lottery.experiments.study import Study
 from lottery.models import loading
@@ -117,7 +117,7 @@ def test_every_protocol_gives_what_a_plain_loop_gives(measured):
 
 def test_what_is_recorded_is_not_measured_again(measured, monkeypatch):
     first = measure(measured)
-    monkeypatch.setattr("lottery.experiments.protocol_runs._score", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("lottery.experiments.protocols.runs._score", lambda *_: pytest.fail("measured again"))
     assert measure(measured) == first
     path = outputs("toy") / NAME / "protocols" / "the-standard-protocol.json"
     path.write_text(path.read_text()[:50])
@@ -276,7 +276,7 @@ def test_what_does_not_fit_into_memory_is_skipped_with_its_reason(profile, monke
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
         return Scored([(1.0, 2)], 2, 1)
 
-    monkeypatch.setattr("lottery.experiments.protocol_runs._score", no_room)
+    monkeypatch.setattr("lottery.experiments.protocols.runs._score", no_room)
     skipped = {r.request.protocol.name: r.result.skipped for r in measure(profile) if r.result.skipped}
     assert list(skipped) == ["windows of 128"]
     assert re.fullmatch("out of memory on .*, [0-9]+ cores", skipped["windows of 128"])

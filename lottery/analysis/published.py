@@ -11,8 +11,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from lottery.common.format import percent
-from lottery.experiments import protocols
-from lottery.experiments.protocols import LLAMA_CPP
+from lottery.experiments.protocols import records as protocols
+from lottery.experiments.protocols.records import LLAMA_CPP
 from lottery.experiments.records import Record
 
 WIKITEXT = "wikitext-2-raw"

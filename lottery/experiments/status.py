@@ -12,8 +12,8 @@ from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import WINNING_TICKET, Profile
 from lottery.data.corpus import corpus, corpus_identity
 from lottery.experiments.imp.records import TicketRecord, TicketRequest, read_ticket, recorded_requests
-from lottery.experiments.protocols import ProtocolRecord, recorded
-from lottery.experiments.protocols import wanted as wanted_protocols
+from lottery.experiments.protocols.records import ProtocolRecord, recorded
+from lottery.experiments.protocols.records import wanted as wanted_protocols
 from lottery.experiments.records import Record, Request, read_record, read_state, requests
 from lottery.experiments.threshold import with_bisections
 

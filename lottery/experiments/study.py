@@ -19,9 +19,10 @@ from lottery.config.profile import Profile
 from lottery.data.calibration import Calibration, Retraining, calibration, retraining
 from lottery.data.corpus import HUB_TEXTS, corpus, corpus_identity, prompts, windows
 from lottery.evaluation import lm_eval_tasks
-from lottery.experiments import protocol_runs, pruned_once
+from lottery.experiments import pruned_once
 from lottery.experiments.lifecycle import finish, held, raise_if_stop_requested, record_failure, stopped
-from lottery.experiments.protocols import ProtocolRecord
+from lottery.experiments.protocols import runs as protocol_runs
+from lottery.experiments.protocols.records import ProtocolRecord
 from lottery.experiments.records import Record, Request, read_record, requests, with_fewer_tasks, write_record, write_state
 from lottery.experiments.threshold import with_bisections
 from lottery.experiments.trials import Trials

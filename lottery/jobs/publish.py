@@ -13,7 +13,7 @@ from lottery.common.errors import LotteryError
 from lottery.common.files import atomic_write
 from lottery.common.paths import outputs
 from lottery.config.profile import Profile
-from lottery.experiments.protocols import FOLDER
+from lottery.experiments.protocols.records import FOLDER
 from lottery.experiments.status import run_status
 
 LEFT_OUT = {"zeros-by-layer.csv"}  # large, and the records hold it

@@ -7,7 +7,7 @@ from lottery.common.errors import HeldError, StoppedError
 from lottery.common.paths import outputs
 from lottery.config.profile import Profile
 from lottery.experiments.lifecycle import held
-from lottery.experiments.protocols import FOLDER
+from lottery.experiments.protocols.records import FOLDER
 from lottery.experiments.records import read_state, write_state
 from lottery.experiments.status import run_status
 from lottery.jobs.pipeline import measure, write_report

@@ -118,11 +118,10 @@ class Report:
         if not self._several:
             return None
         said = sentences("methods", found=findings.method_rankings(self._named, self.records))
-        levels = findings.levels(self._named)
         if self._several_models:
-            parts = [tables.by_method(self._named, level) for level in levels]
+            parts = [tables.by_method(self._named, level) for level in findings.levels(self._named)]
         else:
-            parts = [tables.by_sparsity(self._named, levels)]
+            parts = [tables.by_sparsity(self._named)]
         return markdown(
             f"{said} {self._agreement}",
             *parts,

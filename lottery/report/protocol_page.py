@@ -8,8 +8,8 @@ from lottery.common.files import atomic_write
 from lottery.common.format import commit
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
-from lottery.experiments.protocol_runs import measure
-from lottery.experiments.protocols import ProtocolRecord
+from lottery.experiments.protocols.records import ProtocolRecord
+from lottery.experiments.protocols.runs import measure
 from lottery.models.checkpoints import shown
 from lottery.report.sections import published
 from lottery.report.sections.protocols import told

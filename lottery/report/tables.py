@@ -232,6 +232,7 @@ def summary(data: pd.DataFrame, scores: dict[str, dict[str, Crossing]], survives
 
 
 WIDE = 6  # columns of models; with more, models are rows
+_PRUNING = "Pruning: seconds for a whole model, median."
 
 
 def by_method(data: pd.DataFrame, level: float) -> str:
@@ -250,16 +251,13 @@ def by_method(data: pd.DataFrame, level: float) -> str:
     return table(grid.rename_axis(first).reset_index().to_dict("records"), "|".join(grid.columns), caption)
 
 
-def by_sparsity(data: pd.DataFrame, levels: list[float]) -> str:
+def by_sparsity(data: pd.DataFrame) -> str:
     """Return the perplexity of one model, a row a way of pruning and a column a sparsity, the lowest of each sparsity in bold."""
-    at = data[(data["method"] != "dense") & data["sparsity"].isin(levels)].sort_values("sparsity", kind="stable")
+    at = data[data["method"] != "dense"].sort_values("sparsity", kind="stable")
     grid = _by_column(at.assign(sparsity=at["sparsity"].map(percent)), "sparsity")
     dense = ", ".join(number(value) for value in data[data["method"] == "dense"]["perplexity"])
     caption = f"Perplexity by method and sparsity, dense {dense or 'not measured'}. Bold: the lowest at each sparsity. {_PRUNING}"
     return table(grid.rename_axis("Method").reset_index().to_dict("records"), "|".join(grid.columns), caption)
-
-
-_PRUNING = "Pruning: seconds for a whole model, median."
 
 
 def _by_column(points: pd.DataFrame, column: str) -> pd.DataFrame:

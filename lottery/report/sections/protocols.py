@@ -7,7 +7,7 @@ import seaborn as sns
 
 from lottery.analysis.protocols import extremes
 from lottery.common.format import change, number
-from lottery.experiments.protocols import STANDARD
+from lottery.experiments.protocols.records import STANDARD
 from lottery.report import style
 from lottery.report.markdown import Picture, markdown, table
 from lottery.report.sentences import sentences

@@ -19,7 +19,7 @@ from lottery.config.profile import Profile
 from lottery.data.corpus import Corpus, corpus, windows
 from lottery.evaluation.likelihood import Head, likelihoods
 from lottery.experiments.lifecycle import held, raise_if_stop_requested
-from lottery.experiments.protocols import FOLDER, Protocol, ProtocolRecord, Request, Result, recorded, wanted
+from lottery.experiments.protocols.records import FOLDER, Protocol, ProtocolRecord, Request, Result, recorded, wanted
 from lottery.experiments.provenance import provenance
 from lottery.models import loading
 from lottery.models.checkpoints import Checkpoint
