@@ -1,5 +1,7 @@
 """environment.yml beside pyproject.toml: two places that name versions must agree."""
 
+import subprocess
+import sys
 import tomllib
 
 import yaml
@@ -28,3 +30,18 @@ def test_it_installs_the_package_with_extras_that_exist_and_a_torch_that_drives_
     extras = Requirement("lottery" + package.removeprefix("-e .")).extras
     assert extras == {"lab", "dev"}
     assert extras <= set(PROJECT["optional-dependencies"])
+
+
+def test_one_worker_takes_a_whole_group_of_tests(tmp_path):
+    """Tests that share a cluster, a browser or a measurement rely on it. A pytest that breaks it says nothing."""
+    (tmp_path / "test_group.py").write_text(
+        "import os, pathlib, pytest\n\n"
+        '@pytest.mark.xdist_group("one")\n'
+        '@pytest.mark.parametrize("number", range(6))\n'
+        "def test_(number):\n"
+        '    pathlib.Path(os.environ["PYTEST_XDIST_WORKER"]).touch()\n'
+    )
+    line = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider", "--rootdir", "."]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert len(list(tmp_path.glob("gw*"))) == 1

@@ -23,6 +23,8 @@ from tests.test_render import HOSTILE
 
 NAMES = ["mistral-7b", "qwen2.5-0.5b", "phi-2"]
 
+pytestmark = pytest.mark.xdist_group("page")  # one report and one browser for all
+
 # Text on the nearest background that is not transparent, by the formula of WCAG 2.2; large and hidden text left out.
 CONTRAST = """
 (() => {

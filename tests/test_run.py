@@ -26,6 +26,13 @@ def toy_project(project):
     return project
 
 
+@pytest.fixture
+def one_model(project):
+    values = {**TWO, "checkpoints": {"qwen2.5-0.5b": "stand-in:qwen2.5-0.5b"}}
+    (project / "params" / "toy.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    return project
+
+
 def command(project):
     return [sys.executable, "-m", "lottery", "run", "toy"], {"cwd": project, "text": True}
 
@@ -80,13 +87,13 @@ def test_the_whole_way_a_gap_and_its_mending(toy_project, capsys):
     assert not [name for name, text in files.items() if str(toy_project) in text], "no path of this machine"
 
 
-def test_killed_in_a_trial_the_next_run_goes_on_and_believes_no_notebook(toy_project):
-    """The first notebook hangs in its second trial and is killed there."""
-    notebook = toy_project / "notebooks" / "qwen2.5-0.5b.ipynb"
+def test_killed_in_a_trial_the_next_run_goes_on_and_believes_no_notebook(one_model):
+    """The notebook hangs in its second trial and is killed there."""
+    notebook = one_model / "notebooks" / "qwen2.5-0.5b.ipynb"
     source = notebook.read_text()
     hang = "import time, lottery.experiments.pruned as pruned; pruned.prune = lambda *_, **__: time.sleep(600); study.sweep()"
     notebook.write_text(source.replace("study.sweep()", hang))
-    arguments, options = command(toy_project)
+    arguments, options = command(one_model)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **options)
     assert any("trial 2 of 3" in line for line in process.stdout)
     # The kernel has a session of its own. papermill and it die at once, as by the OOM killer or at a time limit.
@@ -94,7 +101,7 @@ def test_killed_in_a_trial_the_next_run_goes_on_and_believes_no_notebook(toy_pro
         victim.kill()
     process.wait(60)
     notebook.write_text(source)
-    folder = toy_project / "outputs" / "toy" / "qwen2.5-0.5b"
+    folder = one_model / "outputs" / "toy" / "qwen2.5-0.5b"
     assert read_state(folder).state == "running"
     done = {path: path.stat().st_mtime_ns for path in (folder / "records").glob("[!.]*.json")}
     assert len(done) == 1
@@ -136,13 +143,13 @@ def test_everything_that_the_report_shows_is_in_its_stamp(toy_project, monkeypat
         path.write_text("new")
 
 
-def test_an_old_reason_is_not_told_again(toy_project):
+def test_an_old_reason_is_not_told_again(one_model):
     """A first run that fails in the study, a second that fails outside of it: the report tells the second reason."""
-    folder = toy_project / "outputs" / "toy" / "qwen2.5-0.5b"
+    folder = one_model / "outputs" / "toy" / "qwen2.5-0.5b"
     write_state(folder, "failed", "an old reason")
-    path = toy_project / "notebooks" / "qwen2.5-0.5b.ipynb"
+    path = one_model / "notebooks" / "qwen2.5-0.5b.ipynb"
     path.write_text(path.read_text().replace("page.describe()", "1 / 0"))
-    arguments, options = command(toy_project)
+    arguments, options = command(one_model)
     subprocess.run(arguments, capture_output=True, **options)
     assert read_state(folder).reason == "ZeroDivisionError: division by zero"
 

@@ -228,7 +228,7 @@ def test_three_tasks_share_the_trials_of_one_model_and_outlive_a_fourth(toy_proj
 
 @pytest.mark.xdist_group("slurm")
 def test_a_task_near_its_time_limit_or_preempted_stops_between_trials_and_goes_on_from_there(toy_project, cluster):
-    one_model(toy_project, [round(0.02 * step, 2) for step in range(1, 41)], repeats=30)
+    one_model(toy_project, [round(0.03 * step, 2) for step in range(1, 31)], repeats=30)
     job = re.search(r"job (\d+): phi-2", submitted(toy_project, cluster, SET="memory=4G cpus=2 warning=30"))[1]
     cluster.wait(lambda: len(records(toy_project)) >= 2, 120)
     cluster.run("scontrol", "update", f"JobId={job}_0", "EndTime=now+35")
@@ -236,9 +236,9 @@ def test_a_task_near_its_time_limit_or_preempted_stops_between_trials_and_goes_o
     cluster.wait(lambda: "start 2" in log.read_text(), 120)
     between = log.read_text()
     first = records(toy_project)
-    assert 2 <= len(first) < 41
+    assert 2 <= len(first) < 31
     assert "received SIGUSR1, the time limit is near: will stop after this trial" in between
-    assert re.search(r"phi-2: stopped between trials, \d+ of 41 are recorded; run again to continue\n", between)
+    assert re.search(r"phi-2: stopped between trials, \d+ of 31 are recorded; run again to continue\n", between)
     assert "--- exit 75, " in between
     cluster.run("scontrol", "update", f"JobId={job}_0", "TimeLimit=1:00:00")
 
@@ -247,10 +247,10 @@ def test_a_task_near_its_time_limit_or_preempted_stops_between_trials_and_goes_o
     cluster.wait(lambda: "start 3" in log.read_text(), 120)
     assert log.read_text().count("received SIGUSR1, the time limit is near: will stop after this trial") == 2
     second = records(toy_project)
-    assert len(first) < len(second) < 41
+    assert len(first) < len(second) < 31
     cluster.wait(lambda: not states(cluster), 500)
     assert first.items() <= second.items() <= records(toy_project).items()
-    assert len(records(toy_project)) == 41
+    assert len(records(toy_project)) == 31
     assert "Incomplete" not in (toy_project / "outputs" / "toy" / "report.html").read_text()
 
 

@@ -22,6 +22,8 @@ MODELS = [f"a-model-of-long-name-{i}" for i in range(12)]
 WORD = "unpronounceable" * 13 + "words"
 TEXT = f"It was {WORD} and then some more words that must be seen, up to the very END."
 
+pytestmark = pytest.mark.xdist_group("wide page")  # one report and one browser for all
+
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:

@@ -142,7 +142,7 @@ class PrunedModels:
             target["teacher"] = self._at(study.plan.home, loading.load(study.checkpoint, study.plan))
         windows, size, rates = study.recovery.tokens, request.recover_batch_size, request.recover_learning_rate
 
-        def retrain(windows: torch.Tensor, rate: float, progress=None) -> None:
+        def retrain(windows: torch.Tensor, rate: float, progress) -> None:
             recover(model, windows, size, rate, request.recovery, **target, progress=progress)
 
         first = windows[: steps_to_choose(request.recover_steps) * size]
@@ -160,7 +160,7 @@ class PrunedModels:
         start = {name: layer.weight.detach().to("cpu", copy=True) for name, layer in layers.items()}
         for rate in sorted(rates):
             try:
-                retrain(windows, rate)
+                retrain(windows, rate, self._progress(f"{label}: learning rate {rate:g}, step"))
                 scored, _ = evaluate(model, study.recovery.held_back.numpy(), device=study.plan.streams_to)
                 loss = float(scored.nll.mean()) / (study.recovery.held_back.shape[1] - 1)
             except DivergedError:
