@@ -10,19 +10,19 @@ report: $(READY)
 verify: $(READY)
 	@$(BIN)/python -m lottery verify $(PROFILE) $(if $(TRIALS),--trials=$(TRIALS)) $(if $(SEED),--seed=$(SEED))
 
-test: .venv/ready
+test: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test-tasks: .venv/tasks
+test-tasks: $(if $(READY),.venv/tasks)
 	@$(BIN)/python -m pytest -m tasks
 
-lint: .venv/ready
+lint: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && { said=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$said"; exit 1; }; } && $(BIN)/python -m pytest -q tests/test_notebooks.py -k "outputs or function or shared"
 
-bench: .venv/ready
+bench: $(READY)
 	@for benchmark in selection whole_model scored sparsegpt walk real_model perplexity streaming training recovery reconstruction calibration_draws sparse_kernel decoding sparse_gpu full_shapes; do $(BIN)/python -m benchmarks.$$benchmark || exit 1; done
 
-lab: .venv/ready
+lab: $(READY)
 	@$(BIN)/python -m ipykernel install --sys-prefix --name lottery --display-name lottery
 	@$(BIN)/jupyter lab --notebook-dir=notebooks
 
@@ -41,13 +41,13 @@ submit: $(READY)
 status: $(READY)
 	@$(BIN)/python -m lottery status $(PROFILE)
 
-stand-ins: .venv/ready
+stand-ins: $(READY)
 	@$(BIN)/python -m lottery stand-ins
 
-notebooks: .venv/ready
+notebooks: $(READY)
 	@$(BIN)/python -m lottery notebooks
 
-docs: .venv/ready
+docs: $(READY)
 	@$(BIN)/python -m lottery docs
 
 pictures: report

@@ -128,7 +128,7 @@ def summary(data: pd.DataFrame) -> str:
         f" ({agree['other_reader']}). " + ("No two labels are two steps apart." if apart < 2 else "Some labels are two steps apart."),
         "Greedy texts were labelled too, and are not judged: the dense SmolLM2-135M loops when it is greedy.",
         "Both limits were set on the models named last and not moved since. One thing was changed after qwen2.5-coder-0.5b had been seen:"
-        " bytes that a text repeats count no longer. Loops of whole phrases had passed for sound before, since they are easy to predict.",
+        " repeated bytes no longer count. Before, texts that looped whole phrases passed as coherent, because they are easy to predict.",
     ]
     for name, which in [("Models that the limits were not set on", ~tuned), ("Models that the limits were set on", tuned)]:
         chosen = variants[which]

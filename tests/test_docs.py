@@ -139,11 +139,11 @@ def test_the_lines_that_read_an_exported_folder_do(tmp_path):
     from lottery.sparse.bitmask import pack
     from tests.test_sparse_bitmask import sparse
 
-    weights = {"a.b": sparse(7, 30, 0.4), "c": sparse(5, 64, 0.1, torch.float16)}
+    weights = {"a.b": sparse(7, 30, 0.4), "c": sparse(5, 64, 0.1, torch.float16), "d": sparse(9, 40, 0.5, torch.bfloat16)}
     tensors = {f"{layer}.{part}": value for layer, weight in weights.items() for part, value in pack(weight)._asdict().items()}
     save_file(tensors | {"norm.weight": torch.ones(3)}, tmp_path / "model.safetensors")
     code = re.search(r"```python\n(import numpy.*?)```", (ROOT / "docs" / "sparse.md").read_text(), re.S)[1]
     exec(code, names := {})
     found = names["dense_weights"](tmp_path / "model.safetensors")
-    assert found.keys() == {"a.b.weight", "c.weight"}
-    assert all(torch.equal(torch.from_numpy(found[f"{layer}.weight"]), weight) for layer, weight in weights.items())
+    assert found.keys() == {"a.b.weight", "c.weight", "d.weight"}
+    assert all(torch.equal(found[f"{layer}.weight"], weight) for layer, weight in weights.items())

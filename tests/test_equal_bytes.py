@@ -125,9 +125,9 @@ def compared(records):
     return at_equal_bytes(frame(records), records)
 
 
-def told(rows, quantization=None, windows=20):
+def told(rows, quantization=None, windows=20, in_float32=()):
     values = {"found": compared(made(rows, quantization, windows)), "limits": SHARES}
-    values["quantization"] = {"a": quantization} if quantization else {}
+    values |= {"quantization": {"a": quantization} if quantization else {}, "in_float32": in_float32}
     return " ".join(paragraphs("equal_bytes", **values)).replace(NBSP, " ")
 
 
@@ -138,6 +138,7 @@ def test_the_answer_in_words():
         " then wanda 50% + rtn 4 bit (1.50). - given a quarter of the layers' bytes (at most 30%) as **rtn 4 bit**, 1.10 times"
     )
     assert "better to round" not in told(ROWS)
+    assert told(ROWS, in_float32=["a"]).endswith("Of a model in 16 bits the same rounded weights are twice as large a share.")
     assert told([*ROWS[:6], (ROUNDED, 0.0, 3, 0.17, 1.6)]).endswith("At every one of these sizes it is better to round than to prune.")
     few = [ROWS[0], ("wanda", 0.5, None, 0.56, 1.3), *ROWS[4:6], (ROUNDED, 0.0, 3, 0.17, 1.6)]
     assert few[1] in ROWS

@@ -156,3 +156,11 @@ def test_a_check_looks_for_the_data_of_tasks_too(monkeypatch):
     monkeypatch.setattr(fetch.lm_eval_tasks, "fetch", asked.append)
     fetch.fetch(load_profile("demo").model_copy(update={"tasks": ["arc_easy"]}), check=True)
     assert asked == [["arc_easy"]]
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_text_that_is_no_file_here_is_found_before_any_download(hub, check):
+    wanting = load_profile("full", methods=["wanda"], calibration_text="../nowhere/c4.jsonl")
+    with pytest.raises(LotteryError, match=r"^calibration_text: given '\.\./nowhere/c4\.jsonl'; allowed: stories, .* \(looked for "):
+        fetch.fetch(wanting, check)
+    assert not hub.calls

@@ -44,7 +44,10 @@ def test_recovery_and_tasks_are_told_where_they_were_asked_for():
     several = {**more, "recover": Recovery(steps=3000, batch_size=4, learning_rate=[1e-4, 3e-4])}
     said = paragraphs(PROFILE.model_copy(update=several), [seen])[2]
     assert "windows that share no token (5,120 different tokens for a). AdamW" in said
-    assert "peak learning rate 0.0001, 0.0003: of these each variant takes the one with the lowest loss on held-back text after an" in said
+    assert (
+        "peak learning rate 0.0001, 0.0003: of these each variant takes the one with the lowest cross-entropy on held-back text after an"
+        in said
+    )
     assert tasks == "Tasks of lm-evaluation-harness, on each pruned model as it stands: arc_easy, piqa."
 
 

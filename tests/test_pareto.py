@@ -10,8 +10,8 @@ def data(*sweeps):
     return frame([stored(record) for sweep in sweeps for record in sweep])
 
 
-SMALL = sweep_of("small", [10, 12, 40, 90], bits=[1.0, 1.1, 2.0, 4.0], parameters=1000)
-LARGE = sweep_of("large", [10, 12, 40, 90], bits=[0.8, 0.9, 1.5, 3.0], parameters=1600)  # 50% of half of it: 1,200 are left
+SMALL = sweep_of("small", [10, 12, 40, 90], bits=[1.0, 1.1, 2.0, 4.0], parameters=1000, windows=20)
+LARGE = sweep_of("large", [10, 12, 40, 90], bits=[0.8, 0.9, 1.5, 3.0], parameters=1600, windows=20)  # 50% of half of it: 1,200 are left
 
 
 def test_bytes_in_a_file_and_the_front():
@@ -28,15 +28,20 @@ def test_a_variant_as_good_but_larger_is_not_on_the_front():
 
 
 def best(*sweeps):
-    return sizes.best_at_sizes(data(*sweeps))
+    return sizes.best_at_sizes(data(*sweeps), [record for sweep in sweeps for record in sweep])
 
 
 def test_a_ticket_beats_a_dense_model_only_where_it_is_as_small_and_better():
     assert [at.beaten for at in best(SMALL, LARGE)] == [[]] * 6
-    bad = sweep_of("bad", [10], bits=[1.4], parameters=1300)
-    assert {(at.model, at.variant, at.stored): at.beaten for at in best(SMALL, LARGE, bad) if at.beaten} == {
-        ("large", "magnitude\u00a050%", 1200 * KB): ["bad"]
-    }
+
+    def beaten(**of_bad):
+        found = best(SMALL, LARGE, sweep_of("bad", [10], parameters=1300, **of_bad))
+        return {(at.model, at.variant, at.stored): at.beaten for at in found if at.beaten}
+
+    assert beaten(bits=[1.4], windows=20) == {("large", "magnitude\u00a050%", 1200 * KB): ["bad"]}
+    assert beaten(bits=[1.4], windows=19) == {}, "too few windows tell nothing"
+    here_and_there = [0.4 if i < 4 else 1.1 for i in range(20)]
+    assert beaten(bits=[0.96], windows=20, window_nll=here_and_there) == {}, "another text might have it the other way round"
 
 
 def test_a_model_that_is_the_smaller_one_already_proves_nothing_by_pruning():

@@ -65,7 +65,7 @@ def test_trials_in_a_row_prune_once_and_the_numbers_are_those_of_pruning_every_t
     once.finish()
     assert not (once.folder / "pruned").exists()
     first, second = (r.result for r in once.records if r.request.sparsity == 0.5 and r.request.bits)
-    assert first.memory.pruning_peak == second.memory.pruning_peak
+    assert second.memory.pruning_peak == pytest.approx(first.memory.pruning_peak, rel=0.1), "rounding adds its own"
     assert second.pruning_seconds > 0.5 * first.pruning_seconds, "what it took the trial before"
 
     monkeypatch.setattr(pruned_once, "asked_next", lambda *_: False)
@@ -115,7 +115,7 @@ def test_what_cannot_be_kept_is_pruned_again_and_told(toy, prunings, monkeypatch
 
 def test_only_the_same_pruning_in_the_next_trial_is_worth_keeping(toy):
     wanted = study(
-        toy, methods=["magnitude", "wanda"], sparsities=[0.5, 0.7], recover={"how": ["masked", "elsa"], "steps": 2, "batch_size": 1}
+        toy, methods=["magnitude", "wanda"], sparsities=[0.5, 0.7], recover={"how": ["masked", "elsa"], "steps": 32, "batch_size": 1}
     )
     kept = [request.title.replace("\u00a0", " ") for request in wanted.requests if pruned_once.asked_next(wanted, request)]
     assert kept == ["wanda 50% + masked", "wanda 70% + masked", "wanda 50% + rtn 8 bit"], "magnitude takes less time than reading a file"

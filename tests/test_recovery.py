@@ -114,6 +114,38 @@ def test_of_several_learning_rates_each_variant_takes_its_best(toy, capsys):
     assert not held_back & {tuple(window) for window in study.recovery.tokens.tolist()}
 
 
+def test_a_rate_that_diverges_late_gives_way_to_the_next_best(toy, monkeypatch, capsys):
+    few = {**toy, "sparsities": [0.7], "calibration_text": "training-stories", "calibration_seq_len": 32}
+    late = Study(validated({**few, "recover": {"steps": 16, "batch_size": 2, "learning_rate": [1e-9, 1e-4, 1e-3]}}))
+
+    def diverging(model, samples, batch, rate, *more, **named):
+        recover(model, samples, batch, rate, *more, **named)
+        if rate == 1e-3 and len(samples) == 32:
+            raise DivergedError("late")
+
+    monkeypatch.setattr("lottery.experiments.pruned.recover", diverging)
+    late.sweep()
+    said = capsys.readouterr().out.replace(NBSP, " ")
+    assert "magnitude 70% + masked: diverged at a learning rate of 0.001; goes on with 0.0001" in said
+    found = late.records[-1].result
+    assert found.recovery_learning_rate == 1e-4
+    alone = Study(validated({**few, "profile": "alone", "recover": {"steps": 16, "batch_size": 2, "learning_rate": 1e-4}}))
+    alone.sweep()
+    assert alone.records[-1].result.window_nll == found.window_nll, "it began again from what pruning left"
+
+
+@pytest.mark.parametrize(
+    ("windows", "asked", "message"),
+    [
+        (3, {}, r"^samples: given 3; allowed: at least one batch, 4$"),
+        (4, {"sparsity": 0.7}, r"^given sparsity 0\.7 and pattern None; allowed with masked: neither"),
+    ],
+)
+def test_what_would_do_nothing_in_silence_is_refused(windows, asked, message):
+    with pytest.raises(ValueError, match=message):
+        recover(pruned(), torch.randint(1, 800, (windows, 16)), 4, 1e-3, **asked)
+
+
 def test_records_without_it_are_found_as_before_and_with_it_are_others(project):
     plain = requests(validated(TOY), "c", "t")
     keyed = json.loads(plain[1].model_dump_json())
@@ -173,6 +205,14 @@ def test_whatever_moves_zeros_stands_beside_what_keeps_them_and_the_dense_contro
         (
             {"recover": {"steps": 1, "how": ["elsa", "elsa"]}},
             r"^recover\['how'\]: given \['elsa', 'elsa'\], with repeats; allowed: each value once$",
+        ),
+        (
+            {"recover": {"steps": 31, "how": "elsa"}},
+            r"^recover\['steps'\]: given 31; allowed with elsa: at least 32, since it projects every 32 steps$",
+        ),
+        (
+            {"recover": {"steps": 255, "how": "elsa", "learning_rate": [1e-4, 1e-3]}},
+            r"^recover\['steps'\]: given 255; allowed with elsa and several learning rates: at least 256, since",
         ),
         ({"calibration_text": None}, r"^calibration_text: not given, but recover needs it; allowed: "),
         ({"calibration_text": "stories"}, r"^calibration_text: given 'stories', the text that is scored"),

@@ -138,6 +138,12 @@ def test_what_cannot_be_rounded_is_refused_by_name():
     layer.weight.data[0, 0] = 1e8
     with pytest.raises(LotteryError, match=rf"{name}: its weights reach 1e[+]08, too far for a scale in float16; drop rounding"):
         round_model(model, "rtn", 4)
+    with pytest.raises(ValueError, match=r"^rounder: given 'GPTQ'; allowed: rtn, gptq$"):
+        round_model(model, "GPTQ", 4)
+    with pytest.raises(ValueError, match=r"^bits: given 9; allowed: 2 to 8$"):
+        round_model(model, "rtn", 9)
+    with pytest.raises(ValueError, match=r"^rounder: gptq needs samples$"):
+        round_model(model, "gptq", 4)
     layer.weight.data[0, 0] = torch.nan
     with pytest.raises(LotteryError, match=f"{name}: holds weights that are not finite"):
         round_model(model, "rtn", 4)

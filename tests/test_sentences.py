@@ -1,6 +1,7 @@
 """How findings are worded, each case of a template once. What is found is tested in ``test_findings``."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -131,6 +132,8 @@ def test_which_method_keeps_most():
     known = MethodRanking(0.5, lost, models=1, wins=1, interval=(0.29, 0.31), rivals=["ria", "wanda"])
     said = "At 50% sparsegpt loses least, 0.300 (0.290 to 0.310) bits per byte, random most, ∞; ria and wanda cannot be told apart from sparsegpt."
     assert sentences("methods", found=[known]) == said
+    told = " Ways of pruning are told apart window by window, by intervals that allow for all pairs of them."
+    assert sentences("methods", found=[replace(known, pairs=6)]) == said + told
     unsure = MethodRanking(0.7, {"wanda": 1.25, "random": 8.0}, models=3, wins=2, interval=None)
     assert sentences("methods", found=[unsure]) == (
         "At 70% wanda loses least, 1.25 bits per byte in the mean of 3 models (least of all in 2), random most, 8.00."
@@ -156,8 +159,8 @@ def test_who_is_best_at_a_size():
     small, large = BestAtSize("small", "dense", 100 << 20), BestAtSize("large", "magnitude\u00a050%", 120 << 20)
     front = "The best variants with coherent texts, from the fewest bytes up: small dense (100 MiB)"
     assert sentences("best_at_size", found=[small, large]) == (
-        f"{front}, large magnitude\u00a050% (0.12 GiB). No model that is brought down to the size of a smaller dense model predicts the text better"
-        " than that model."
+        f"{front}, large magnitude\u00a050% (0.12 GiB). No model that is brought down to the size of a smaller dense model is shown to predict the text"
+        " better than that model."
     )
     winner = BestAtSize("large", "wanda\u00a050%", 120 << 20, ["bad", "worse"])
     assert sentences("best_at_size", found=[small, winner]).endswith(
@@ -317,7 +320,7 @@ def test_how_the_ticket_procedure_was_run():
     assert said([*records, worse]) == (
         f"{schedule} The peak learning rate is 0.01 for a: the best of 0.01, 0.02 for the dense model of the first seed, on training"
         " text that no run is trained on. a might do better outside this range. Held-out loss of the dense models, and of the"
-        " checkpoints' own weights: a 2.00 (1.50). 3 runs, 1 seed, 0.300 minutes of computing in all."
+        " checkpoints' own weights: a 2.00 (1.50). 3 runs and 1 more to choose the rates, 1 seed, 0.300 minutes of computing in all."
     )
     layerwise = records[0].request.model_copy(update={"scope": "layer", "rewind": 0})
     assert "rewound to the initialisation. Each round" in sentences("schedule", asked=layerwise)

@@ -6,6 +6,7 @@ import torch
 from lottery.common.errors import LotteryError
 from lottery.pruning.activations import ActivationStats
 from lottery.pruning.layer_spec import LayerSpec
+from lottery.pruning.methods.admm import admm_
 from lottery.pruning.methods.sparsegpt import sparsegpt_
 from lottery.pruning.pattern import Pattern
 
@@ -114,6 +115,8 @@ def test_fewer_tokens_than_inputs_are_enough_and_layers_share_a_factor():
     sparsegpt_(second, LayerSpec("b", 0.5), inputs)
     assert torch.equal(first, second)
     assert torch.isfinite(first).all()
+    with pytest.raises(ValueError, match=r"^given admm; allowed: factor, for which the products were given up; measure again for another$"):
+        admm_(weight, LayerSpec("c", 0.5), inputs)
 
 
 def test_products_that_cannot_be_factorized_name_the_layer_and_a_way_out():

@@ -51,5 +51,10 @@ def widened(interval: Interval, comparisons: int) -> Interval:
     ratio, low, high = interval
     if not ratio or not math.isfinite(ratio):
         return interval
-    more = norm.isf(0.025 / comparisons) / norm.isf(0.025)
+    more = wider(comparisons)
     return ratio, ratio * (low / ratio) ** more, ratio * (high / ratio) ** more
+
+
+def wider(comparisons: int) -> float:
+    """Return by what factor 95% intervals of normal errors grow, so that as many of them all hold the truth 95 times in a hundred."""
+    return float(norm.isf(0.025 / comparisons) / norm.isf(0.025))

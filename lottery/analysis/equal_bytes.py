@@ -24,7 +24,8 @@ class Contender:
         way: One of ``sizes.WAYS``, or ``SMALLER``.
         variant: What it is called.
         factor: Its bits per byte as a multiple of the dense model's.
-        low: The lower end of the 95% interval; not a number where there are too few windows.
+        low: The lower end of the 95% interval, widened for how many of this way have as few bytes: it is the best of them on the text that
+            is scored. Not a number where there are too few windows.
         high: The upper end.
         coherent: Whether its texts are.
     """
@@ -96,7 +97,7 @@ def _at_share(name: str, most: float, rows: pd.DataFrame, dense: pd.DataFrame, b
         return None
     found = [by_key[row["model"], row["key"]] for _, row in best.iterrows()]
     contenders = [
-        Contender(row["way"], row["title"], *bits_ratio(record, by_key[own["model"], own["key"]]), row["coherent"])
+        Contender(row["way"], row["title"], *bits_ratio(record, by_key[own["model"], own["key"]], int(ways[row["way"]])), row["coherent"])
         for record, (_, row) in zip(found, best.iterrows(), strict=True)
     ]
     if len(found) < 2:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from lottery.analysis.comparison import wider
 from lottery.analysis.frame import lines
 from lottery.evaluation import perplexity
 from lottery.experiments.records import Record
@@ -138,26 +139,29 @@ class SizeCorrelation:
         rho: Spearman's rank correlation of parameters with how little is lost, in bits per byte.
         p: The share of orders as extreme by chance.
         models: How many models were compared.
+        levels: At how many sparsities: so many chances there are to find a correlation where there is none.
     """
 
     sparsity: float
     rho: float
     p: float
     models: int
+    levels: int = 1
 
     @property
     def decided(self) -> bool:
-        return self.p <= 0.05
+        return self.p * self.levels <= 0.05 + 1e-9  # Bonferroni; 2 of 120 orders at three sparsities are 0.05, but not in floating point
 
 
 def size_correlations(data: pd.DataFrame) -> list[SizeCorrelation]:
     """Return the correlation of size and loss at each sparsity at which three models or more can be compared."""
-    pruned, found = comparable(data), []
-    for level in levels(data):
-        at = pruned[pruned["sparsity"] == level].drop_duplicates("model")
-        if len(at) >= 3:
-            found.append(SizeCorrelation(level, *rank_correlation(list(at["parameters"]), list(-at["lost_bits"])), len(at)))
-    return found
+    pruned = comparable(data)
+    rows = {level: pruned[pruned["sparsity"] == level].drop_duplicates("model") for level in levels(data)}
+    compared = {level: at for level, at in rows.items() if len(at) >= 3}
+    return [
+        SizeCorrelation(level, *rank_correlation(list(at["parameters"]), list(-at["lost_bits"])), len(at), len(compared))
+        for level, at in compared.items()
+    ]
 
 
 def rank_correlation(x: list[float], y: list[float]) -> tuple[float, float]:
@@ -216,7 +220,9 @@ class MethodRanking:
         models: How many models the mean is of.
         wins: In how many of them the best way loses least of all.
         interval: The 95% interval of the best way's loss; ``None`` where there are too few windows.
-        rivals: Ways that cannot be told apart from the best. Differences are paired, window by window.
+        rivals: Ways that cannot be told apart from the best. Differences are paired, window by window. As the best is chosen on the text
+            that is scored, their 95% intervals are widened for ``pairs`` (Bonferroni, as if errors were normal).
+        pairs: How many pairs of ways there are.
     """
 
     sparsity: float
@@ -225,6 +231,7 @@ class MethodRanking:
     wins: int
     interval: tuple[float, float] | None
     rivals: list[str] = field(default_factory=list)
+    pairs: int = 1
 
 
 def method_rankings(data: pd.DataFrame, records: list[Record]) -> list[MethodRanking]:
@@ -237,13 +244,19 @@ def method_rankings(data: pd.DataFrame, records: list[Record]) -> list[MethodRan
         means = grid.mean().sort_values(kind="stable")  # of equal ones the first that was asked for
         best, *others = means.index
         wins, (lost, windows) = int((grid.idxmin(axis=1) == best).sum()), _resampled_losses(records, level, grid)
-        interval, rivals = None, []
+        interval, rivals, pairs = None, [], len(means) * len(others) // 2
         if lost:
             interval = perplexity.interval(lost[best], windows)
-            with np.errstate(invalid="ignore"):  # infinity less infinity
-                rivals = [way for way in others if not perplexity.interval(lost[way] - lost[best], windows)[0] > 0]
-        found.append(MethodRanking(level, means.to_dict(), len(grid), wins, interval, rivals))
+            rivals = [way for way in others if not _least(means[way] - means[best], lost[way], lost[best], windows, pairs) > 0]
+        found.append(MethodRanking(level, means.to_dict(), len(grid), wins, interval, rivals, pairs))
     return found
+
+
+def _least(more: float, lost: np.ndarray, other: np.ndarray, windows: int, comparisons: int) -> float:
+    """Return the least that one way may lose more than another, given the losses of both [draws]: the widened interval's lower end."""
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        low, _ = perplexity.interval(lost - other, windows)
+    return more - (more - low) * wider(comparisons) if math.isfinite(more) else low
 
 
 def _resampled_losses(records: list[Record], level: float, grid: pd.DataFrame) -> tuple[dict[str, np.ndarray], int]:
@@ -259,8 +272,8 @@ def _resampled_losses(records: list[Record], level: float, grid: pd.DataFrame) -
     if windows < perplexity.MIN_WINDOWS:
         return {}, windows
     lost = dict.fromkeys(grid.columns, 0.0)
-    for model, result in dense.items():
-        times = perplexity.draws(model, len(result.window_nll))
+    drawn = perplexity.common_draws([len(result.window_nll) for result in dense.values()])
+    for (model, result), times in zip(dense.items(), drawn, strict=True):
         size = perplexity.resampled(result.window_bytes, times)
         for way in lost:
             more = perplexity.resampled(results[model, way, level].window_nll, times) - perplexity.resampled(result.window_nll, times)

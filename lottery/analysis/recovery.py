@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lottery.analysis.comparison import bits_ratio, widened
+from lottery.analysis.comparison import Interval, bits_ratio, widened
 from lottery.analysis.frame import frame
 from lottery.experiments.records import Record
 from lottery.pruning.variants import RETRAINED
@@ -19,10 +19,12 @@ def recovered(records: list[Record]) -> pd.DataFrame:
 
     ``before`` is the bits per byte of its start as a multiple of the dense ones, not a number where the start is missing.
     ``beside_masked`` is its bits per byte as a multiple of those of the same start, retrained on the same tokens with its zeros kept; they
-    are paired over windows and have a 95% interval. What starts from the dense model is compared with the best that has as many zeros.
+    are paired over windows and have a 95% interval. What starts from the dense model is compared with the best that has as many zeros, and
+    the interval widened for as many as there are.
     ``choice_tokens`` were trained on besides ``tokens``, to choose the learning rate; ``seconds`` are of both.
     ``edge`` is "≥" or "≤" where the rate was the highest or lowest of several: one beyond may do better.
-    ``beside_best`` is the same beside the best masked one whatever its start. Both are not a number for what is masked itself.
+    ``beside_best`` is the same beside the best masked one whatever its start, for a single pair: ``recoveries`` widens it. Both are not a
+    number for what is masked itself.
     """
     data, requests = frame(records), [record.request for record in records]
     factors = dict(zip([(r.model, r.request.variant) for r in records], data["bits_factor"], strict=True)) if len(data) else {}
@@ -38,8 +40,7 @@ def recovered(records: list[Record]) -> pd.DataFrame:
         for record, request in zip(records, requests, strict=True)
     ]
     for column, any_start in (("beside_masked", False), ("beside_best", True)):
-        others = [_masked(records, record, any_start) for record in records]
-        paired = [bits_ratio(record, other) if other else (math.nan,) * 3 for record, other in zip(records, others, strict=True)]
+        paired = [_beside(record, _masked(records, record, any_start), widen=not any_start) for record in records]
         for end, name in enumerate(_interval(column)):
             data[name] = [one[end] for one in paired]
     return data[[bool(request.recovery) for request in requests]].reset_index(drop=True)
@@ -59,11 +60,18 @@ def _steps_of_choice(request) -> int:
     return len(rates) * steps_to_choose(request.recover_steps) if len(rates) > 1 else 0
 
 
-def _masked(records: list[Record], record: Record, any_start: bool) -> Record | None:
-    """Return the masked record to compare a retrained one with: of the same start, or the best of any; ``None`` if there is none."""
+def _beside(record: Record, masked: list[Record], widen: bool) -> Interval:
+    """Return a record's bits per byte as a multiple of the best masked one's, not numbers where there is none."""
+    if not masked:
+        return (math.nan,) * 3
+    return bits_ratio(record, min(masked, key=lambda one: one.result.bits_per_byte), len(masked) if widen else 1)
+
+
+def _masked(records: list[Record], record: Record, any_start: bool) -> list[Record]:
+    """Return the masked records to compare a retrained one with: of the same start, or of any."""
     asked = record.request
     if not asked.recovery or not asked.sparsity or asked.recovery == MASKED:
-        return None
+        return []
     found = []
     for other in records:
         request = other.request
@@ -71,7 +79,7 @@ def _masked(records: list[Record], record: Record, any_start: bool) -> Record | 
         start = any_start or (request.method, request.allocation) == (asked.method, asked.allocation) or asked.method == RETRAINED
         if same and start and (request.pattern, request.sparsity) == (asked.pattern, asked.sparsity):
             found.append(other)
-    return min(found, key=lambda one: one.result.bits_per_byte, default=None)
+    return found
 
 
 @dataclass(frozen=True)

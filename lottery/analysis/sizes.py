@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from lottery.analysis.comparison import bits_ratio
+from lottery.experiments.records import Record
+
 COLUMNS = ["model", "method", "sparsity", "bits", "stored", "bits_per_byte", "front"]
 
 
@@ -31,7 +34,8 @@ class BestAtSize:
         model: The model.
         variant: What the variant is called, such as 'magnitude 50%'.
         stored: Bytes in a file.
-        beaten: The dense models that it was pruned or rounded down to the size of, or below, and that predict the text worse.
+        beaten: The dense models that it was pruned or rounded down to the size of, or below, and that predict the text worse: by the
+            interval of ``bits_ratio``, widened for the variants of the front that could.
     """
 
     model: str
@@ -40,11 +44,15 @@ class BestAtSize:
     beaten: list[str] = field(default_factory=list)
 
 
-def best_at_sizes(data: pd.DataFrame) -> list[BestAtSize]:
+def best_at_sizes(data: pd.DataFrame, records: list[Record]) -> list[BestAtSize]:
     """Return the Pareto front of the variants whose texts are coherent, from the fewest bytes up.
 
     What a ticket must beat is a dense model of the size that a larger model was brought down to. A model that is smaller than it already
     while dense proves nothing by pruning.
+
+    Args:
+        data: What is compared, as ``frame`` makes it.
+        records: Its records.
 
     Returns:
         The front; nothing where fewer than two dense models are measured.
@@ -53,16 +61,25 @@ def best_at_sizes(data: pd.DataFrame) -> list[BestAtSize]:
     dense = found[found["method"] == "dense"]
     if dense["model"].nunique() < 2:
         return []
-    return [BestAtSize(row["model"], row["title"], row["stored"], _beaten(row, dense)) for _, row in found[found["front"]].iterrows()]
+    front, by_key = found[found["front"]], {(record.model, record.request.key): record for record in records}
+    reached = {index: _brought_down_to(row, dense) for index, row in front.iterrows()}
+    pairs = sum(map(len, reached.values()))
+
+    def beats(row: pd.Series, model: pd.Series) -> bool:
+        return bits_ratio(by_key[model["model"], model["key"]], by_key[row["model"], row["key"]], pairs)[1] > 1
+
+    return [
+        BestAtSize(row["model"], row["title"], row["stored"], [model["model"] for model in reached[index] if beats(row, model)])
+        for index, row in front.iterrows()
+    ]
 
 
-def _beaten(row: pd.Series, dense: pd.DataFrame) -> list[str]:
-    """Return the dense models that a variant was brought down to the size of and beats."""
+def _brought_down_to(row: pd.Series, dense: pd.DataFrame) -> list[pd.Series]:
+    """Return the dense models, as rows of ``dense``, that a variant was pruned or rounded down to the size of."""
     if row["method"] == "dense":
         return []
     whole = dense.loc[dense["model"] == row["model"], "stored"].max()
-    between = (dense["stored"] >= row["stored"]) & (dense["stored"] < whole)
-    return list(dense.loc[between & (dense["bits_per_byte"] > row["bits_per_byte"]), "model"].unique())
+    return [model for _, model in dense[(dense["stored"] >= row["stored"]) & (dense["stored"] < whole)].iterrows()]
 
 
 WAYS = ("pruned", "rounded", "pruned and rounded")

@@ -15,7 +15,7 @@ from lottery.pruning.catalogue import ALLOCATIONS, METHODS
 from lottery.pruning.pattern import Pattern
 from lottery.pruning.rounding import ROUNDERS
 from lottery.pruning.variants import Variant, retrained, rounded, variants
-from lottery.training.recoveries import LOSSES, RECOVERIES
+from lottery.training.recoveries import CHOICE, LOSSES, PERIOD, RECOVERIES
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 One = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)  # a single value is a list of one
@@ -88,7 +88,7 @@ class Recovery(BaseModel):
     learning_rate: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Alone] = Field(
         [1e-4],
         description="the peak learning rate, a number above 0 such as 0.0001; or a list, from which each retrained variant takes"
-        " the one with the lowest loss on held-back text after an eighth of the steps",
+        " the one with the lowest cross-entropy on held-back text after an eighth of the steps",
         min_length=1,
     )
     batch_size: int = Field(4, description="a whole number of windows of 'calibration_seq_len' a step, at least 1", ge=1, le=4096)
@@ -98,6 +98,12 @@ class Recovery(BaseModel):
         for key in ("how", "start", "loss", "learning_rate"):
             if len(set(values := getattr(self, key))) != len(values):
                 raise ValueError(f"recover[{key!r}]: given {short(values)}, with repeats; allowed: each value once")
+        least = PERIOD * (CHOICE if len(self.learning_rate) > 1 else 1)
+        if self.how != ["masked"] and self.steps < least:
+            asked = "elsa and several learning rates" if least > PERIOD else "elsa"
+            raise ValueError(
+                f"recover['steps']: given {self.steps}; allowed with {asked}: at least {least}, since it projects every {PERIOD} steps"
+            )
         if "dense" in self.start and self.how == ["masked"]:
             raise ValueError(f"recover['start']: given {short(self.start)}, with how: masked, which starts pruned; allowed: pruned")
         return self

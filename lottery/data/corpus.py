@@ -127,11 +127,13 @@ def local_file(text: str) -> Path | None:
     It is looked for in the folder that ``LOTTERY_DATA`` names (default ``../shared/data``), so a machine without the hub scores the same
     text.
     """
-    if text not in LOCAL:
-        return None
-    name, sha256 = LOCAL[text]
-    path = resolve(os.environ.get("LOTTERY_DATA", "../shared/data")) / name
-    return path if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256 else None
+    path = _copy(text)
+    return path if path and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == LOCAL[text][1] else None
+
+
+def _copy(text: str) -> Path | None:
+    """Return where the original file of a hub text is looked for on this machine; ``None`` where no file would do."""
+    return resolve(os.environ.get("LOTTERY_DATA", "../shared/data")) / LOCAL[text][0] if text in LOCAL else None
 
 
 def hub_folder(text: str) -> Path:
@@ -145,6 +147,7 @@ def hub_folder(text: str) -> Path:
         raise NotFetchedError(
             f"{text} is not in the Hugging Face cache; fetch it first, where there is a network: make fetch PROFILE=…"
             + (f"; or put its original file into the folder that LOTTERY_DATA names, as {LOCAL[text][0]}" if text in LOCAL else "")
+            + (f" ({copy} is not the original)" if (copy := _copy(text)) and copy.is_file() else "")
         )
     return folder
 

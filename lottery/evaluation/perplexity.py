@@ -46,8 +46,27 @@ def draws(model: str, windows: int) -> np.ndarray:
         How often each window is drawn, int64 [draws, windows].
     """
     random, blocks = np.random.default_rng(zlib.crc32(model.encode())), math.ceil(windows / BLOCK)
-    starts = random.integers(windows, size=(N_RESAMPLES, blocks, 1))
-    drawn = ((starts + np.arange(BLOCK)) % windows).reshape(N_RESAMPLES, -1)[:, :windows]
+    return _times(random.integers(windows, size=(N_RESAMPLES, blocks)), windows)
+
+
+def common_draws(windows: Sequence[int]) -> list[np.ndarray]:
+    """Draw the same places of one text for models that cut it into their own windows.
+
+    A mean over models needs it: what is hard in the text is hard for all of them, and does not average out.
+
+    Args:
+        windows: Number of windows of each model.
+
+    Returns:
+        For each model what ``draws`` returns.
+    """
+    places = np.random.default_rng(0).random((N_RESAMPLES, math.ceil(max(windows) / BLOCK)))
+    return [_times((places[:, : math.ceil(count / BLOCK)] * count).astype(int), count) for count in windows]
+
+
+def _times(starts: np.ndarray, windows: int) -> np.ndarray:
+    """Return how often each window is drawn, [draws, windows], from where the drawn blocks start, [draws, blocks]."""
+    drawn = ((starts[:, :, None] + np.arange(BLOCK)) % windows).reshape(N_RESAMPLES, -1)[:, :windows]
     places = drawn + windows * np.arange(N_RESAMPLES)[:, None]  # one count for all draws
     return np.bincount(places.ravel(), minlength=N_RESAMPLES * windows).reshape(N_RESAMPLES, windows)
 

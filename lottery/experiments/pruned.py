@@ -1,5 +1,6 @@
 """The model of each trial: the dense one of a study, and what is made of it."""
 
+import itertools
 import math
 import time
 from typing import NamedTuple
@@ -31,7 +32,7 @@ class Pruned(NamedTuple):
         seconds: Of pruning and rounding, passes over the calibration data included.
         recovery_seconds: Of retraining, and of choosing its learning rate.
         rate: The peak learning rate of that; ``None`` where nothing was retrained.
-        peak: Bytes of memory while it was pruned, its weights included.
+        peak: Bytes of memory while it was pruned and rounded, its weights included.
         wider: What was done in a wider dtype than that of the study, for the record; empty where nothing was.
     """
 
@@ -73,15 +74,19 @@ class PrunedModels:
         return model
 
     def _made(self, model, request: Request, label: str) -> Pruned:
-        cost = self._pruned_once(model, request, label)
+        study, cost = self.study, self._pruned_once(model, request, label)
         seconds, recovered, rate, began = cost.seconds, 0.0, None, time.monotonic()
         if request.recovery:
             with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory", whole=True):
                 rate = self._retrain(model, request, label)
             recovered = time.monotonic() - began
+        peak = cost.peak
         if request.bits:
-            seconds += self._round(model, request, label)
-        return Pruned(model, seconds, recovered, rate, cost.peak)
+            began = time.monotonic()
+            with memory.watched(study.plan.device, self.weights) as held:
+                self._round(model, request, label)
+            seconds, peak = seconds + time.monotonic() - began, max(peak, held.bytes)
+        return Pruned(model, seconds, recovered, rate, peak)
 
     @property
     def weights(self) -> int:
@@ -133,11 +138,16 @@ class PrunedModels:
         """Retrain a model in its home, from the dense model towards the asked zeros, or from a pruned one towards those that it has.
 
         Returns:
-            The peak learning rate: of several the one with the lowest loss on held-back text after an eighth of the steps.
+            The peak learning rate: of several the one with the lowest cross-entropy on held-back text after an eighth of the steps. Where
+            that one diverges later, the next best.
+
+        Raises:
+            DivergedError: At every learning rate.
         """
         study, variant = self.study, request.variant
         target = {} if variant.one_shot else {"sparsity": variant.sparsity}
-        target["pattern"] = Pattern.parse(variant.pattern)
+        if request.recovery != "masked":
+            target["pattern"] = Pattern.parse(variant.pattern)
         if request.loss == "distillation":
             target["teacher"] = self._at(study.plan.home, loading.load(study.checkpoint, study.plan))
         windows, size, rates = study.recovery.tokens, request.recover_batch_size, request.recover_learning_rate
@@ -145,19 +155,36 @@ class PrunedModels:
         def retrain(windows: torch.Tensor, rate: float, progress) -> None:
             recover(model, windows, size, rate, request.recovery, **target, progress=progress)
 
-        first = windows[: steps_to_choose(request.recover_steps) * size]
-        rate = self._best_rate(model, retrain, first, rates, label) if len(rates) > 1 else rates[0]
-        retrain(windows, rate, self._progress(f"{label}: retraining, step"))
-        return rate
+        layers, start = prunable(model), {}
 
-    def _best_rate(self, model, retrain, windows: torch.Tensor, rates: list[float], label: str) -> float:
-        """Return the learning rate with the lowest loss on held-back text, the lower one of equals, and leave the model as it was.
+        def begin_again() -> None:
+            with torch.no_grad():
+                for name, layer in layers.items():
+                    layer.weight.copy_(start[name])
+
+        if len(rates) > 1:
+            start = {name: layer.weight.detach().to("cpu", copy=True) for name, layer in layers.items()}
+            first = windows[: steps_to_choose(request.recover_steps) * size]
+            rates = self._best_first(model, retrain, begin_again, first, rates, label)
+        for rate, worse in itertools.zip_longest(rates, rates[1:]):
+            try:
+                retrain(windows, rate, self._progress(f"{label}: retraining, step"))
+                return rate
+            except DivergedError:
+                if worse is None:
+                    raise
+            study.say(f"{label}: diverged at a learning rate of {rate:g}; goes on with {worse:g}")
+            begin_again()
+
+    def _best_first(self, model, retrain, begin_again, windows: torch.Tensor, rates: list[float], label: str) -> list[float]:
+        """Return the learning rates with a finite cross-entropy on held-back text, the best first, the lower one of equals before.
+
+        The model is left as it was.
 
         Raises:
-            DivergedError: None has a finite loss.
+            DivergedError: There is none.
         """
-        study, layers, losses = self.study, prunable(model), []
-        start = {name: layer.weight.detach().to("cpu", copy=True) for name, layer in layers.items()}
+        study, losses = self.study, []
         for rate in sorted(rates):
             try:
                 retrain(windows, rate, self._progress(f"{label}: learning rate {rate:g}, step"))
@@ -167,22 +194,19 @@ class PrunedModels:
                 loss = math.inf
             losses.append(math.inf if math.isnan(loss) else loss)
             study.say(f"{label}: learning rate {rate:g}, loss {number(losses[-1])} on held-back text after {len(windows):,} windows")
-            with torch.no_grad():
-                for name, layer in layers.items():
-                    layer.weight.copy_(start[name])
+            begin_again()
         if min(losses) == math.inf:
             tried = ", ".join(f"{rate:g}" for rate in sorted(rates))
             raise DivergedError(f"recover: the retraining diverged at every learning rate of {tried}; lower recover.learning_rate")
-        return min(zip(losses, sorted(rates), strict=True))[1]
+        return [rate for loss, rate in sorted(zip(losses, sorted(rates), strict=True)) if loss < math.inf]
 
-    def _round(self, model, request: Request, label: str) -> float:
-        """Round a model in its home; return the seconds."""
-        study, began = self.study, time.monotonic()
+    def _round(self, model, request: Request, label: str) -> None:
+        """Round a model in its home."""
+        study = self.study
         with memory_for("while rounding", "fewer calibration_samples, rounder: rtn, or a device with more memory"):
             samples = study.calibration.tokens if ROUNDERS[request.rounder].calibrated else None
             progress = self._progress(f"{label}: rounded block")
             round_model(model, request.rounder, request.bits, samples, device=study.plan.streams_to, progress=progress)
-        return time.monotonic() - began
 
     def _progress(self, label: str):
         return progress(self.study.say, label)

@@ -24,7 +24,7 @@ from lottery.common.errors import LotteryError, NotFetchedError
 from lottery.common.format import size
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
-from lottery.data.corpus import HUB_TEXTS, hub_folder, local_file
+from lottery.data.corpus import HUB_TEXTS, corpus_identity, hub_folder, local_file
 from lottery.evaluation import lm_eval_tasks
 from lottery.models import gguf_files
 from lottery.models.checkpoints import FILES, Checkpoint
@@ -55,11 +55,20 @@ def downloads(profile: Profile) -> list[Download]:
         if wanted.kind == "hub":
             repository, revision = wanted.source.split("@")
             found.append(Download(repository, revision, "model", FILES, lambda wanted=wanted: wanted.check()))
-    texts = [profile.text] + [profile.calibration_text] * profile.calibrated + ([profile.tickets.train_text] if profile.tickets else [])
-    for text in dict.fromkeys(texts):
+    for text in _texts(profile):
         if text in HUB_TEXTS and not local_file(text):
             repository, revision, pattern = HUB_TEXTS[text]
             found.append(Download(repository, revision, "dataset", [pattern], lambda text=text: hub_folder(text)))
+    return found
+
+
+def _texts(profile: Profile) -> dict[str, str]:
+    """Return the texts that a profile reads, each with the key that names it."""
+    found = {profile.text: "text"}
+    if profile.calibrated:
+        found[profile.calibration_text] = "calibration_text"
+    if profile.tickets:
+        found[profile.tickets.train_text] = "tickets['train_text']"
     return found
 
 
@@ -164,7 +173,7 @@ def _existing(path: str) -> Path:
 
 
 def fetch(profile: Profile, check: bool = False) -> None:
-    """Fetch what a profile needs and what is not here.
+    """Fetch what a profile needs and what is not here. Look for the files that it names before any download.
 
     Args:
         profile: The profile.
@@ -173,6 +182,8 @@ def fetch(profile: Profile, check: bool = False) -> None:
     Raises:
         LotteryError: Anything stays missing.
     """
+    for text, key in _texts(profile).items():
+        corpus_identity(text, key)
     models = [checkpoint(profile.model_copy(update={"model": name})) for name in profile.checkpoints]
     if check:
         for download in downloads(profile):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from lottery.common.errors import CalibrationNotFiniteError, LotteryError
+from lottery.common.errors import CalibrationNotFiniteError, ImpossibleTrialError, LotteryError
 
 DAMPING = 0.01  # of the Hessian's mean diagonal, as in SparseGPT's code
 _TRIES = 6  # each with ten times the damping of the one before
@@ -21,7 +21,7 @@ class ActivationStats:
         self.tokens = 0
         self.squares = torch.zeros(width, dtype=torch.float64, device=device)
         self.gram = torch.zeros(width, width, device=device) if gram else None
-        self._view: tuple | None = None
+        self._view: tuple[str, tuple] | None = None
 
     def add(self, x: torch.Tensor) -> None:
         """Add inputs of any leading shape, [..., in]."""
@@ -45,12 +45,23 @@ class ActivationStats:
                 f"{name}: its inputs are not finite on the calibration text; the dtype overflows, set dtype: float32"
             )
 
-    def shared(self, view: Callable[["ActivationStats"], tuple]) -> tuple:
-        """Return what a method makes of the products. Layers that share their inputs share it, and the products are given up for it."""
+    def shared(self, name: str, view: Callable[["ActivationStats"], tuple]) -> tuple:
+        """Return what a method makes of the products. Layers that share their inputs share it, and the products are given up for it.
+
+        Args:
+            name: The view's name.
+            view: Makes it of these statistics.
+
+        Raises:
+            ValueError: The products were given up for another view.
+        """
         if self._view is None:
-            self._view = view(self)
+            self._view = name, view(self)
             self.gram = None  # in² numbers are much memory: no more of such than needed at one time
-        return self._view
+        made, found = self._view
+        if made != name:
+            raise ValueError(f"given {name}; allowed: {made}, for which the products were given up; measure again for another")
+        return found
 
     def norms(self) -> torch.Tensor:
         """Return ‖X_j‖₂ of each input, float32 [in]."""
@@ -72,9 +83,9 @@ class ActivationStats:
             U [in, in], and the mask of inputs that are always 0 [in].
 
         Raises:
-            LotteryError: H cannot be factorized even with 10⁵ times that damping.
+            ImpossibleTrialError: H cannot be factorized even with 10⁵ times that damping.
         """
-        return self.shared(lambda inputs: inputs._factorized(name, dtype))
+        return self.shared("factor", lambda inputs: inputs._factorized(name, dtype))
 
     def _factorized(self, name: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         hessian = self.gram.to(dtype).mul_(2 / self.tokens).flip(0, 1)
@@ -90,7 +101,9 @@ class ActivationStats:
                 break
             damping = damping * 10
         else:
-            raise LotteryError(f"{name}: the products of its inputs cannot be factorized; take more calibration samples, or method: wanda")
+            raise ImpossibleTrialError(
+                f"{name}: the products of its inputs cannot be factorized; take more calibration samples, or method: wanda"
+            )
         identity = hessian.zero_().fill_diagonal_(1)
         inverse = torch.linalg.solve_triangular(lower, identity, upper=False, out=identity)
         del lower

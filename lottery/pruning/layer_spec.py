@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lottery.common.errors import LotteryError
+from lottery.common.errors import ImpossibleTrialError, LotteryError
 from lottery.pruning.pattern import Pattern
 from lottery.pruning.selection import magnitude_chunks, score_chunks, zero_lowest_, zero_lowest_along_
 
@@ -42,11 +42,11 @@ class LayerSpec:
         """Return how many weights of a row go.
 
         Raises:
-            LotteryError: All of them.
+            ImpossibleTrialError: All of them.
         """
         count = round(self.sparsity * inputs)
         if count == inputs:
-            raise LotteryError(
+            raise ImpossibleTrialError(
                 f"{self.name}: {100 * self.sparsity:g}% of a row of {count} weights rounds to all of them; lower the sparsity"
             )
         return count

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from lottery.common.errors import LotteryError
+from lottery.common.errors import ImpossibleTrialError, LotteryError
 from lottery.models.blocks import blocks, by_block, prunable
 from lottery.models.calls import moved
 from lottery.pruning.catalogue import ALLOCATIONS, METHODS
@@ -69,14 +69,14 @@ def check_pattern(model, variant: Variant) -> None:
 
 
 def _check_dense(layers: dict[str, nn.Linear], sparsity: float) -> None:
-    """Raise ``LotteryError`` if the layers already have more zeros than requested.
+    """Raise ``ImpossibleTrialError`` if the layers already have more zeros than requested.
 
     It counts all layers together: rounding to 4 bits can zero a fifth of a single layer, which is no sign of pruning.
     """
     total = sum(layer.weight.numel() for layer in layers.values())
     zeros = total - sum(int(torch.count_nonzero(layer.weight)) for layer in layers.values())
     if zeros > round(sparsity * total):
-        raise LotteryError(
+        raise ImpossibleTrialError(
             f"the model: {zeros / total:.1%} of the weights are zero already, more than the {sparsity:.1%} asked for; give a dense"
             " checkpoint"
         )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from lottery.common.errors import LotteryError
+from lottery.common.errors import ImpossibleTrialError
 from lottery.models.blocks import prunable
 from lottery.pruning.activations import ActivationStats
 from lottery.pruning.selection import not_finite
@@ -50,8 +50,15 @@ def round_model(model: nn.Module, rounder: str, bits: int, samples: torch.Tensor
         progress: Called with the number of blocks done and of all blocks, by a calibrated rounder.
 
     Raises:
-        LotteryError: A weight is not finite, or a scale is too large for float16.
+        ValueError: There is no such rounder, it is calibrated and has no samples, or bits are not 2 to 8.
+        LotteryError: A weight is not finite, or as in ``walk``.
+        ImpossibleTrialError: A scale is too large for float16, or as in ``ActivationStats.factor``.
     """
+    if rounder not in ROUNDERS:
+        raise ValueError(f"rounder: given {rounder!r}; allowed: {', '.join(ROUNDERS)}")
+    if samples is None and ROUNDERS[rounder].calibrated:
+        raise ValueError(f"rounder: {rounder} needs samples")
+    _check_bits(bits)
     layers = prunable(model)
     for name, layer in layers.items():
         if not torch.isfinite(layer.weight).all():
@@ -68,6 +75,11 @@ def round_model(model: nn.Module, rounder: str, bits: int, samples: torch.Tensor
             rows.copy_(dequantize(*quantize(rows, bits, name), rows.shape[1]))
 
 
+def _check_bits(bits: int) -> None:
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits: given {bits}; allowed: 2 to 8")
+
+
 def quantize(weight: torch.Tensor, bits: int, name: str = "the weight") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the codes of a weight, each of the nearest level, and what turns them back into numbers.
 
@@ -79,7 +91,12 @@ def quantize(weight: torch.Tensor, bits: int, name: str = "the weight") -> tuple
     Returns:
         Codes, uint8 [rows, groups, ``GROUP``], those beyond the last column being zeros; scales, float16 [rows, groups, 1]; and zero
         points, uint8 [rows, groups, 1].
+
+    Raises:
+        ValueError: Bits are not 2 to 8.
+        ImpossibleTrialError: A scale is too large for float16.
     """
+    _check_bits(bits)
     values = nn.functional.pad(weight.float(), (0, -weight.shape[1] % GROUP)).unflatten(1, (-1, GROUP))
     scales, zeros = _levels(values, -1, bits, name)
     return _codes(values, scales, zeros, bits).byte(), scales.half(), zeros.byte()
@@ -103,7 +120,7 @@ def gptq_(weight: torch.Tensor, bits: int, inputs: ActivationStats, name: str) -
         name: The layer's name, for errors.
 
     Raises:
-        LotteryError: The Hessian cannot be factorized, or a scale is too large for float16.
+        ImpossibleTrialError: The Hessian cannot be factorized, or a scale is too large for float16.
     """
     upper, dead = inputs.factor(name)
     columns = weight.T.to(torch.float32, memory_format=torch.contiguous_format, copy=True)  # [in, out]: a column is one stretch of memory
@@ -128,7 +145,7 @@ def _levels(values: torch.Tensor, dim: int, bits: int, name: str) -> tuple[torch
     low, high = values.amin(dim, keepdim=True).clamp(max=0), values.amax(dim, keepdim=True).clamp(min=0)
     scales = ((high - low) / highest).half().float()
     if not torch.isfinite(scales).all():
-        raise LotteryError(f"{name}: its weights reach {values.abs().max():.3g}, too far for a scale in float16; drop rounding")
+        raise ImpossibleTrialError(f"{name}: its weights reach {values.abs().max():.3g}, too far for a scale in float16; drop rounding")
     scales[scales == 0] = 1  # a group of zeros, or of what float16 cannot tell from them
     return scales, (-low / scales).round().clamp(0, highest)
 

@@ -166,9 +166,10 @@ class Report:
             "found": equal_bytes.at_equal_bytes(self._by_bytes, self._everything),
             "limits": equal_bytes.SHARES,
             "quantization": quantization,
+            "in_float32": [record.model for record in self.records if record.result.savings and record.result.savings.dtype == "float32"],
         }
         return markdown(
-            sentences("best_at_size", found=sizes.best_at_sizes(self._main_by_bytes)) if self._several_models else "",
+            sentences("best_at_size", found=sizes.best_at_sizes(self._main_by_bytes, self._everything)) if self._several_models else "",
             *paragraphs("equal_bytes", **equal),
             size.by_bytes(self._by_bytes),
         )

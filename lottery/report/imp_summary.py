@@ -45,7 +45,8 @@ def summarize(profile: Profile, folder: Path) -> Path:
         "# The winning ticket: a full run",
         f"Made by `make report PROFILE={profile.profile}` and `make ticket-summary PROFILE={profile.profile}`. The runs are of"
         f" {', '.join(commits)}, on {' and '.join(devices)}; the page is of {commit(COMMIT, DIRTY)}."
-        " All runs are in [winning-ticket.csv](winning-ticket.csv).",
+        " All runs at the chosen rates are in [winning-ticket.csv](winning-ticket.csv). After one round the ticket and one-shot pruning are"
+        " the same run, which stands there under both names.",
         "## Is there a ticket?",
         imp.verdicts(report.tickets),
         imp.protocol(report.tickets, ""),

@@ -9,11 +9,12 @@ from torch import nn
 from lottery.pruning.layer_spec import LayerSpec, prune_lowest_
 
 PENALTY = 0.01  # λ of the paper, tuned by its authors: 200 times less costs them 40% of the perplexity
-PERIOD = 32  # steps between two projections, as in their code
 
 
 class Elsa:
     """The state of an ELSA run: z and u of each layer, in float32, 8 bytes a weight.
+
+    It is for an AdamW whose second moment forgets as quickly as ``trainer.BETAS`` say, as in the paper.
 
     Args:
         layers: The layers to make sparse, by their names; their weights need gradients.
@@ -39,7 +40,7 @@ class Elsa:
 
     @torch.no_grad()
     def project(self) -> None:
-        """Set z = Proj(w + u) and u = u + w − z, as is due every ``PERIOD`` steps."""
+        """Set z = Proj(w + u) and u = u + w − z, as is due every ``recoveries.PERIOD`` steps."""
         for name, weight in self._weights.items():
             self._z[name] = self._projected(name, weight + self._u[name])
             self._u[name] += weight - self._z[name]

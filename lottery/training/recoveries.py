@@ -1,8 +1,12 @@
 """What can be asked of retraining: how, and what is learned. Words and a number, so that a report need not load what trains."""
 
+PERIOD = 32  # steps between two projections of ELSA, as in its authors' code
+CHOICE = 8  # a learning rate is judged after one in so many of the steps
+
 RECOVERIES = {  # how, with the way as its subject
     "masked": "trains what pruning left; zeros stay zero",
-    "elsa": "trains all weights and pulls them towards a sparse copy, which a projection that knows their gradients renews every 32 steps"
+    "elsa": "trains all weights and pulls them towards a sparse copy, which a projection that knows their gradients renews every"
+    f" {PERIOD} steps"
     " (arXiv 2510.01650)",
     "elsa-identity": "is elsa with a projection by magnitude",
 }
@@ -13,5 +17,5 @@ LOSSES = {
 
 
 def steps_to_choose(steps: int) -> int:
-    """Return after how many of ``steps`` a learning rate is judged: an eighth."""
-    return max(1, steps // 8)
+    """Return after how many of ``steps`` a learning rate is judged."""
+    return max(1, steps // CHOICE)

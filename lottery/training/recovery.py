@@ -16,7 +16,8 @@ from lottery.models.blocks import prunable
 from lottery.models.loading import available, cast
 from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.pattern import Pattern
-from lottery.training.elsa import PERIOD, Elsa
+from lottery.training.elsa import Elsa
+from lottery.training.recoveries import PERIOD
 from lottery.training.trainer import Schedule, cross_entropy, train
 
 
@@ -35,9 +36,9 @@ def recover(
     """Retrain a model in place.
 
     Weights in bfloat16 are trained in float32, since the smallest updates would be lost, and products computed in bfloat16 (mixed
-    precision, arXiv 1710.03740); that takes 16 bytes a weight, 8 more for ELSA and 4 more for a teacher. Afterwards the model is as it was:
-    in its dtype, in evaluation mode, with the same parameters requiring gradients. Dropout is off, so that the same seed gives the same
-    weights, and no arm learns through noise that scoring knows nothing of.
+    precision, arXiv 1710.03740); that takes 16 bytes a weight, 1 more for a mask, 8 for ELSA and 4 for a teacher. Afterwards the model is
+    as it was: in its dtype, in evaluation mode, with the same parameters requiring gradients. Dropout is off, so that the same seed gives
+    the same weights, and no arm learns through noise that scoring knows nothing of.
 
     Args:
         model: A model in float32 or bfloat16.
@@ -46,14 +47,21 @@ def recover(
         rate: The peak learning rate.
         how: One of ``recoveries.RECOVERIES``.
         sparsity: The share of each layer that is zero in the end; 0 leaves every weight free. ``None`` takes each layer's own zeros, so an
-            allocation stays what it is.
-        pattern: The N:M pattern of the zeros; ``None`` where they have none.
+            allocation stays what it is. What is masked keeps its own zeros or none.
+        pattern: The N:M pattern that ELSA is to find; ``None`` where it is to find none.
         teacher: The dense model, to learn from its predictions instead of the text. It is cast to float32.
         progress: Called with steps done and all steps.
 
     Raises:
         DivergedError: Weights stop being finite.
+        ValueError: There are fewer windows than in one batch, or a sparsity or pattern is asked of what is masked.
     """
+    if len(samples) < batch:
+        raise ValueError(f"samples: given {len(samples)}; allowed: at least one batch, {batch}")
+    if how == "masked" and (sparsity or pattern):
+        raise ValueError(
+            f"given sparsity {sparsity} and pattern {pattern}; allowed with masked: neither, since it keeps the zeros there are"
+        )
     layers, asked = prunable(model), {parameter: parameter.requires_grad for parameter in model.parameters()}
     left, dtype, steps = {id(layer.weight) for layer in layers.values()}, model.dtype, len(samples) // batch
     device = model.get_input_embeddings().weight.device
@@ -73,7 +81,9 @@ def recover(
                 progress(done, steps)
 
         model.train()  # for what the checkpoints below need; there is no dropout
-        if _activations(model, batch * samples.shape[1]) > available(device) / 2:
+        loss = _loss(dtype, teacher)  # a teacher takes its memory first
+        coming = 12 * sum(layer.weight.numel() for layer in layers.values())  # gradients, and Adam's two moments
+        if _activations(model, batch * samples.shape[1]) > 0.8 * (available(device) - coming):
             model.activation_checkpointing_enable()  # a third more time, for the memory of one block instead of all
         train(
             model,
@@ -81,7 +91,7 @@ def recover(
             Schedule(steps, batch, rate),
             masks=masks,
             decay=0.0,  # in so few steps it regularizes nothing, and it would move the dense model away from itself
-            loss=_loss(dtype, teacher),
+            loss=loss,
             before_step=elsa and elsa.pull,
             observe=observe,
         )

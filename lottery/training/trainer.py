@@ -10,6 +10,8 @@ from torch import nn
 from lottery.common.errors import LotteryError
 
 DECAY = 0.1
+BETAS = (0.9, 0.95)  # as large models are trained; ELSA breaks down with a second moment as slow as 0.999
+CLIP = 1.0  # the norm of a step's gradient at most, as usual for language models
 WARM_UP = 100  # steps, or a tenth of a short schedule
 
 Masks = dict[str, torch.Tensor]  # of linear layers by their full names: True where a weight is kept
@@ -74,7 +76,7 @@ def train(
         loss(model, batch).backward()
         if masked:
             torch._foreach_mul_([weight.grad for weight, _ in masked], [mask for _, mask in masked])
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         if before_step:
             before_step(optimizer)
         optimizer.step()
@@ -94,7 +96,7 @@ def new_optimizer(model: nn.Module, decay: float = DECAY) -> torch.optim.AdamW:
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     return torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.95), fused=True
+        [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}], betas=BETAS, fused=True
     )
 
 
@@ -107,7 +109,7 @@ def apply(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, torch.Tens
         masks: Which weights are kept.
 
     Returns:
-        Each masked weight with its mask as numbers to multiply by.
+        Each masked weight with its mask.
 
     Raises:
         LotteryError: A mask has no layer, or another shape than its layer.
@@ -120,7 +122,7 @@ def apply(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, torch.Tens
                 f"mask of {name}: given {tuple(mask.shape)}; the model has {'no such layer' if weight is None else tuple(weight.shape)}"
             )
         weight.masked_fill_(~mask.to(weight.device), 0.0)
-        masked.append((weight, mask.to(weight)))
+        masked.append((weight, mask.to(weight.device)))
     return masked
 
 

@@ -45,6 +45,7 @@ class ImpResults:
         self.rates = {model: best_rate(tried) for model, tried in _tried(records).items()}
         self.tried = sorted({record.request.learning_rate for record in records})
         self.records = [record for record in records if record.request.learning_rate == self.rates[record.request.model]]
+        self.of_other_rates = [record for record in records if record.request.learning_rate != self.rates[record.request.model]]
 
     @cached_property
     def data(self) -> pd.DataFrame:

@@ -41,7 +41,7 @@ def admm_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype:
         spec.zeros_of_row(weight.shape[1])
     if not torch.isfinite(weight).all():
         raise not_finite(spec.name)
-    products, inverse, norms = inputs.shared(lambda stats: _scaled(stats, dtype))
+    products, inverse, norms = inputs.shared("admm", lambda stats: _scaled(stats, dtype))
     current = weight.to(dtype) * norms
     target, dual = current @ products, torch.zeros_like(current)
     for step in range(ITERATIONS):

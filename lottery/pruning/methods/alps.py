@@ -42,7 +42,7 @@ def alps_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype:
     spec.check(weight)
     if not torch.isfinite(weight).all():
         raise not_finite(spec.name)
-    products, values, vectors, norms, dead = inputs.shared(lambda stats: _scaled(stats, dtype))
+    products, values, vectors, norms, dead = inputs.shared("alps", lambda stats: _scaled(stats, dtype))
     dense = (weight.to(dtype) * norms).masked_fill_(dead, 0)
     target = dense @ products
     last = _settled(dense, target, values, vectors, spec)

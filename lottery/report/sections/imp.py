@@ -22,7 +22,7 @@ def protocol(outcome: ImpResults, notebook: str) -> str:
     """Say how it was measured, in the numbers of the records, and what it took."""
     if not outcome.records:
         return ""
-    minutes = sum(record.result.seconds for record in outcome.records) / 60
+    minutes = sum(record.result.seconds for record in outcome.records + outcome.of_other_rates) / 60
     return sentences("tickets", found=outcome, asked=outcome.records[0].request, minutes=minutes, notebook=notebook)
 
 
