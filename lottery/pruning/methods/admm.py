@@ -25,7 +25,8 @@ def admm_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype:
     Inputs are scaled to norm 1, and weights to match. With H the scaled and damped products, M = (H + ρI)⁻¹, ρ = 1, and U = 0 it repeats 20
     times: Z is W + U without its lowest weights in each row, U becomes W + U - Z, and W becomes M(HW₀ + ρ(Z - U)). In the first 15
     iterations the sparsity rises to the one asked for, s - s(1 - t/15)³; then the mask stays. With N:M the lowest of each group go from the
-    start.
+    start. The authors' code has a branch like this one; their runs take the other one, which takes the lowest of the whole layer and does
+    not raise the sparsity.
 
     Args:
         weight: Weights [out, in].
