@@ -98,6 +98,7 @@ class Recovery(BaseModel):
         for key in ("how", "start", "loss", "learning_rate"):
             if len(set(values := getattr(self, key))) != len(values):
                 raise ValueError(f"recover[{key!r}]: given {short(values)}, with repeats; allowed: each value once")
+        # Before its first projection ELSA is plain training: too short a run, or too short a trial of a rate, would say nothing of it.
         least = PERIOD * (CHOICE if len(self.learning_rate) > 1 else 1)
         if self.how != ["masked"] and self.steps < least:
             asked = "elsa and several learning rates" if least > PERIOD else "elsa"

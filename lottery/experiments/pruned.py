@@ -74,7 +74,7 @@ class PrunedModels:
         return model
 
     def _made(self, model, request: Request, label: str) -> Pruned:
-        study, cost = self.study, self._pruned_once(model, request, label)
+        cost = self._pruned_once(model, request, label)
         seconds, recovered, rate, began = cost.seconds, 0.0, None, time.monotonic()
         if request.recovery:
             with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory", whole=True):
@@ -83,7 +83,7 @@ class PrunedModels:
         peak = cost.peak
         if request.bits:
             began = time.monotonic()
-            with memory.watched(study.plan.device, self.weights) as held:
+            with memory.watched(self.study.plan.device, self.weights) as held:
                 self._round(model, request, label)
             seconds, peak = seconds + time.monotonic() - began, max(peak, held.bytes)
         return Pruned(model, seconds, recovered, rate, peak)

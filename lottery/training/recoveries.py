@@ -1,4 +1,4 @@
-"""What can be asked of retraining: how, and what is learned. Words and a number, so that a report need not load what trains."""
+"""What can be asked of retraining: how, and what is learned. Words and numbers, so that a report need not load what trains."""
 
 PERIOD = 32  # steps between two projections of ELSA, as in its authors' code
 CHOICE = 8  # a learning rate is judged after one in so many of the steps
@@ -6,8 +6,7 @@ CHOICE = 8  # a learning rate is judged after one in so many of the steps
 RECOVERIES = {  # how, with the way as its subject
     "masked": "trains what pruning left; zeros stay zero",
     "elsa": "trains all weights and pulls them towards a sparse copy, which a projection that knows their gradients renews every"
-    f" {PERIOD} steps"
-    " (arXiv 2510.01650)",
+    f" {PERIOD} steps (arXiv 2510.01650)",
     "elsa-identity": "is elsa with a projection by magnitude",
 }
 LOSSES = {

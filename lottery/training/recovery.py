@@ -83,7 +83,7 @@ def recover(
         model.train()  # for what the checkpoints below need; there is no dropout
         loss = _loss(dtype, teacher)  # a teacher takes its memory first
         coming = 12 * sum(layer.weight.numel() for layer in layers.values())  # gradients, and Adam's two moments
-        if _activations(model, batch * samples.shape[1]) > 0.8 * (available(device) - coming):
+        if _activations(model, batch * samples.shape[1]) > 0.8 * (available(device) - coming):  # a rough bound, and allocators leave gaps
             model.activation_checkpointing_enable()  # a third more time, for the memory of one block instead of all
         train(
             model,

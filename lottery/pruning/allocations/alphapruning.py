@@ -50,7 +50,7 @@ def tail_exponent(weight: torch.Tensor) -> float:
     """Return the Hill estimate of the power-law exponent of the spectrum's tail, from the larger half of the eigenvalues of WᵀW.
 
     1 + k / Σ_{i=1..k} ln(λ_{n-i+1} / λ_{n-k}), eigenvalues in ascending order, k = n // 2. The smaller the estimate, the heavier the tail.
-    The authors' code calls this its *mid* way to find where the tail begins; their published figures take the peak of the histogram.
+    The authors' code calls this its *mid* way to find where the tail begins; their scripts take the peak of its histogram.
     """
     eigenvalues = torch.linalg.svdvals(weight.float()).double().square().flip(0)
     eigenvalues = eigenvalues[eigenvalues > 0]
