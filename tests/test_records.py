@@ -13,6 +13,7 @@ from lottery.evaluation import metrics
 from lottery.evaluation.metrics import METRICS
 from lottery.experiments import records
 from lottery.experiments.records import read_record, read_state, requests, write_record, write_state
+from lottery.pruning.catalogue import METHODS
 from tests.conftest import TOY
 from tests.factory import record_of
 
@@ -81,6 +82,15 @@ def test_a_changed_text_or_checkpoint_or_meaning_never_reuses_old_work(monkeypat
     assert not before & {r.key for r in asked(model="phi-2", checkpoints={"phi-2": "stand-in:phi-2"})}
     monkeypatch.setattr(records, "MEASUREMENT", records.MEASUREMENT + 1)
     assert not before & {r.key for r in asked()}
+
+
+def test_a_method_of_another_version_is_measured_again_and_nothing_else_is(monkeypatch):
+    def keys():
+        return {r.title: r.key for r in asked(methods=["magnitude", "random"], rounding=[8], rounding_sparsities=[0.5])}
+
+    before = keys()
+    monkeypatch.setitem(METHODS, "random", METHODS["random"]._replace(version=2))
+    assert {title for title, key in keys().items() if key != before[title]} == {title for title in before if title.startswith("random")}
 
 
 def test_a_record_comes_back_as_it_was_infinity_included(tmp_path):

@@ -9,6 +9,7 @@ from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Recovery, validated
 from lottery.data.corpus import corpus
 from lottery.experiments.records import requests, write_record, write_state
+from lottery.pruning.catalogue import METHODS
 from lottery.report.builder import Report
 from lottery.report.sections import method
 from tests.conftest import TOY
@@ -106,12 +107,18 @@ def test_a_corrupt_record_is_named_and_the_rest_appears(profile):
     assert report.figure()
 
 
-def test_records_of_an_older_version_are_named_and_measured_again(profile):
+@pytest.mark.parametrize("older_than", ["the measurement", "its method"])
+def test_records_of_an_older_version_are_named_and_measured_again(profile, older_than, monkeypatch):
+    if older_than == "its method":
+        monkeypatch.setitem(METHODS, "magnitude", METHODS["magnitude"]._replace(version=2))
     asked = fill(profile, "phi-2", [10, 12, 18, 500])
     path = outputs("toy") / "phi-2" / "records" / asked[3].file_name
     older = json.loads(path.read_text())
-    older["request"]["measurement"] -= 1
-    del older["result"]["window_kl"]
+    if older_than == "its method":
+        del older["request"]["method_version"]
+    else:
+        older["request"]["measurement"] -= 1
+        del older["result"]["window_kl"]
     path.write_text(json.dumps(older))
     path.rename(path.with_name("magnitude-0.9-0123456789ab.json"))
     write_state(outputs("toy") / "phi-2", "finished")

@@ -17,6 +17,7 @@ from lottery.evaluation import coherence, lm_eval_tasks
 from lottery.evaluation.generation import Speed
 from lottery.evaluation.metrics import METRICS, WindowSums, window_sums
 from lottery.evaluation.savings import Savings
+from lottery.pruning.catalogue import METHODS
 from lottery.pruning.variants import Variant
 
 # Raised whenever the meaning of a measured number changes, or one is added: older records are then measured again. Metrics, which are
@@ -36,6 +37,7 @@ class Request(Settings):
     checkpoint: str
     text_sha256: str
     method: str
+    method_version: int = 1  # 1 also where no method prunes
     allocation: str
     pattern: str
     sparsity: float
@@ -57,7 +59,9 @@ class Request(Settings):
     def key(self) -> str:
         # What is not asked for is not in the key, so that it is that of the time before this could be asked for.
         retraining = set() if self.recovery else {"recovery", "loss", "recover_steps", "recover_learning_rate", "recover_batch_size"}
-        values = self.model_dump(exclude=retraining | (set() if self.bits else {"rounder", "bits"}))
+        rounding = set() if self.bits else {"rounder", "bits"}
+        version = {"method_version"} if self.method_version == 1 else set()
+        values = self.model_dump(exclude=retraining | rounding | version)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -257,7 +261,8 @@ def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: s
             calibrated["calibration_samples"] = None
             calibrated = calibrated if retrained else dict.fromkeys(calibrated)
         identity = {"measurement": MEASUREMENT, "checkpoint": checkpoint, "text_sha256": text_sha256}
-        found.append(Request(**identity, **variant._asdict(), **calibrated, **shared, **retrained))
+        version = METHODS[variant.method].version if variant.one_shot else 1
+        found.append(Request(**identity, **variant._asdict(), method_version=version, **calibrated, **shared, **retrained))
     return found
 
 

@@ -16,6 +16,7 @@ from lottery.experiments.protocols.records import ProtocolRecord, recorded
 from lottery.experiments.protocols.records import wanted as wanted_protocols
 from lottery.experiments.records import Record, Request, read_record, read_state, requests
 from lottery.experiments.threshold import with_bisections
+from lottery.pruning.catalogue import METHODS
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,12 @@ def _problem(folder: Path, recorded: list[Request] | list[TicketRequest], wanted
 
 
 def _older(folder: Path, measurement: int) -> bool:
-    """Return whether any records are older than ``measurement``, so that a number in them meant something else."""
+    """Return whether any records are older than ``measurement``, so that a number in them meant something else, or than their method."""
     for path in (folder / "records").glob("*.json"):
         try:
-            if json.loads(path.read_bytes())["request"]["measurement"] < measurement:
+            asked = json.loads(path.read_bytes())["request"]
+            method = METHODS.get(asked.get("method"))
+            if asked["measurement"] < measurement or (method and asked.get("method_version", 1) < method.version):
                 return True
         except (ValueError, KeyError, TypeError):
             continue

@@ -19,6 +19,7 @@ class Method(NamedTuple):
     summary: str  # with the method as its subject
     source: str  # the paper
     whole_model: bool  # it allocates the sparsity itself
+    version: int  # raised when its function begins to choose or update otherwise: its older records are then measured again
 
 
 class Allocation(NamedTuple):
@@ -34,11 +35,19 @@ METHODS: dict[str, Method] = {}
 ALLOCATIONS: dict[str, Allocation] = {}
 
 
-def method(name: str, summary: str, source: str, *, needs: Literal["nothing", "norms", "hessian"] = "nothing", whole_model: bool = False):
+def method(
+    name: str,
+    summary: str,
+    source: str,
+    *,
+    needs: Literal["nothing", "norms", "hessian"] = "nothing",
+    whole_model: bool = False,
+    version: int = 1,
+):
     """Register a pruning method."""
 
     def register(function: Callable) -> Callable:
-        METHODS[name] = Method(function, needs, summary, source, whole_model)
+        METHODS[name] = Method(function, needs, summary, source, whole_model, version)
         return function
 
     return register
