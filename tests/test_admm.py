@@ -105,8 +105,9 @@ METHODS = {admm_: plain_admm, alps_: plain_alps}
 
 @pytest.mark.parametrize("ours", METHODS)
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
-def test_equal_to_the_published_equations(ours, share):
-    weight, x = torch.randn(17, 64, dtype=torch.float64), correlated(300, 64).double()
+@pytest.mark.parametrize("rows", [17, 80])
+def test_equal_to_the_published_equations(ours, share, rows):
+    weight, x = torch.randn(rows, 64, dtype=torch.float64), correlated(300, 64).double()
     result = weight.clone()
     ours(result, LayerSpec("l", share), fed(x), torch.float64)
     np.testing.assert_allclose(result.numpy(), METHODS[ours](weight.numpy(), x.numpy(), share), rtol=1e-6, atol=1e-8)

@@ -54,14 +54,21 @@ def alps_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype:
 def _settled(dense: torch.Tensor, target: torch.Tensor, values: torch.Tensor, vectors: torch.Tensor, spec: LayerSpec) -> torch.Tensor:
     """Return the B [out, in] of the last iteration."""
     penalty, raised, inverted = PENALTY, False, None
+    narrow = (
+        3 * dense.shape[0] < dense.shape[1]
+    )  # two products of [out, in] in each iteration take less time than the inverse in every third
     gone, threshold = _gone(dense, spec)
     split = dense.masked_fill(gone, 0)
     dual, before = torch.zeros_like(dense), split != 0
     kept = max(1, int(before.sum()))
     for iteration in range(1, ITERATIONS + 1):
-        if penalty != inverted:  # one product of [in, in] saves one of [out, in] in each iteration until the penalty changes again
-            inverse, inverted = (vectors / (values + penalty)) @ vectors.T, penalty
-        current = (target - dual + penalty * split) @ inverse
+        current = target - dual + penalty * split
+        if narrow:
+            current = (current @ vectors).div_(values + penalty) @ vectors.T
+        else:
+            if penalty != inverted:
+                inverse, inverted = (vectors / (values + penalty)) @ vectors.T, penalty
+            current = current @ inverse
         moved = current + dual / penalty
         gone, threshold = _gone(moved, spec, threshold)
         split = moved.masked_fill(gone, 0)
