@@ -21,7 +21,7 @@ METHODS = ("wanda", "sparsegpt", "admm", "alps")
 
 def compare(device: torch.device) -> list[dict]:
     profile = load_profile(PROFILE)
-    found = checkpoint(profile.model_copy(update={"model": MODEL})).check()
+    found = checkpoint(profile.with_model(MODEL)).check()
     tokenizer = loading.tokenizer(found)
     tokens = windows(tokenizer, corpus(profile.text), profile.seq_len, profile.max_windows).tokens
     text = corpus(profile.calibration_text, "calibration_text")

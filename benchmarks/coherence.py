@@ -41,7 +41,7 @@ def draw() -> pd.DataFrame:
     real = load_profile("real-models")
     wiki, c4 = "wikitext-2-raw", str(DATA / "c4" / "calibration.jsonl")
     studied = [
-        (checkpoint(real.model_copy(update={"model": name})), wiki, c4, [("magnitude", TEN), ("wanda", sparsities)])
+        (checkpoint(real.with_model(name)), wiki, c4, [("magnitude", TEN), ("wanda", sparsities)])
         for name, sparsities in [("smollm2-135m-q4", [0.5, 0.6, 0.7, 0.8]), ("qwen2.5-coder-0.5b-q4", [0.5, 0.6, 0.7])]
     ]
     tiny, stories = Checkpoint("stories260k", "folder", str(DATA / "stories260K")), str(DATA / "tinystories" / "stories.jsonl")

@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.alternate import arguments, publish
 from lottery.common.errors import NotFetchedError
+from lottery.common.format import dtype_name
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import load_profile
 from lottery.evaluation.decoder import Decoder, decode
@@ -56,7 +57,7 @@ def compare(name: str, found, rounds: int) -> list[dict]:
     return [
         {
             "model": name,
-            "dtype": str(dtype).removeprefix("torch."),
+            "dtype": dtype_name(dtype),
             "sparsity": sparsity,
             "tokens_per_second": median[dtype, sparsity],
             "times_dense_by_the_same_decoder": median[dtype, sparsity] / median[dtype, 0.0],
@@ -73,7 +74,7 @@ if __name__ == "__main__":
     device, rounds = arguments(7)
     profile = load_profile("real-models")
     for name in profile.checkpoints:
-        found = checkpoint(profile.model_copy(update={"model": name}))
+        found = checkpoint(profile.with_model(name))
         try:
             found.check()
         except NotFetchedError as error:

@@ -11,8 +11,8 @@ import torch
 from benchmarks.alternate import arguments, publish
 from lottery.data.calibration import calibration
 from lottery.data.corpus import Corpus, corpus, windows
+from lottery.evaluation.bootstrap import exp
 from lottery.evaluation.evaluate import evaluate
-from lottery.evaluation.perplexity import exp
 from lottery.models import loading
 from lottery.models.checkpoints import Checkpoint
 from lottery.pruning.catalogue import ALLOCATIONS, METHODS

@@ -27,7 +27,7 @@ SAMPLES = 32  # of 512 tokens
 @torch.no_grad()
 def compare(device: torch.device) -> list[dict]:
     profile = load_profile("real-methods")
-    found = checkpoint(profile.model_copy(update={"model": "smollm2-135m-q4"})).check()
+    found = checkpoint(profile.with_model("smollm2-135m-q4")).check()
     model = loading.load(found, loading.Plan(device, torch.float32, "benchmark"))
     text = corpus(profile.calibration_text, "calibration_text")
     samples = calibration(loading.tokenizer(found), text, SAMPLES, 512, 0).tokens

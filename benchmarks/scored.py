@@ -3,6 +3,7 @@
 import torch
 
 from benchmarks.alternate import alternate, arguments, publish
+from lottery.common.format import dtype_name
 from lottery.pruning.activations import ActivationStats
 from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.methods.ria import ria_
@@ -32,7 +33,7 @@ def compare(dtype: torch.dtype, device: torch.device, rounds: int) -> dict:
             raise AssertionError(f"{name} left another number of zeros")
     layer = weight.numel() * weight.element_size()
     return {
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": dtype_name(dtype),
         **{f"{name}_seconds": taken for name, taken in seconds.items()},
         **{f"{name}_times_a_sort": seconds[name] / seconds["sort"] for name in ("wanda", "ria")},
         **{f"{name}_extra_memory_of_layer": held[name] / layer for name in ("wanda", "ria", "sort")},

@@ -5,7 +5,9 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from benchmarks.alternate import alternate, arguments, publish
-from lottery.pruning.methods.magnitude import zero_smallest_
+from lottery.common.format import dtype_name
+from lottery.pruning.layer_spec import LayerSpec
+from lottery.pruning.methods.magnitude import magnitude_
 
 SHAPE, SPARSITY = (4096, 14336), 0.5
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -20,7 +22,7 @@ def by_torch(weight: torch.Tensor) -> torch.Tensor:
 
 
 def by_lottery(weight: torch.Tensor) -> torch.Tensor:
-    zero_smallest_(weight, round(SPARSITY * weight.numel()))
+    magnitude_(weight, LayerSpec("layer", SPARSITY))
     return weight
 
 
@@ -33,7 +35,7 @@ def compare(dtype: torch.dtype, device: torch.device, rounds: int) -> dict:
         raise AssertionError(f"{dtype}: the contestants left {zeros} zeros")
     layer = weight.numel() * weight.element_size()
     return {
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": dtype_name(dtype),
         **{f"{name}_seconds": taken for name, taken in seconds.items()},
         "times_faster_than_torch": seconds["torch"] / seconds["lottery"],
         "times_a_copy": seconds["lottery"] / seconds["copy"],

@@ -37,8 +37,7 @@ SHAPES = {
 
 def skeleton(name: str):
     """The model on the meta device."""
-    shape = dict(SHAPES[name])
-    config = AutoConfig.for_model(shape.pop("model_type"), **shape)
+    config = AutoConfig.for_model(**SHAPES[name])
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.tie_weights()
@@ -47,8 +46,7 @@ def skeleton(name: str):
 
 def unfilled(name: str, device: str = "cpu"):
     """The model in float16, its buffers filled. Its weights are asked for and never touched, so that they take no memory."""
-    shape = dict(SHAPES[name])
-    config = AutoConfig.for_model(shape.pop("model_type"), **shape)
+    config = AutoConfig.for_model(**SHAPES[name])
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float16).eval()
     for module in model.modules():
@@ -65,8 +63,7 @@ def unfilled(name: str, device: str = "cpu"):
 def write(name: str, folder: Path, dtype: torch.dtype = torch.bfloat16, blocks: int | None = None) -> None:
     """Writes a random checkpoint in the true shape of a model to a folder; ``blocks``, fewer of them than the model has."""
     torch.manual_seed(0)
-    shape = dict(SHAPES[name])
-    config = AutoConfig.for_model(shape.pop("model_type"), **shape)
+    config = AutoConfig.for_model(**SHAPES[name])
     config.num_hidden_layers = blocks or config.num_hidden_layers
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # random numbers for 7 billion weights take a CPU minutes
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)

@@ -13,11 +13,13 @@ from torch.nn.functional import linear
 from benchmarks.alternate import alternate, arguments, publish
 from benchmarks.decoding import NEW_TOKENS, PROMPT, SPARSITIES, pruned
 from lottery.common.errors import NotFetchedError
+from lottery.common.format import dtype_name
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import load_profile
 from lottery.evaluation.decoder import decode
 from lottery.evaluation.graph_decoder import GraphDecoder
 from lottery.models import loading
+from lottery.report.sections.savings import MACKO as MACKO_DECODING
 from lottery.sparse.bitmask import pack
 from lottery.sparse.linear import SparseLinear
 
@@ -27,7 +29,6 @@ MACKO = {  # times as fast as dense, by sparsity
     0.7: {"macko_2080_super": "1.94–2.13", "macko_4090": "1.94–2.36"},
     0.9: {"macko_2080_super": "3.07–3.43", "macko_4090": "4.0–4.4"},
 }
-MACKO_DECODING = {0.0: "66.5", 0.5: "98.6", 0.7: "150.8", 0.9: "255.0"}  # tokens a second
 
 
 def captured(way, of: list, x: torch.Tensor) -> torch.cuda.CUDAGraph:
@@ -53,7 +54,7 @@ def product(dtype: torch.dtype, sparsity: float, device: torch.device, rounds: i
     seconds, _, _ = alternate({name: lambda _, one=one: one.replay() for name, one in graphs.items()}, lambda: None, device, rounds)
     sparse, dense_seconds = seconds["sparse"] / COPIES, seconds["torch"] / COPIES
     return {
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": dtype_name(dtype),
         "sparsity": sparsity,
         "sparse_microseconds": 1e6 * sparse,
         "torch_microseconds": 1e6 * dense_seconds,
@@ -76,11 +77,11 @@ def decoding(name: str, found, dtype: torch.dtype, device: torch.device, rounds:
     return [
         {
             "model": name,
-            "dtype": str(dtype).removeprefix("torch."),
+            "dtype": dtype_name(dtype),
             "sparsity": sparsity,
             "tokens_per_second": speeds[sparsity],
             "times_dense_by_the_same_decoder": speeds[sparsity] / speeds[0.0],
-            "macko_llama_2_7b_4090": MACKO_DECODING[sparsity],
+            "macko_llama_2_7b_4090": f"{MACKO_DECODING[sparsity]:g}",
             "read_gb_per_second": decoder.read_bytes() * speeds[sparsity] / 1e9,
         }
         for sparsity, decoder in decoders.items()
@@ -100,7 +101,7 @@ def main() -> None:
         publish(f"sparse_gpu-{str(dtype).removeprefix('torch.')}", device, rounds, rows, shape=SHAPE, copies=COPIES)
     profile = load_profile("real-models")
     for name in profile.checkpoints:
-        found = checkpoint(profile.model_copy(update={"model": name}))
+        found = checkpoint(profile.with_model(name))
         try:
             found.check()
         except NotFetchedError as error:

@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import linear
 
 from benchmarks.alternate import alternate, arguments, publish
+from lottery.common.format import dtype_name
 from lottery.sparse.kernel import SETS, Kernel, compiled, kernel
 
 SHAPE, COPIES = (14336, 4096), 4
@@ -34,7 +35,7 @@ def compare(dtype: torch.dtype, sparsity: float, rounds: int) -> dict:
     packing, _, _ = alternate({"pack": kernel().pack, "copy": torch.clone}, lambda: weights[0], torch.device("cpu"), 5)
     others = [name for name in ways if name not in ("sparse", "torch", "dense")]
     return {
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": dtype_name(dtype),
         "sparsity": sparsity,
         **{f"{name}_milliseconds": 1e3 * seconds[name] for name in ("sparse", "torch", "dense")},
         "times_faster_than_torch": seconds["torch"] / seconds["sparse"],

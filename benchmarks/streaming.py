@@ -31,9 +31,8 @@ def copied(modules, device):
 
 
 def seconds(rounds: int) -> dict[str, float]:
-    shape = dict(SHAPES[MODEL])
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(shape.pop("model_type"), **shape), dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**SHAPES[MODEL]), dtype=torch.float32).eval()
     tokens = torch.randint(1000, (WINDOWS, WINDOW)).numpy()
 
     def streamed(_):

@@ -3,14 +3,16 @@
 import torch
 
 from benchmarks.alternate import alternate, arguments, publish
-from lottery.pruning.methods.magnitude import magnitude_global_, zero_smallest_
+from lottery.common.format import dtype_name
+from lottery.pruning.layer_spec import LayerSpec
+from lottery.pruning.methods.magnitude import magnitude_, magnitude_global_
 
 SHAPE, LAYERS, SPARSITY = (4096, 14336), 17, 0.5
 
 
 def by_layer(weights: dict) -> dict:
     for weight in weights.values():
-        zero_smallest_(weight, round(SPARSITY * weight.numel()))
+        magnitude_(weight, LayerSpec("layer", SPARSITY))
     return weights
 
 
@@ -35,7 +37,7 @@ def compare(dtype: torch.dtype, device: torch.device, rounds: int) -> dict:
     if zeros != round(SPARSITY * total):
         raise AssertionError(f"{dtype}: {zeros} zeros of {total}")
     return {
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": dtype_name(dtype),
         "weights": f"{total:,}",
         **{f"{name}_seconds": taken for name, taken in seconds.items()},
         "times_by_layer": seconds["whole_model"] / seconds["by_layer"],

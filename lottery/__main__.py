@@ -64,22 +64,22 @@ def fetch(given) -> None:
     ("--split", {"type": int, "default": 1, "help": "tasks that share the trials of one model, 1 unless given"}),
     ("--dry", {"action": "store_true", "help": "print the sbatch lines and submit nothing"}),
 )
-def submit(given) -> int:
+def submit(given) -> None:
     """Submit a profile's study to Slurm: a task a model, with a report job behind."""
     from lottery.jobs.slurm import site, submit
 
     profile = load_profile(given.profile)
     if given.split < 1:
         raise ParamsError(f"SPLIT: given {given.split}; allowed: a whole number of tasks, at least 1")
-    return submit(profile, site(given.partition, given.set), given.dry, given.split)
+    submit(profile, site(given.partition, given.set), given.dry, given.split)
 
 
 @command(PROFILE)
-def status(given) -> int:
+def status(given) -> None:
     """Show how far a submitted study is."""
     from lottery.jobs.slurm import status
 
-    return status(load_profile(given.profile))
+    status(load_profile(given.profile))
 
 
 @command(
@@ -120,13 +120,14 @@ def decode(given) -> None:
     """Continue a text with an exported model, and time it: sparse, dense, and dense by transformers."""
     from lottery.common.format import number, size
     from lottery.experiments.decode import compare
+    from lottery.report.markdown import escape_unprintable
 
     if given.tokens < 2:
         raise LotteryError(f"--tokens: given {given.tokens}; allowed: a whole number of tokens, at least 2")
     ways = compare(given.folder, given.prompt, given.tokens)
     for way in ways:
         print(f"{way.how:20} {size(way.weights):>9} of weights a token, {number(way.tokens_per_second):>6} tokens/s")
-    print(f"\n{given.prompt}{ways[0].text}")
+    print(f"\n{given.prompt}{escape_unprintable(ways[0].text)}")
 
 
 @command(

@@ -66,6 +66,7 @@ def project(tmp_path, monkeypatch) -> Path:
     for name in ("notebooks", "params"):
         shutil.copytree(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lottery.models.memory.bandwidth", lambda device: 1e10)  # its seconds would be most of a small study's
     return tmp_path
 
 

@@ -72,7 +72,7 @@ def test_a_model_fetched_in_part_is_told_from_a_whole_one(tmp_path, monkeypatch)
         (tmp_path / name).write_text("{}")
     with pytest.raises(LotteryError, match=r"lacks model-00002-of-00002\.safetensors, which its index names; copy the folder again"):
         of(model=str(tmp_path)).check()
-    monkeypatch.setattr(module, "snapshot_download", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr(module, "snapshot_download", lambda *_, local_files_only, **__: str(tmp_path) if local_files_only else 1 / 0)
     with pytest.raises(NotFetchedError, match=r"is fetched in part, model-00002-of-00002\.safetensors is missing; fetch it first"):
         of(model=HUB).check()
     (tmp_path / "model.safetensors.index.json").unlink()

@@ -44,6 +44,18 @@ def test_scored_bytes_are_exact_on_plain_text(tokens):
     assert [len(tokens.decode(row[1:])) for row in found.tokens] == found.scored_bytes.tolist()
 
 
+def test_scored_words_are_those_that_begin_among_the_predicted_tokens(tokens):
+    text = Corpus("t", ("It's 3.14 o'clock -- isn't it?  Žofie, 狐 met\n\na fox. " * 60,))
+    found, spans = windows(tokens, text, 32), tokens(text.text, return_offsets_mapping=True).offset_mapping
+
+    def words(window: int) -> int:
+        first, last = (spans[32 * window + place][1] for place in (0, 31))
+        return len(text.text[:last].split()) - len(text.text[:first].split())
+
+    assert found.scored_words.tolist() == [words(window) for window in range(len(found.tokens))]
+    assert found.scored_words.sum() != found.scored_bytes.sum()
+
+
 def test_a_text_shorter_than_a_window_is_refused(tokens):
     with pytest.raises(LotteryError, match=r"^text: t has \d tokens, less than one window of 512; give a longer text or a smaller seq_len"):
         windows(tokens, Corpus("t", ("Too short.",)), 512)
@@ -113,10 +125,15 @@ def test_wikitext_comes_through_datasets_and_equals_the_raw_file(monkeypatch, tm
     folder = tmp_path / "wikitext-2-raw-v1"
     folder.mkdir()
     Dataset.from_dict({"text": list(raw.rows)}).to_parquet(folder / "test-00000-of-00001.parquet")
-    monkeypatch.setattr(module, "snapshot_download", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr(module, "snapshot_download", lambda *_, local_files_only, **__: str(tmp_path) if local_files_only else 1 / 0)
     corpus.cache_clear()
     assert corpus("wikitext-2-raw").text == raw.text
     assert len(raw.rows) == 4358
+
+
+def test_texts_that_differ_in_their_last_letter_only_are_two():
+    same = ("A story. " * 5000,)
+    assert Corpus("t", (*same, "a")).sha256 != Corpus("t", (*same, "b")).sha256
 
 
 def test_prompts_are_the_same_words_for_every_model():

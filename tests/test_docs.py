@@ -5,11 +5,14 @@ import re
 import tomllib
 from importlib.util import find_spec
 
+import pandas as pd
 import pytest
 import torch
 
-from lottery.config.profile import Profile, Recovery, Tickets, known_profiles
+from lottery.config.profile import WINNING_TICKET, Profile, Recovery, Tickets, known_profiles
 from lottery.evaluation import metrics
+from lottery.experiments.imp.records import TicketRecord
+from lottery.experiments.records import Record
 from lottery.jobs.profile_page import BEGIN, END, with_tables
 from lottery.pruning import registry
 from lottery.pruning.activations import ActivationStats
@@ -147,3 +150,24 @@ def test_the_lines_that_read_an_exported_folder_do(tmp_path):
     found = names["dense_weights"](tmp_path / "model.safetensors")
     assert found.keys() == {"a.b.weight", "c.weight", "d.weight"}
     assert all(torch.equal(found[f"{layer}.weight"], weight) for layer, weight in weights.items())
+
+
+def test_published_records_are_those_that_their_names_say():
+    """They can be shown again and gone on from. ``real-models`` is of an older measurement: its page is all that is left of it."""
+    found = [path for path in (ROOT / "docs").glob("*/*/records/*.json") if path.parts[-4] != "real-models"]
+    assert len(found) > 300
+    for path in found:
+        kind = TicketRecord if path.parts[-3] == WINNING_TICKET else Record
+        assert kind.model_validate_json(path.read_text(encoding="utf-8")).request.file_name == path.name
+
+
+def test_the_table_of_methods_on_a_real_model_is_that_of_its_records():
+    rows = PAGES["docs/real-models.md"].split("| | 50% | 60% | 70% | 80% | 90% |\n")[1].split("\n\n")[0].splitlines()[1:]
+    measured = pd.read_csv(ROOT / "docs" / "real-methods" / "tables" / "trials.csv").set_index(["method", "sparsity"])["perplexity"]
+    assert len(rows) == 6
+    for row in rows:
+        name, *cells = (cell.strip(" *") for cell in row.strip("|").split("|"))
+        for sparsity, cell in zip((0.5, 0.6, 0.7, 0.8, 0.9), cells, strict=True):
+            mantissa, _, power = cell.replace(",", "").partition("×10")
+            shown = float(mantissa) * 10 ** int(power.translate(str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")) or 0)
+            assert shown == pytest.approx(measured[name.lower(), sparsity], rel=0.006 if not power else 0.02), (name, sparsity)

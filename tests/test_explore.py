@@ -1,6 +1,9 @@
+import json
 import math
 
+import papermill
 import pytest
+import yaml
 
 from lottery.common.errors import LotteryError
 from lottery.common.paths import outputs
@@ -51,6 +54,18 @@ def test_choosing_another_variant_shows_it(explorer):
 def test_a_name_that_is_not_there_is_answered_with_those_that_are(explorer):
     with pytest.raises(LotteryError, match=r"given 'phi-2'; allowed: mistral-7b, dense; mistral-7b, magnitude 50%; "):
         explorer.compare("phi-2", "phi-2, dense")
+
+
+def test_the_notebook_runs_as_it_is(profile, project):  # noqa: F811
+    fill(profile, "mistral-7b", [10, 12, 18, math.inf])
+    fill(profile, "phi-2", [10, 12, 18, 500])
+    (project / "params" / "toy.yaml").write_text(yaml.safe_dump(profile.model_dump(exclude={"profile", "model", "extends"})))
+    ran = papermill.execute_notebook(
+        str(project / "notebooks" / "explore.ipynb"), str(project / "out.ipynb"), {"profile": "toy"}, progress_bar=False, cwd=str(project)
+    )
+    shown = json.dumps([cell.outputs for cell in ran.cells if cell.cell_type == "code"])
+    assert "phi-2, magnitude 90%" in shown
+    assert "image/svg+xml" in shown
 
 
 def test_with_nothing_recorded_it_says_what_records(project):

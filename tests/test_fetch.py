@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from fnmatch import fnmatch
 from types import SimpleNamespace
 
 import pytest
@@ -64,7 +65,16 @@ def test_the_full_profile_takes_five_models_and_one_text_and_no_code():
         "mistralai/Mistral-7B-v0.1", "Qwen/Qwen2.5-7B", "HuggingFaceTB/SmolLM2-1.7B", "microsoft/phi-2", "Qwen/Qwen2.5-0.5B", "Salesforce/wikitext",
     ]  # fmt: skip
     patterns = {pattern for d in found for pattern in d.patterns}
-    assert not [p for p in patterns if p.endswith((".py", ".bin", ".pt")) or p == "*"]
+    unsafe = [
+        "modeling_phi.py",
+        "tokenizer.py",
+        "tokenizer.pkl",
+        "tokenizer_config.py",
+        "pytorch_model.bin",
+        "model.pt",
+        "training_args.bin",
+    ]
+    assert not [(name, pattern) for name in unsafe for pattern in patterns if fnmatch(name, pattern)]
 
 
 def test_the_demo_profile_takes_nothing(monkeypatch):

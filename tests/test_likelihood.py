@@ -100,10 +100,11 @@ def test_logits_that_are_no_numbers_give_no_number_and_no_crash():
     hidden = torch.zeros(1, 4, model.config.hidden_size)
     broken = hidden.clone()
     broken[0, 1] = math.nan
-    found = likelihoods(Head(model), [[hidden], [broken]], [torch.zeros(1, 4, dtype=torch.int64)])
-    assert torch.isfinite(found[0].nll).all()
-    assert not torch.isfinite(found[1].nll).any()
-    assert not torch.isfinite(found[1].kl).any()
+    tokens = torch.zeros(1, 4, dtype=torch.int64)
+    assert torch.isfinite(likelihoods(Head(model), hidden, tokens).nll).all()
+    found = likelihoods(Head(model), broken, tokens, hidden)
+    assert not torch.isfinite(found.nll).any()
+    assert not torch.isfinite(found.kl).any()
 
 
 def test_on_a_gpu_that_is_nearly_full_slices_of_logits_are_small(monkeypatch):

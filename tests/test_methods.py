@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from lottery.common.errors import LotteryError
 from lottery.models.blocks import count_zeros, prunable
 from lottery.models.standins.architectures import ARCHITECTURES
+from lottery.pruning import selection
 from lottery.pruning.activations import ActivationStats
 from lottery.pruning.catalogue import METHODS
 from lottery.pruning.layer_spec import LayerSpec, prune_lowest_
@@ -65,7 +66,9 @@ def test_wanda_is_weight_times_norm_of_its_input_lowest_in_each_row(dtype, share
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.7, 0.95])
-def test_ria_is_the_share_in_row_and_column_times_root_of_norm_lowest_in_the_layer(dtype, share):
+@pytest.mark.parametrize("chunk", [40, 1 << 18])  # two rows at a time, or all
+def test_ria_is_the_share_in_row_and_column_times_root_of_norm_lowest_in_the_layer(dtype, share, chunk, monkeypatch):
+    monkeypatch.setattr(selection, "_CHUNK", {"cpu": chunk})
     weight, x = layer(dtype=dtype)
     w = np.abs(weight.double().numpy())
     scores = (w / w.sum(0) + w / w.sum(1, keepdims=True)) * np.sqrt(np.sqrt((x.double().numpy() ** 2).sum(0)))
@@ -98,9 +101,11 @@ def test_magnitude_over_layers_of_several_dtypes():
     assert ((after == 0).numpy() == drop(flat.abs().numpy(), 280)).all()
 
 
-def test_random_depends_on_seed_and_name_only():
+def test_random_depends_on_seed_and_name_only(monkeypatch):
     weight = torch.randn(64, 50)
     first = pruned_by(random_, weight, LayerSpec("l", 0.7, seed=1)) == 0
+    monkeypatch.setattr(selection, "_CHUNK", {"cpu": 500})
+    assert torch.equal(first, pruned_by(random_, weight, LayerSpec("l", 0.7, seed=1)) == 0)
     assert int(first.sum()) == round(0.7 * 3200)
     assert torch.equal(first, pruned_by(random_, torch.randn(64, 50), LayerSpec("l", 0.7, seed=1)) == 0)
     for other in (LayerSpec("l", 0.7, seed=2), LayerSpec("m", 0.7, seed=1)):

@@ -150,7 +150,7 @@ def test_plain_papermill_with_a_profile_file(project):
     assert read_state(project / "outputs" / "mine" / "qwen2.5-0.5b").state == "finished"
 
 
-@pytest.mark.parametrize("arguments", [["-p", "sparsties", "[0.5]"], ["-y", "{sparsties: [0.5]}"], ["-f", "misspelt.yaml"]])
+@pytest.mark.parametrize("arguments", [["-p", "sparsties", "[0.5]"], ["-f", "misspelt.yaml"]])
 def test_a_misspelt_key_stops_the_run_whichever_way_it_came_in(project, arguments):
     (project / "misspelt.yaml").write_text((project / "params" / "demo.yaml").read_text().replace("sparsities:", "sparsties:"))
     run = papermill_command(project, *arguments)
@@ -158,6 +158,9 @@ def test_a_misspelt_key_stops_the_run_whichever_way_it_came_in(project, argument
     assert "ParamsError: unknown key 'sparsties'" in run.stderr
     assert "did you mean 'sparsities'?" in run.stderr
     assert not (project / "outputs").exists()
+    cells = json.loads((project / "out.ipynb").read_text())["cells"]
+    ((line,),) = [output["traceback"] for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
+    assert line.startswith("ParamsError: unknown key 'sparsties'"), "one line in the notebook too"
 
 
 def test_a_misspelt_key_in_the_cell_itself_stops_the_run(project):
@@ -165,10 +168,3 @@ def test_a_misspelt_key_in_the_cell_itself_stops_the_run(project):
     path.write_text(path.read_text().replace('profile = \\"demo\\"', 'profil = \\"demo\\"'))
     with pytest.raises(PapermillExecutionError, match="unknown key 'profil'"):
         papermill.execute_notebook(str(path), str(project / "out.ipynb"), progress_bar=False, cwd=str(project))
-
-
-def test_an_error_for_the_reader_is_one_line_in_the_notebook(project):
-    papermill_command(project, "-p", "seq_len", "1")
-    cells = json.loads((project / "out.ipynb").read_text())["cells"]
-    tracebacks = [output["traceback"] for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
-    assert tracebacks == [["ParamsError: seq_len: given 1; allowed: a whole number of tokens a window, 2 to 131072"]]

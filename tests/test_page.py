@@ -64,7 +64,7 @@ def report(tmp_path_factory) -> Path:
         )
         (project / "params" / "demo.yaml").write_text(profile.model_dump_json(exclude={"model"}))
         for index, name in enumerate(NAMES):
-            named = profile.model_copy(update={"model": name})
+            named = profile.with_model(name)
             asked = requests(named, checkpoint(named).identity, corpus(profile.text).sha256)
             values = [5.25 + index, 7.5 + index, 123.4, float("inf") if index == 2 else 54321.0]
             verdicts = ["coherent", "coherent", "degraded", "broken"]

@@ -218,13 +218,13 @@ def test_what_a_model_cannot_do_is_skipped_with_its_reason(profile):
 
 
 def test_a_report_without_them_says_nothing_of_them(profile):
-    bare = profile.model_copy(update={"model": None})
+    bare = profile.with_model(None)
     assert Report(bare).protocols() is None
     assert Report(bare).protocols_figure() is None
 
 
 def test_the_report_shows_them_where_there_are_any(measured):
-    report = Report(measured.model_copy(update={"model": None}))
+    report = Report(measured.with_model(None))
     said = report.protocols().data
     assert "**phi-2**, dense: the perplexity on the same text ranges from " in said
     assert "A perplexity means nothing without its protocol." in said
@@ -249,7 +249,7 @@ def test_parts_and_means_come_from_the_standard_windows(measured):
 
 
 def test_a_profile_asks_for_them_and_the_notebook_shows_them(profile, project):
-    bare = profile.model_copy(update={"model": None})
+    bare = profile.with_model(None)
     plain_, asked = Study(profile), Study(profile.model_copy(update={"protocols": True}))
     plain_.sweep()
     page = ModelPage(plain_)
@@ -333,7 +333,7 @@ def test_no_model_reads_more_tokens_than_it_was_made_for(project, tmp_path, monk
 
 def test_figures_of_another_stretch_or_text_are_not_those_of_a_profile(measured):
     first = measure(measured)
-    bare = measured.model_copy(update={"model": None})
+    bare = measured.with_model(None)
     assert len(run_status(bare, NAME).protocols) == 14
     for change_ in ({"max_windows": 4}, {"seq_len": 32}, {"text": "training-stories"}):
         assert run_status(bare.model_copy(update=change_), NAME).protocols == [], change_

@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM
 from lottery.common.errors import LotteryError
 from lottery.models.blocks import blocks, count_zeros, prunable
 from lottery.models.standins.architectures import ARCHITECTURES
-from lottery.pruning.methods.magnitude import zero_smallest_
+from lottery.pruning.layer_spec import LayerSpec
+from lottery.pruning.methods.magnitude import magnitude_
 from lottery.pruning.prune import prune
 from lottery.pruning.variants import DENSE, Variant
 
@@ -26,7 +27,7 @@ def by_torch(weight: torch.Tensor, amount: float) -> torch.Tensor:
 
 def ours(weight: torch.Tensor, amount: float) -> torch.Tensor:
     pruned = weight.clone()
-    zero_smallest_(pruned, round(amount * weight.numel()))
+    magnitude_(pruned, LayerSpec("weight", amount))
     return pruned
 
 
@@ -67,14 +68,12 @@ def test_ties_go_first_in_memory_first():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_weights_that_are_not_finite_name_the_layer(bad):
     with pytest.raises(LotteryError, match=r"^model\.layers\.3\.up: holds weights that are not finite"):
-        zero_smallest_(torch.tensor([1.0, bad]), 1, "model.layers.3.up")
+        magnitude_(torch.tensor([[1.0, bad]]), LayerSpec("model.layers.3.up", 0.5))
 
 
-def test_impossible_counts_and_tensors_are_refused():
-    with pytest.raises(ValueError, match=r"weight: given count 3; allowed: 0 to 2"):
-        zero_smallest_(torch.ones(2), 3)
+def test_a_tensor_that_is_not_contiguous_is_refused():
     with pytest.raises(ValueError, match="not contiguous"):
-        zero_smallest_(torch.ones(2, 3).t(), 1)
+        magnitude_(torch.ones(2, 3).t(), LayerSpec("weight", 0.5))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

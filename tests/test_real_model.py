@@ -16,7 +16,7 @@ from tests.conftest import need, need_data
 def test_smollm2_from_its_wheel_is_measured_as_others_measured_it_and_judged_as_a_reader_judges(project, monkeypatch, capsys):
     monkeypatch.setenv("LOTTERY_DATA", str(need_data()))
     profile = load_profile("real", max_windows=2, sparsities=[0.5], bisect=False, prompts=6, new_tokens=40, repeats=1)
-    found = checkpoint(profile.model_copy(update={"model": "smollm2-135m-q4"}))
+    found = checkpoint(profile.with_model("smollm2-135m-q4"))
     try:
         gguf_files.fetch(found.pin)
     except NotFetchedError as error:

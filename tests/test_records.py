@@ -80,6 +80,7 @@ def test_every_parameter_that_changes_a_result_is_in_the_request():
 def test_a_changed_text_or_checkpoint_or_meaning_never_reuses_old_work(monkeypatch):
     before = {r.key for r in asked()}
     assert not before & {r.key for r in asked(model="phi-2", checkpoints={"phi-2": "stand-in:phi-2"})}
+    assert not before & {r.key for r in asked(text="training-stories")}
     monkeypatch.setattr(records, "MEASUREMENT", records.MEASUREMENT + 1)
     assert not before & {r.key for r in asked()}
 

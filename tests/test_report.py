@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from html import unescape
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from lottery.common.paths import outputs
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Recovery, validated
-from lottery.data.corpus import corpus
+from lottery.data.corpus import corpus, corpus_identity
+from lottery.evaluation.savings import Form, Savings
 from lottery.experiments.records import requests, write_record, write_state
 from lottery.pruning.catalogue import METHODS
 from lottery.report.builder import Report
@@ -25,7 +27,7 @@ def profile(project):
 
 def fill(profile, name, perplexities, **more):
     """Writes records of the profile's own requests."""
-    named = profile.model_copy(update={"model": name})
+    named = profile.with_model(name)
     asked = requests(named, checkpoint(named).identity, corpus(profile.text).sha256)
     for request, record in zip(asked, sweep_of(name, perplexities, **more), strict=False):
         write_record(outputs(profile.profile) / name, record.model_copy(update={"request": request}))
@@ -63,6 +65,35 @@ def test_complete_records_make_a_report_without_gaps(profile):
     assert "git checkout " + "c" * 40 in said
     assert "Memory: the peak during generation; main memory is the weights, and by how much the process grows" in said
     assert said.index("These are stand-ins") < said.index("**No model clearly has the best ticket**")
+
+
+def test_what_was_rounded_or_retrained_has_sections_of_its_own(profile):
+    whole = validated(
+        {
+            **profile.model_dump(exclude={"rounding", "rounding_sparsities", "recover"}),
+            "checkpoints": {"phi-2": "stand-in:phi-2"},
+            "calibration_text": "training-stories",
+            "rounding": [8],
+            "rounding_sparsities": [0.5],
+            "recover": {"how": ["masked"], "steps": 100, "learning_rate": [0.001]},
+        }
+    )
+    named = whole.with_model("phi-2")
+    calibration = corpus_identity(whole.calibration_text, "calibration_text")
+    for request in requests(named, checkpoint(named).identity, corpus(whole.text).sha256, calibration):
+        sizes = {"rounded": 700} if request.bits else {"sparse": Form(stored=800) if request.sparsity else None}
+        saved = Savings(dense=Form(stored=1000), dtype="float16", obstacle="made by hand", **{"sparse": None, **sizes})
+        more = {"bits": request.bits, "recovery": request.recovery, "savings": saved}
+        record = record_of("phi-2", request.method, request.sparsity, bits_per_byte=1 + request.sparsity, **more)
+        write_record(outputs("toy") / "phi-2", record.model_copy(update={"request": request}))
+    report = Report(whole)
+    assert [model.problem for model in report.models] == [""]
+    assert "magnitude 50% + masked" in report.recovery().data.replace("\u00a0", " ")
+    said = report.size().data.replace("\u00a0", " ")
+    assert "rtn 8 bit" in said
+    assert "magnitude 50% + rtn 8 bit" in said
+    assert "masked" not in said
+    assert not any("masked" in name or "rtn" in name for name in report.data["method"]), "models are not compared by these"
 
 
 def test_what_has_to_be_fetched_first_is_said(profile):
@@ -104,7 +135,7 @@ def test_a_corrupt_record_is_named_and_the_rest_appears(profile):
     report = Report(profile)
     assert f"3 of 4 trials are recorded; {asked[2].file_name} cannot be read and will be measured again." in unescape(report.answer().data)
     assert len(report.data) == 3
-    assert report.figure()
+    assert "70%" not in report.figure().alt
 
 
 @pytest.mark.parametrize("older_than", ["the measurement", "its method"])
@@ -124,7 +155,7 @@ def test_records_of_an_older_version_are_named_and_measured_again(profile, older
     write_state(outputs("toy") / "phi-2", "finished")
     report = Report(profile)
     assert "3 of 4 trials are recorded; the others are of an older version, which measured otherwise, and" in report.answer().data
-    assert report.figure()
+    assert "90%" not in report.figure().alt
 
 
 def test_infinity_everywhere_is_drawn_and_said(profile):
@@ -148,7 +179,7 @@ def test_one_model_alone_is_told_without_a_comparison(profile):
     assert "**Do bigger models prune better?** One model alone cannot answer this." in said
     assert report.size() is report.size_figure() is None, "a question for several models"
     assert "Incomplete" not in said
-    assert report.figure()
+    assert "phi-2: dense 1.00" in report.figure().alt
 
 
 def test_all_models_failed_and_each_reason_is_told(profile):
@@ -179,7 +210,7 @@ def test_a_sparsity_that_only_one_model_has_compares_nothing_and_is_shown(profil
 def test_what_a_bisection_adds_for_one_model_leaves_the_others_in_the_comparison(profile):
     searching = profile.model_copy(update={"bisect": True, "methods": ["magnitude", "wanda"], "calibration_text": "training-stories"})
     for name, worst in zip(NAMES, (500, 400), strict=True):
-        start = checkpoint(searching.model_copy(update={"model": name})).identity
+        start = checkpoint(searching.with_model(name)).identity
         asked = requests(searching, start, corpus("stories").sha256, corpus("training-stories").sha256)
         if name == NAMES[0]:
             asked.append(asked[1].model_copy(update={"sparsity": 0.8, "prompts": 0, "repeats": 0}))
@@ -200,7 +231,7 @@ def test_a_model_that_is_no_longer_there_is_named(profile):
 
 def test_a_report_can_be_made_where_the_text_is_not(profile, monkeypatch, tmp_path):
     """Records of a study on WikiText-2 are found again on a machine that never fetched it."""
-    named = profile.model_copy(update={"model": "phi-2"})
+    named = profile.with_model("phi-2")
     asked = requests(named, checkpoint(named).identity, corpus("stories").sha256)
     for request, record in zip(asked, sweep_of("phi-2", [10, 12, 18, 500]), strict=True):
         write_record(outputs("toy") / "phi-2", record.model_copy(update={"request": request}))
@@ -218,7 +249,9 @@ def test_a_reason_is_text_whatever_it_says(profile, tmp_path):
     write_state(
         outputs("toy") / "phi-2", "failed", "KeyError: @foo [x](javascript:alert(1)) ![](http://evil.example/x.png) $x$ `` \x1b[31m <b>"
     )
-    said = Report(profile).answer().data
+    report = Report(profile)
+    said = report.answer().data
+    assert not re.search(r"[\x1b<$]|\[x\]\(", report.tables().data)
     output = nbformat.v4.new_output("execute_result", data={"text/markdown": said})
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output])]), tmp_path / "n.ipynb")
     render(tmp_path / "n.ipynb", "lottery_html", tmp_path / "n.html")
@@ -277,7 +310,7 @@ def test_several_methods_stand_side_by_side_and_models_are_judged_by_the_first(p
         }
     )
     for name, lost in zip(NAMES, (1.2, 1.1), strict=True):
-        named = several.model_copy(update={"model": name})
+        named = several.with_model(name)
         asked = requests(named, checkpoint(named).identity, corpus("stories").sha256, corpus("training-stories").sha256)
         for index, request in enumerate(asked):
             perplexity = 10 * lost**index if request.method != "random" else math.inf

@@ -143,14 +143,12 @@ def test_everything_that_the_report_shows_is_in_its_stamp(toy_project, monkeypat
         path.write_text("new")
 
 
-def test_an_old_reason_is_not_told_again(one_model):
+def test_an_old_reason_is_not_told_again(one_model, monkeypatch):
     """A first run that fails in the study, a second that fails outside of it: the report tells the second reason."""
     folder = one_model / "outputs" / "toy" / "qwen2.5-0.5b"
     write_state(folder, "failed", "an old reason")
-    path = one_model / "notebooks" / "qwen2.5-0.5b.ipynb"
-    path.write_text(path.read_text().replace("page.describe()", "1 / 0"))
-    arguments, options = command(one_model)
-    subprocess.run(arguments, capture_output=True, **options)
+    monkeypatch.setattr(module, "execute", lambda *_: "ZeroDivisionError: division by zero")
+    assert not module.measure(load_profile("toy"), "qwen2.5-0.5b", "[1/2]")
     assert read_state(folder).reason == "ZeroDivisionError: division by zero"
 
 

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from lottery.models import memory
 from lottery.pruning import selection
-from lottery.pruning.methods.magnitude import zero_smallest_
-from lottery.pruning.selection import kth_lowest, magnitude_chunks
+from lottery.pruning.layer_spec import LayerSpec
+from lottery.pruning.methods.magnitude import magnitude_
+from lottery.pruning.selection import kth_lowest, magnitude_chunks, zero_lowest_
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -56,7 +57,7 @@ def test_no_distribution_is_special(dtype, make):
 def test_ties_go_first_in_memory_first_across_chunks(dtype, monkeypatch):
     monkeypatch.setattr(selection, "_CHUNK", {"cpu": 4})
     weight = torch.tensor([2, 1, -1, 3, 1, 1, -1, 5, 1, -2], dtype=dtype)
-    zero_smallest_(weight, 4)
+    zero_lowest_(magnitude_chunks(weight), 4)
     assert weight.tolist() == [2, 0, 0, 3, 0, 0, -1, 5, 1, -2]
 
 
@@ -64,10 +65,10 @@ def test_ties_go_first_in_memory_first_across_chunks(dtype, monkeypatch):
 def test_pruning_needs_little_memory_beside_the_layer(dtype):
     weight = torch.randn(8192, 8192).to(dtype)  # large beside what a busy process allocates by the way
     device = torch.device("cpu")
-    zero_smallest_(weight.clone(), 1000)
+    magnitude_(weight.clone(), LayerSpec("weight", 0.1))
     memory.reset_peak(device)
     before = memory.peak(device)
-    zero_smallest_(weight, weight.numel() // 2)
+    magnitude_(weight, LayerSpec("weight", 0.5))
     assert memory.peak(device) - before < 0.25 * weight.numel() * weight.element_size()
 
 

@@ -94,7 +94,7 @@ def size(*correlations, models=5):
         ([(0.5, -1.0, 1 / 60, 5)], "No: smaller ones do at 50%."),
         ([(0.5, 1.0, 1 / 60, 5), (0.7, -1.0, 1 / 60, 5)], "Yes at 50%; smaller ones do at 70%."),
         ([(0.5, 0.3, 0.6, 5)], "Not decided: such a correlation could be chance."),
-        ([(0.5, 1.0, 1 / 3, 3)], "Cannot be decided with fewer than five models."),
+        ([(0.5, 1.0, 1 / 3, 3)], "Cannot be decided with fewer than 5 models."),
     ],
 )
 def test_whether_bigger_models_prune_better(values, said):

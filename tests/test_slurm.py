@@ -118,6 +118,8 @@ def edit(project, model, before, after) -> None:
 @pytest.mark.xdist_group("slurm")
 def test_from_one_command_to_the_report_five_tasks_at_a_time_on_one_node(toy_project, cluster):
     with_tickets(toy_project)
+    show = 'page.describe()\\n",\n    "import os; print(os.environ.get(\\"HF_TOKEN\\"), \\"is the token here\\")'
+    edit(toy_project, "phi-2", "page.describe()", show)
     said = submitted(toy_project, cluster)
     assert f"{', '.join(MODELS)}, winning-ticket; logs in {toy_project}/outputs/toy/logs" in said
     cluster.wait(lambda: not states(cluster), 500)
@@ -136,6 +138,7 @@ def test_from_one_command_to_the_report_five_tasks_at_a_time_on_one_node(toy_pro
     assert re.search(r"\n--- exit 0, .*\n$", first)
     record = json.loads(next((toy_project / "outputs" / "toy" / "mistral-7b" / "records").glob("*.json")).read_text())
     assert record["provenance"]["slurm_job"] == f"{job}_0"
+    assert "None is the token here" in (toy_project / "outputs" / "toy" / "phi-2" / "phi-2.ipynb").read_text()
     for path in (toy_project / "outputs").rglob("*"):
         assert path.is_dir() or b"hf_not_for_the_log" not in path.read_bytes(), path
 
@@ -196,7 +199,7 @@ def test_killed_out_of_memory_cancelled_and_a_node_down_then_only_the_rest_runs(
 @pytest.mark.xdist_group("slurm")
 def test_three_tasks_share_the_trials_of_one_model_and_outlive_a_fourth(toy_project, cluster):
     # Timed so often that trials are left when a task is killed.
-    one_model(toy_project, [round(0.04 * step, 2) for step in range(1, 21)], repeats=30)
+    one_model(toy_project, [round(0.04 * step, 2) for step in range(1, 15)], repeats=30)
     (folder := toy_project / "outputs" / "toy" / "phi-2").mkdir(parents=True)
     (folder / "stop").touch()  # of an earlier time
     said = submitted(toy_project, cluster, SPLIT=4, SET="memory=2G cpus=1 concurrency=8")
@@ -210,13 +213,13 @@ def test_three_tasks_share_the_trials_of_one_model_and_outlive_a_fourth(toy_proj
     tasks_at_work()[0].kill()
     # Beside busy tasks it may take so long to read the status that all trials are done by then.
     status = make(toy_project, "status", cluster.environment).stdout
-    assert re.search(r"^phi-2 +(\d+ of 21 +.*running dgx01, job \d+_\d; running dgx01, job \d+_\d|21 of 21 +done)", status, re.MULTILINE)
+    assert re.search(r"^phi-2 +(\d+ of 15 +.*running dgx01, job \d+_\d; running dgx01, job \d+_\d|15 of 15 +done)", status, re.MULTILINE)
     cluster.wait(lambda: not states(cluster), 500)
     found = {path: json.loads(path.read_text()) for path in folder.glob("records/[!.]*.json")}
-    assert len(found) == 21
+    assert len(found) == 15
     assert len({record["provenance"]["slurm_job"] for record in found.values()}) >= 3, "the work was shared"
     logs = [path.read_text() for path in (toy_project / "outputs" / "toy" / "logs").glob(f"*-{job}_[0-3].log")]
-    assert sum(log.count(", recorded\n") for log in logs) == 21, "no trial was measured twice"
+    assert sum(log.count(", recorded\n") for log in logs) == 15, "no trial was measured twice"
     assert sum("exit 137" in log for log in logs) == 1
     assert sum("exit 0" in log for log in logs) == 3
     assert sum("running notebooks/phi-2.ipynb" in log for log in logs) >= 1
@@ -228,7 +231,7 @@ def test_three_tasks_share_the_trials_of_one_model_and_outlive_a_fourth(toy_proj
 
 @pytest.mark.xdist_group("slurm")
 def test_a_task_near_its_time_limit_or_preempted_stops_between_trials_and_goes_on_from_there(toy_project, cluster):
-    one_model(toy_project, [round(0.03 * step, 2) for step in range(1, 31)], repeats=30)
+    one_model(toy_project, [round(0.04 * step, 2) for step in range(1, 23)], repeats=30)
     job = re.search(r"job (\d+): phi-2", submitted(toy_project, cluster, SET="memory=4G cpus=2 warning=30"))[1]
     cluster.wait(lambda: len(records(toy_project)) >= 2, 120)
     cluster.run("scontrol", "update", f"JobId={job}_0", "EndTime=now+35")
@@ -236,9 +239,9 @@ def test_a_task_near_its_time_limit_or_preempted_stops_between_trials_and_goes_o
     cluster.wait(lambda: "start 2" in log.read_text(), 120)
     between = log.read_text()
     first = records(toy_project)
-    assert 2 <= len(first) < 31
+    assert 2 <= len(first) < 23
     assert "received SIGUSR1, the time limit is near: will stop after this trial" in between
-    assert re.search(r"phi-2: stopped between trials, \d+ of 31 are recorded; run again to continue\n", between)
+    assert re.search(r"phi-2: stopped between trials, \d+ of 23 are recorded; run again to continue\n", between)
     assert "--- exit 75, " in between
     cluster.run("scontrol", "update", f"JobId={job}_0", "TimeLimit=1:00:00")
 
@@ -247,10 +250,10 @@ def test_a_task_near_its_time_limit_or_preempted_stops_between_trials_and_goes_o
     cluster.wait(lambda: "start 3" in log.read_text(), 120)
     assert log.read_text().count("received SIGUSR1, the time limit is near: will stop after this trial") == 2
     second = records(toy_project)
-    assert len(first) < len(second) < 31
+    assert len(first) < len(second) < 23
     cluster.wait(lambda: not states(cluster), 500)
     assert first.items() <= second.items() <= records(toy_project).items()
-    assert len(records(toy_project)) == 31
+    assert len(records(toy_project)) == 23
     assert "Incomplete" not in (toy_project / "outputs" / "toy" / "report.html").read_text()
 
 
@@ -260,6 +263,7 @@ def test_slurm_takes_the_lines_of_every_preset(toy_project, cluster, partition):
     said = submitted(toy_project, cluster, PARTITION=partition, DRY=1, SET="")
     lines = [shlex.split(line) for line in said.splitlines() if line.startswith("sbatch ")]
     assert len(lines) == 2
+    assert [word for word in lines[0] if word.startswith("--array=")] == ["--array=0-2%4"], "some accounts may run four jobs at a time"
     for line in lines:
         ready = [word.replace("afterany:JOB", "afterany:1") for word in line if word != "--parsable"]
         tested = subprocess.run([ready[0], "--test-only", *ready[1:]], env=cluster.environment, capture_output=True, text=True)
@@ -329,11 +333,11 @@ def test_without_slurm_submitting_says_what_to_do_and_the_status_still_tells(toy
     profile = load_profile("toy")
     monkeypatch.setattr(slurm.shutil, "which", lambda _: None)
     write_state(toy_project / "outputs" / "toy" / "phi-2", "failed", "a reason")
-    assert slurm.status(profile) == 0
+    slurm.status(profile)
     assert re.search(r"^phi-2 +0 of 3 +failed: a reason$", capsys.readouterr().out, re.MULTILINE)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(toy_project))
     corpus.cache_clear()
-    assert slurm.status(profile.model_copy(update={"text": "wikitext-2-raw", "profile": "gone"})) == 0
+    slurm.status(profile.model_copy(update={"text": "wikitext-2-raw", "profile": "gone"}))
     assert re.search(
         r"^phi-2 +0 of 0 +missing: wikitext-2-raw is not in the Hugging Face cache; fetch it", capsys.readouterr().out, re.MULTILINE
     )
@@ -393,7 +397,7 @@ def test_the_report_is_written_where_slurm_does_not_answer(toy_project, monkeypa
     write_state(toy_project / "outputs" / "toy" / "phi-2", "running")
     monkeypatch.setattr(worker, "write_report", lambda *_: ["report.html"])
     assert worker.report(load_profile("toy")) == 0
-    assert slurm.submit(load_profile("toy"), slurm.site("dgx", []), dry=True) == 0
+    slurm.submit(load_profile("toy"), slurm.site("dgx", []), dry=True)
     with pytest.raises(slurm.LotteryError, match="Unable to contact slurm controller"):
         slurm.submit(load_profile("toy"), slurm.site("dgx", []), dry=False)
     assert "Slurm does not answer: squeue: slurm_load_jobs error: Unable to contact slurm controller" in capsys.readouterr().out

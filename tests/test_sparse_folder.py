@@ -5,10 +5,13 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from lottery.__main__ import main
 from lottery.common.errors import LotteryError, ParamsError
+from lottery.common.format import NBSP
 from lottery.config.profile import validated
 from lottery.experiments import decode
 from lottery.experiments import pruned as making
@@ -73,7 +76,7 @@ def test_the_folder_says_what_it_is_and_holds_the_tokenizer(tmp_path):
     assert about["ignore"] == ["lm_head", "model.layers.0.self_attn.q_proj"]
     assert 0.4 < about["global_sparsity"] < 0.6
     assert config["dtype"] == "float32"
-    index = json.loads((tmp_path / "out" / module.INDEX).read_text())
+    index = json.loads((tmp_path / "out" / module.SAFETENSORS_INDEX_FILE).read_text())
     first = load_file(tmp_path / "out" / "model-00001-of-00006.safetensors")
     layer = "model.layers.0.self_attn.k_proj"
     assert {f"{layer}.{part}" for part in ("compressed", "bitmask", "row_offsets", "shape", "bias")} <= first.keys()
@@ -144,7 +147,7 @@ def cut(folder):
 
 
 def replaced(folder, text):
-    (folder / module.INDEX).write_text(text)
+    (folder / module.SAFETENSORS_INDEX_FILE).write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -184,20 +187,35 @@ def test_a_weight_of_another_shape_is_refused(whole, packed, tmp_path):
 
 
 def test_an_exported_variant_is_its_trials_and_is_studied_like_any_other(toy, capsys):
-    profile = validated({**toy, "sparsities": [0.5], "dtype": "float32"})
-    study = Study(profile)
+    values = {**toy, "sparsities": [0.5], "dtype": "float32"}
+    calibrated = {"calibration_text": "training-stories", "calibration_samples": 4, "calibration_seq_len": 32}
+    recover = {"how": ["masked"], "steps": 4, "batch_size": 2, "learning_rate": [0.001]}
+    study = Study(validated({**values, **calibrated, "recover": recover}))
     study.measure_dense()
     study.sweep()
-    with pytest.raises(ParamsError, match=r"VARIANT: given 'wanda 50%'; allowed: magnitude 50%$"):
-        export(profile, "wanda 50%")
-    target = export(profile, "magnitude 50%")
-    assert "in float32, " in capsys.readouterr().out
-    again = Study(validated({**toy, "sparsities": [0.5], "dtype": "float32", "model": str(target)}))
-    again.measure_dense()
-    half = study.records[1].result
-    assert again.records[0].result.window_nll == half.window_nll
+    with pytest.raises(ParamsError, match=r"VARIANT: given 'wanda 50%'; allowed: magnitude 50%, magnitude 50% \+ masked$"):
+        export(study.profile, "wanda 50%")
+    for variant in ("magnitude 50%", "magnitude 50% + masked"):
+        target = export(study.profile, variant)
+        assert "in float32, " in capsys.readouterr().out
+        again = Study(validated({**values, "model": str(target)}))
+        again.measure_dense()
+        (trial,) = (record for record in study.records if record.request.title.replace(NBSP, " ") == variant)
+        assert again.records[0].result.window_nll == trial.result.window_nll, variant
     with pytest.raises(LotteryError, match="is there already"):
-        export(profile, "magnitude 50%")
+        export(study.profile, "magnitude 50%")
+
+
+def test_the_command_exports_a_variant_of_the_model_that_it_names(toy, project, capsys, monkeypatch):
+    values = {key: value for key, value in toy.items() if key not in ("profile", "model")}
+    (project / "params" / "toy.yaml").write_text(
+        yaml.safe_dump({**values, "checkpoints": {"phi-2": "stand-in:phi-2", **toy["checkpoints"]}})
+    )
+    monkeypatch.setattr("sys.argv", ["lottery", "export", "toy", "phi-2", "magnitude 90%"])
+    assert main() == 0
+    assert "phi-2: magnitude 90%: pruned in " in capsys.readouterr().out.replace(NBSP, " ")
+    (folder,) = (project / "outputs" / "toy" / "phi-2" / "export").iterdir()
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "phi"
 
 
 def test_an_export_streams_where_memory_runs_out(toy, monkeypatch, capsys):

@@ -32,8 +32,8 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def hostile_notebook(title: str = "Strangers"):
-    """Each of them as a cell of Markdown and in one kind of output; a few in the title, one at a time."""
+def hostile_notebook():
+    """Each of them as a cell of Markdown and in one kind of output."""
 
     def output(number, text):
         kinds = [
@@ -50,7 +50,7 @@ def hostile_notebook(title: str = "Strangers"):
         ]
         return kinds[number % len(kinds)]
 
-    cells = [nbformat.v4.new_markdown_cell(f"# {title}\n\nA sentence."), nbformat.v4.new_markdown_cell("## Cells")]
+    cells = [nbformat.v4.new_markdown_cell("# Strangers\n\nA sentence."), nbformat.v4.new_markdown_cell("## Cells")]
     for number, text in enumerate(HOSTILE):
         cells.append(nbformat.v4.new_markdown_cell(text))
         cells.append(nbformat.v4.new_code_cell(f"x = 1  # {text}\nx", outputs=[output(number, text)]))
@@ -98,7 +98,7 @@ def test_a_hundred_hostile_cells_run_nothing_and_ask_for_nothing(tmp_path, brows
 
 @pytest.mark.parametrize("text", HOSTILE[:6])
 def test_a_hostile_title_is_a_title(tmp_path, text):
-    nbformat.write(hostile_notebook(title=text), tmp_path / "n.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {text}\n\nA sentence.")]), tmp_path / "n.ipynb")
     render(tmp_path / "n.ipynb", "lottery_html", tmp_path / "n.html")
     html = (tmp_path / "n.html").read_text()
     assert html.count("<title>") == html.count("</title>") == 1

@@ -34,7 +34,7 @@ def asked(project):
 def run_all(profile, *arms) -> dict:
     """Makes the runs of a profile in their order, in this process. **Returns** their records by arm and level."""
     wanted = [request for request in requests(profile) if not arms or request.arm in arms]
-    found = {(r.arm, r.level): run.run(profile.model_dump_json(), r) for r in wanted}
+    found = {(r.arm, r.level): run.run(profile, r) for r in wanted}
     assert all(read_ticket(folder_of(profile), record.request) == record for record in found.values())
     return found
 

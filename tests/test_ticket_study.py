@@ -128,7 +128,6 @@ def test_killed_without_a_word_its_workers_end_and_the_next_run_goes_on(profile,
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
     kept = written(profile)
-    assert not list((folder_of(profile)).rglob("*.json.part"))
     study = TicketStudy(profile)
     study.train()
     study.finish()
@@ -161,6 +160,9 @@ def test_other_settings_are_other_runs(profile):
         other = requests(profile.model_copy(update={"tickets": profile.tickets.model_copy(update=change)}))
         assert not asked & {request.key for request in other}, change
         assert {request.lineage for request in other}.isdisjoint(request.lineage for request in requests(profile))
+    swapped = profile.tickets.model_copy(update={"train_text": profile.text})
+    for change in ({"tickets": swapped}, {"text": profile.tickets.train_text}):
+        assert not asked & {request.key for request in requests(profile.model_copy(update=change))}, change
     more = profile.model_copy(update={"tickets": profile.tickets.model_copy(update={"levels": 2, "seeds": 3})})
     assert asked < {request.key for request in requests(more)}, "more levels and seeds keep what is recorded"
 
@@ -188,7 +190,7 @@ def test_the_report_tells_what_is_recorded_and_names_the_gap(profile):
 
 def test_a_summary_is_whole_or_refused(profile, tmp_path, capsys, monkeypatch):
     asked = requests(profile)
-    with pytest.raises(LotteryError, match=r"^profile toy: it has not run\.; make report PROFILE=ticket first$"):
+    with pytest.raises(LotteryError, match=r"^profile toy: it has not run; make report PROFILE=toy first$"):
         summarize(profile, tmp_path / "docs")
     for request in asked:
         made = ticket_of(
@@ -206,7 +208,7 @@ def test_a_summary_is_whole_or_refused(profile, tmp_path, capsys, monkeypatch):
         assert summarize(profile, tmp_path / "docs").read_text() == f"{text}\n{BY_HAND}\n\n## Withdrawn\n\nOnce more.\n"
     monkeypatch.setattr("sys.argv", ["lottery", "ticket-summary", "demo", str(tmp_path)])
     assert main() == 1
-    assert capsys.readouterr().err.startswith("LotteryError: profile demo: it has not run.; make report PROFILE=ticket first")
+    assert capsys.readouterr().err.startswith("LotteryError: profile demo: it has not run; make report PROFILE=demo first")
 
 
 def test_a_report_without_the_procedure_says_nothing_of_it(project):

@@ -32,7 +32,7 @@ def study(project):
     return done
 
 
-def test_recorded_trials_come_out_the_same_and_a_changed_one_does_not(study, capsys):
+def test_recorded_trials_come_out_the_same_and_a_changed_one_does_not(study, capsys, monkeypatch):
     """All of them, calibrated ones too; then one record says less than was measured."""
     profile = study.profile
     before = {path: path.read_bytes() for path in study.folder.rglob("*.json")}
@@ -50,6 +50,9 @@ def test_recorded_trials_come_out_the_same_and_a_changed_one_does_not(study, cap
     path.write_text(json.dumps(record))
     assert verify.verify(profile, 99, 0) == 1
     assert "DIFFERENT: qwen2.5-0.5b, magnitude\u00a050%: perplexity " in capsys.readouterr().out
+    monkeypatch.setattr("lottery.__main__.load_profile", lambda _: profile)
+    monkeypatch.setattr("sys.argv", ["lottery", "verify", "toy", "--trials", "5"])
+    assert main() == 1
 
 
 def test_runs_of_the_ticket_procedure_are_made_again_too(project, capsys):
@@ -66,10 +69,17 @@ def test_runs_of_the_ticket_procedure_are_made_again_too(project, capsys):
 
     path = next(folder.glob("records/*-ticket-1-*.json"))
     record = json.loads(path.read_text())
+    loss = record["result"]["loss"]
     record["result"]["loss"] *= 1.001
     path.write_text(json.dumps(record))
     assert verify.verify(profile, 99, 0) == 1
     assert "DIFFERENT: qwen2.5-0.5b, seed 0, ticket at 40% left: loss " in capsys.readouterr().out
+    record["result"]["loss"] = loss
+    layer = next(iter(record["result"]["sparsity_layers"]))
+    record["result"]["sparsity_layers"][layer] -= 0.1
+    path.write_text(json.dumps(record))
+    assert verify.verify(profile, 99, 0) == 1
+    assert "again, zeros in other layers" in capsys.readouterr().out
     next(folder.glob("weights/*/rewind.safetensors")).unlink()
     assert verify.verify(profile, 99, 0) == 4, "dense, pruned and new weights start from something else"
     assert (
@@ -97,6 +107,10 @@ def test_with_nothing_recorded_or_nothing_asked_there_is_one_line(project, monke
 
 def test_what_differs_is_said():
     was = record_of("m", "magnitude", 0.5, 10.0)
+    close = record_of("m", "magnitude", 0.5, 10.0, bits_per_byte=1 + 0.9e-4)
+    assert verify.compared(was, close)[1]
+    for far in ({"bits_per_byte": 1 + 2e-4}, {"layers": {"model.layers.0.x": 0.1}}):
+        assert not verify.compared(was, record_of("m", "magnitude", 0.5, 10.0, **far))[1], far
     now = record_of("m", "magnitude", 0.5, 10.5, bits_per_byte=1.1, text="Other.", device="another", layers={"model.layers.0.x": 0.1})
     said, same = verify.compared(was, now)
     assert not same

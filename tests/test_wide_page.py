@@ -36,7 +36,7 @@ def report(tmp_path_factory) -> Path:
         profile = validated({**given, "methods": ["magnitude", "random"], "profile": "wide"})
         (project / "params" / "wide.yaml").write_text(profile.model_dump_json(exclude={"model"}))
         for index, name in enumerate(MODELS):
-            named = profile.model_copy(update={"model": name})
+            named = profile.with_model(name)
             for request in requests(named, checkpoint(named).identity, corpus(profile.text).sha256):
                 bits = 1 + 8 * request.sparsity**2 * (1 + index / 12)
                 made = record_of(

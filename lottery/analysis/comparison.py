@@ -5,7 +5,7 @@ import math
 import numpy as np
 from scipy.stats import norm
 
-from lottery.evaluation import perplexity
+from lottery.evaluation import bootstrap
 from lottery.experiments.records import Record
 
 Interval = tuple[float, float, float]  # a value, and the lower and the upper end of its 95% interval
@@ -27,19 +27,19 @@ def bits_ratio(record: Record, other: Record, comparisons: int = 1) -> Interval:
     """
     results = record.result, other.result
     ratio, windows = results[0].bits_per_byte / results[1].bits_per_byte, min(len(one.window_nll) for one in results)
-    if windows < perplexity.MIN_WINDOWS or (record.model == other.model and results[0].window_bytes != results[1].window_bytes):
+    if windows < bootstrap.MIN_WINDOWS or (record.model == other.model and results[0].window_bytes != results[1].window_bytes):
         return ratio, math.nan, math.nan
     own, others = (_resampled(one) for one in (record, other))
     with np.errstate(invalid="ignore"):
         ratios = own / others
     ratios[np.isnan(ratios)] = 1.0  # infinity over infinity: neither is better
-    return widened((ratio, *perplexity.interval(ratios, windows)), comparisons)
+    return widened((ratio, *bootstrap.interval(ratios, windows)), comparisons)
 
 
 def _resampled(record: Record):
     result = record.result
-    times = perplexity.draws(record.model, len(result.window_nll))
-    return perplexity.resampled(result.window_nll, times) / perplexity.resampled(result.window_bytes, times)
+    times = bootstrap.draws(record.model, len(result.window_nll))
+    return bootstrap.resampled(result.window_nll, times) / bootstrap.resampled(result.window_bytes, times)
 
 
 def widened(interval: Interval, comparisons: int) -> Interval:

@@ -12,7 +12,7 @@ from scipy import stats
 
 from lottery.analysis.comparison import wider
 from lottery.analysis.frame import lines
-from lottery.evaluation import perplexity
+from lottery.evaluation import bootstrap
 from lottery.experiments.records import Record
 from lottery.experiments.threshold import COST_LEVELS, Crossing, crossing, significantly_different
 
@@ -246,7 +246,7 @@ def method_rankings(data: pd.DataFrame, records: list[Record]) -> list[MethodRan
         wins, (lost, windows) = int((grid.idxmin(axis=1) == best).sum()), _resampled_losses(records, level, grid)
         interval, rivals, pairs = None, [], len(means) * len(others) // 2
         if lost:
-            interval = perplexity.interval(lost[best], windows)
+            interval = bootstrap.interval(lost[best], windows)
             rivals = [way for way in others if not _least(means[way] - means[best], lost[way], lost[best], windows, pairs) > 0]
         found.append(MethodRanking(level, means.to_dict(), len(grid), wins, interval, rivals, pairs))
     return found
@@ -255,7 +255,7 @@ def method_rankings(data: pd.DataFrame, records: list[Record]) -> list[MethodRan
 def _least(more: float, lost: np.ndarray, other: np.ndarray, windows: int, comparisons: int) -> float:
     """Return the least that one way may lose more than another, given the losses of both [draws]: the widened interval's lower end."""
     with np.errstate(invalid="ignore"):  # infinity less infinity
-        low, _ = perplexity.interval(lost - other, windows)
+        low, _ = bootstrap.interval(lost - other, windows)
     return more - (more - low) * wider(comparisons) if math.isfinite(more) else low
 
 
@@ -269,15 +269,15 @@ def _resampled_losses(records: list[Record], level: float, grid: pd.DataFrame) -
     results = {(r.model, r.request.variant.label, r.request.sparsity): r.result for r in records}
     dense = {model: results[model, "dense", 0.0] for model in grid.index}
     windows = min(len(result.window_nll) for result in dense.values())
-    if windows < perplexity.MIN_WINDOWS:
+    if windows < bootstrap.MIN_WINDOWS:
         return {}, windows
     lost = dict.fromkeys(grid.columns, 0.0)
-    drawn = perplexity.common_draws([len(result.window_nll) for result in dense.values()])
+    drawn = bootstrap.common_draws([len(result.window_nll) for result in dense.values()])
     for (model, result), times in zip(dense.items(), drawn, strict=True):
-        size = perplexity.resampled(result.window_bytes, times)
+        size = bootstrap.resampled(result.window_bytes, times)
         for way in lost:
-            more = perplexity.resampled(results[model, way, level].window_nll, times) - perplexity.resampled(result.window_nll, times)
-            lost[way] = lost[way] + perplexity.bits_per_byte(more, size) / len(dense)
+            more = bootstrap.resampled(results[model, way, level].window_nll, times) - bootstrap.resampled(result.window_nll, times)
+            lost[way] = lost[way] + bootstrap.to_bits_per_byte(more, size) / len(dense)
     return lost, windows
 
 

@@ -5,7 +5,7 @@ import statistics
 
 import pandas as pd
 
-from lottery.evaluation import perplexity
+from lottery.evaluation import bootstrap
 from lottery.evaluation.metrics import METRICS
 from lottery.experiments.records import Record, Result
 
@@ -34,7 +34,7 @@ def frame(records: list[Record]) -> pd.DataFrame:
                 **result.metrics,
                 **intervals(record),
                 **beside(record, dense.get(record.model)),
-                **_timed(result),
+                **timed(result),
                 **speed_ratio(result),
                 **_saved(result),
                 "memory": result.memory.generation_peak,
@@ -69,13 +69,13 @@ def frame(records: list[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
 
-def _timed(result: Result) -> dict[str, float]:
+def timed(result: Result) -> dict[str, float]:
     """Return the tokens per second of a record, with their spread; not a number where nothing was timed."""
     names = ["tokens_per_second_low", "tokens_per_second", "tokens_per_second_high", "prefill", "decode", "bandwidth_share"]
     if result.speed is None:
         return dict.fromkeys(names, math.nan)
-    decode = median(result.speed.decode_tokens_per_second)
-    prefill = median(result.speed.prefill_tokens_per_second)
+    decode = statistics.median(result.speed.decode_tokens_per_second)
+    prefill = statistics.median(result.speed.prefill_tokens_per_second)
     values = [*spread(result.speed.tokens_per_second), prefill, decode, decode * result.decode_bytes / result.bandwidth]
     return dict(zip(names, values, strict=True))
 
@@ -109,7 +109,8 @@ def _saved(result: Result) -> dict[str, float]:
     found["stored_ratio"] = sparse.stored / dense.stored
     if sparse.speed and dense.speed:
         found |= {"memory_ratio": sparse.memory / dense.memory, "read_ratio": sparse.read / dense.read}
-        found["sparse_prefill"] = median(_by_round(sparse.speed.prefill_tokens_per_second, dense.speed.prefill_tokens_per_second))
+        prefill = _by_round(sparse.speed.prefill_tokens_per_second, dense.speed.prefill_tokens_per_second)
+        found["sparse_prefill"] = statistics.median(prefill)
         rounds = _by_round(sparse.speed.decode_tokens_per_second, dense.speed.decode_tokens_per_second)
         found |= dict(zip(speeds, spread(rounds), strict=True))
     return found
@@ -127,8 +128,8 @@ def intervals(record: Record) -> dict[str, float]:
     result, windows, found = record.result, len(record.result.window_nll), {}
     for name, metric in METRICS.items():
         ratio, low, high = metric.function(result.window_sums), math.nan, math.nan
-        if windows >= perplexity.MIN_WINDOWS and ratio.denominators.all():
-            ends = perplexity.interval(ratio.resampled(perplexity.draws(record.model, windows)), windows)
+        if windows >= bootstrap.MIN_WINDOWS and ratio.denominators.all():
+            ends = bootstrap.interval(ratio.resampled(bootstrap.draws(record.model, windows)), windows)
             low, high = (ratio.of(end) for end in ends)
         found |= {f"{name}_low": low, f"{name}_high": high}
     return found
@@ -150,20 +151,20 @@ def beside(record: Record, dense: Record | None) -> dict[str, float]:
     """
     result, none = record.result, (math.nan, math.nan)
     tokens, windows = result.scored_tokens, len(result.window_nll)
-    times = perplexity.draws(record.model, windows) if windows >= perplexity.MIN_WINDOWS else None
+    times = bootstrap.draws(record.model, windows) if windows >= bootstrap.MIN_WINDOWS else None
     found = {"factor": math.nan, "bits_factor": math.nan, "lost_bits": math.nan}
     factor, times_dense, lost = none, none, none
     if times is not None:
-        own, size = perplexity.resampled(result.window_nll, times), perplexity.resampled(result.window_bytes, times)
+        own, size = bootstrap.resampled(result.window_nll, times), bootstrap.resampled(result.window_bytes, times)
     if dense is not None and dense.result.window_bytes == result.window_bytes:
         found["factor"] = result.perplexity / dense.result.perplexity
         found["bits_factor"] = result.bits_per_byte / dense.result.bits_per_byte
         found["lost_bits"] = result.bits_per_byte - dense.result.bits_per_byte
         if times is not None:
-            of_dense = perplexity.resampled(dense.result.window_nll, times)
-            more, times_dense = own - of_dense, perplexity.interval(own / of_dense, windows)
-            factor = tuple(map(perplexity.exp, perplexity.interval(more / tokens, windows)))
-            lost = perplexity.interval(perplexity.bits_per_byte(more, size), windows)
+            of_dense = bootstrap.resampled(dense.result.window_nll, times)
+            more, times_dense = own - of_dense, bootstrap.interval(own / of_dense, windows)
+            factor = tuple(map(bootstrap.exp, bootstrap.interval(more / tokens, windows)))
+            lost = bootstrap.interval(bootstrap.to_bits_per_byte(more, size), windows)
     ranges = {"factor": factor, "bits_factor": times_dense, "lost_bits": lost}
     for name, (low, high) in ranges.items():
         found |= {f"{name}_low": low, f"{name}_high": high}
@@ -182,10 +183,6 @@ def lines(data: pd.DataFrame) -> dict[str, pd.DataFrame]:
             if len(points):
                 found[model if len(methods) == 1 else f"{model}, {method}"] = points
     return found
-
-
-def median(values: list[float]) -> float:
-    return statistics.median(values)
 
 
 def spread(values: list[float]) -> list[float]:

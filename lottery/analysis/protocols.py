@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lottery.evaluation.perplexity import exp
+from lottery.evaluation.bootstrap import exp
 from lottery.experiments.protocols.records import STANDARD, WHOLE, ProtocolRecord, perplexity_of
 
 PARTS = {"the first window alone": 1, "the first 12 windows": 12, "the first 40 windows": 40}

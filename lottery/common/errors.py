@@ -9,10 +9,10 @@ class LotteryError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
-def short(value: object, most: int = 120) -> str:
-    """Return a value's ``repr`` for a message; cut a long one after ``most`` characters and add its full length."""
+def short(value: object) -> str:
+    """Return a value's ``repr`` for a message; cut a long one after 120 characters and add its full length."""
     text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+    return text if len(text) <= 120 else f"{text[:120]}… ({len(text):,} characters)"
 
 
 class ParamsError(LotteryError, ValueError):

@@ -32,6 +32,11 @@ def size(count: float) -> str:
     return f"{count / 2**20:.{1 if count < 10 * 2**20 else 0}f} MiB"
 
 
+def dtype_name(dtype) -> str:
+    """Return the name of a ``torch.dtype`` without 'torch.'."""
+    return str(dtype).removeprefix("torch.")
+
+
 def commit(digits: str, dirty: bool) -> str:
     """Return the first ten digits of a commit, and whether the files differed from it."""
     return digits[:10] + (" with changes" if dirty else "")

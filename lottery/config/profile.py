@@ -59,8 +59,7 @@ class Tickets(BaseModel):
         if self.rewind >= self.steps:
             raise ValueError(f"tickets['rewind']: given {self.rewind}, with {self.steps} steps; allowed: {_allowed('tickets', 'rewind')}")
         for key in ("models", "learning_rate"):
-            if len(set(values := getattr(self, key))) != len(values):
-                raise ValueError(f"tickets[{key!r}]: given {short(values)}, with repeats; allowed: each value once")
+            _check_once(f"tickets[{key!r}]", getattr(self, key))
         return self
 
 
@@ -96,8 +95,7 @@ class Recovery(BaseModel):
     @model_validator(mode="after")
     def _each_once(self) -> "Recovery":
         for key in ("how", "start", "loss", "learning_rate"):
-            if len(set(values := getattr(self, key))) != len(values):
-                raise ValueError(f"recover[{key!r}]: given {short(values)}, with repeats; allowed: each value once")
+            _check_once(f"recover[{key!r}]", getattr(self, key))
         # Before its first projection ELSA is plain training: too short a run, or too short a trial of a rate, would say nothing of it.
         least = PERIOD * (CHOICE if len(self.learning_rate) > 1 else 1)
         if self.how != ["masked"] and self.steps < least:
@@ -193,8 +191,7 @@ class Profile(Settings):
     @field_validator("sparsities", "methods", "allocation", "pattern", "tasks", "rounding", "rounder", "rounding_sparsities")
     @classmethod
     def _no_repeats(cls, values: list, info) -> list:
-        if len(set(values)) != len(values):
-            raise ValueError(f"{info.field_name}: given {short(values)}, with repeats; allowed: each value once")
+        _check_once(info.field_name, values)
         return values
 
     @field_validator("pattern")
@@ -228,6 +225,10 @@ class Profile(Settings):
         if self.tickets and self.tickets.train_text == self.text:
             raise ValueError(f"tickets['train_text']: given {short(self.text)}, the text that is scored; allowed: another one")
         return self
+
+    def with_model(self, name: str | None) -> "Profile":
+        """Return the profile of one model of it."""
+        return self.model_copy(update={"model": name})
 
     @property
     def parts(self) -> list[str]:
@@ -367,6 +368,11 @@ def _allowed(key: str, *inner: str) -> str:
     """Return what a key of a profile may be, also one inside another key."""
     nested = _NESTED[key].model_fields if key in _NESTED else {}
     return (nested[inner[0]] if inner and inner[0] in nested else Profile.model_fields[key]).description
+
+
+def _check_once(where: str, values: list) -> None:
+    if len(set(values)) != len(values):
+        raise ValueError(f"{where}: given {short(values)}, with repeats; allowed: each value once")
 
 
 def _is_number(text: str) -> bool:

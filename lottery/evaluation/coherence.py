@@ -44,13 +44,12 @@ class Verdict(NamedTuple):
     surprise: float
 
 
-def yardsticks(text: str, beginning: int, seed: int = 0) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+def yardsticks(text: str, beginning: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Take stretches from all over a text, each after a beginning, as they are and with their words shuffled.
 
     Args:
         text: A real text.
         beginning: Words per beginning.
-        seed: Seed of the shuffle.
 
     Returns:
         The real pairs of beginning and stretch, and the same with shuffled stretches.
@@ -58,7 +57,7 @@ def yardsticks(text: str, beginning: int, seed: int = 0) -> tuple[list[tuple[str
     spans = [match.span() for match in re.finditer(r"\S+", text)]
     length = min(_STRETCH_WORDS, max(1, len(spans) - beginning))
     places = range(0, max(1, len(spans) - beginning - length), max(1, len(spans) // _STRETCHES))
-    shuffle, real, shuffled = random.Random(seed), [], []
+    shuffle, real, shuffled = random.Random(0), [], []
     for place in list(places)[:_STRETCHES]:
         begun = spans[min(place + beginning, len(spans)) - 1][1]
         stretch = text[begun : spans[min(place + beginning + length, len(spans)) - 1][1]]

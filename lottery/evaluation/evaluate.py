@@ -41,8 +41,7 @@ def evaluate(
     hidden_states = _streamed(model, batches, device, progress) if device else _resident(model, batches, progress)
     for batch, hidden in zip(batches, hidden_states, strict=True):
         at = slice(done := sum(len(part.nll) for part in found), done + len(batch))
-        variants = [[hidden]] if dense is None else [[dense[at].to(hidden)], [hidden]]
-        found.append(likelihoods(head, variants, [batch.to(hidden.device)])[-1])
+        found.append(likelihoods(head, hidden, batch.to(hidden.device), None if dense is None else dense[at].to(hidden)))
         if keep:
             kept = torch.empty(len(tokens), *hidden.shape[1:], dtype=hidden.dtype) if kept is None else kept
             kept[at] = hidden.cpu()

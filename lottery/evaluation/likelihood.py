@@ -32,6 +32,10 @@ def _at_one_time(device: torch.device) -> int:
     return min(most, max(1 << 20, free // (4 * _COPIES)))
 
 
+def _stretch(device: torch.device) -> int:
+    return _STRETCH.get(device.type, _STRETCH["cpu"])
+
+
 class Likelihoods(NamedTuple):
     """Sums over the predicted tokens of each window, float64 [windows]: of a variant, and of it beside the dense model.
 
@@ -71,7 +75,7 @@ class Head:
 
     def stretches(self, device: torch.device) -> Iterator[tuple[int, Callable[[torch.Tensor], torch.Tensor]]]:
         """Yield the start of each stretch, and a function from hidden states [n, hidden] to fp32 logits [n, stretch]."""
-        step = _STRETCH.get(device.type, _STRETCH["cpu"])
+        step = _stretch(device)
         for start in range(0, self.vocabulary, step):
             with self._only(slice(start, start + step)):
                 yield start, self._logits
@@ -128,71 +132,57 @@ class _Running:
 
 
 @torch.inference_mode()
-def likelihoods(head: Head, variants: list[list[torch.Tensor]], batches: list[torch.Tensor]) -> list[Likelihoods]:
-    """Compute the likelihoods of a text for several variants of one model, the dense one first.
+def likelihoods(head: Head, hidden: torch.Tensor, tokens: torch.Tensor, dense: torch.Tensor | None = None) -> Likelihoods:
+    """Compute the likelihoods of windows of a text for a variant of a model.
 
     Args:
         head: The model's head.
-        variants: For each variant its hidden states in front of the head, one tensor [windows, window, hidden] per batch, on any device.
-        batches: Tokens of the text, int64 [windows, window], on the head's device.
+        hidden: The variant's hidden states in front of the head [windows, window, hidden], on any device.
+        tokens: The windows, int64 [windows, window], on the head's device.
+        dense: The dense model's hidden states, as ``hidden``; without them the variant is compared with itself.
 
     Returns:
-        One ``Likelihoods`` per variant. The dense model's has ``kl`` 0 and agrees with itself everywhere. A loss that is not finite stays
-        so.
+        The likelihoods. Compared with itself, a variant has ``kl`` 0 and agrees everywhere. A loss that is not finite stays so.
     """
-    device = batches[0].device
-    targets = torch.cat([batch[:, 1:].reshape(-1) for batch in batches])
-    if head.vocabulary <= _STRETCH.get(device.type, _STRETCH["cpu"]):
-        return _of_whole_rows(head, variants, batches, targets)
-    running = [_Running(len(targets), device, compared=len(variants) > 1) for _ in variants]
-    stretch = min(head.vocabulary, _STRETCH.get(device.type, _STRETCH["cpu"]))
-    step = max(1, _at_one_time(device) // stretch)
+    targets = tokens[:, 1:].reshape(-1)
+    states, beside = (None if of is None else of[:, :-1].reshape(-1, of.shape[-1]) for of in (hidden, dense))
+    whole = head.vocabulary <= _stretch(targets.device)
+    sums = (_of_whole_rows if whole else _of_stretches)(head, states, targets, beside)
+    return Likelihoods(*(values.view(len(tokens), -1).double().sum(1).cpu() for values in sums))
+
+
+def _of_stretches(head: Head, hidden: torch.Tensor, targets: torch.Tensor, dense: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+    """Compute the three numbers of ``Likelihoods`` at each position, from hidden states [positions, hidden]."""
+    device, compared = targets.device, dense is not None
+    running, reference = (_Running(len(targets), device, compared=compared) for _ in range(2))
+    step = max(1, _at_one_time(device) // _stretch(device))
     for start, logits in head.stretches(device):
-        first = 0
-        for states in zip(*variants, strict=True):
-            flat = [state[:, :-1].reshape(-1, state.shape[-1]) for state in states]
-            for low in range(0, len(flat[0]), step):
-                at = slice(first + low, first + min(low + step, len(flat[0])))
-                dense = None
-                for kept, hidden in zip(running, flat, strict=True):
-                    values = logits(hidden[low : low + step].to(device))
-                    sums = kept.add(at, start, values, targets[at], dense)
-                    dense = dense or (values, *sums)
-            first += len(flat[0])
-    dense = running[0]
-    found = []
-    for kept in running:
-        nll = kept.log_total - kept.target
-        kl = torch.zeros_like(nll) if kept is dense else kept.drift / dense.total - dense.log_total + kept.log_total
-        found.append(Likelihoods(*(_by_window(values, batches) for values in (nll, kl, (kept.likeliest == dense.likeliest).float()))))
-    return found
+        for low in range(0, len(targets), step):
+            at, beside = slice(low, low + step), None
+            if compared:
+                values = logits(dense[at].to(device))
+                beside = (values, *reference.add(at, start, values, targets[at]))
+            running.add(at, start, logits(hidden[at].to(device)), targets[at], beside)
+    nll = running.log_total - running.target
+    if not compared:
+        return nll, torch.zeros_like(nll), torch.ones_like(nll)
+    kl = running.drift / reference.total - reference.log_total + running.log_total
+    return nll, kl, (running.likeliest == reference.likeliest).float()
 
 
-def _of_whole_rows(head: Head, variants: list[list[torch.Tensor]], batches: list[torch.Tensor], targets: torch.Tensor) -> list[Likelihoods]:
+def _of_whole_rows(head: Head, hidden: torch.Tensor, targets: torch.Tensor, dense: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
     """Compute the same for a vocabulary of one stretch: nothing is carried between stretches, and torch's own softmax is quicker."""
     device = targets.device
-    nll = torch.zeros(len(variants), len(targets), device=device)
+    nll = torch.zeros(len(targets), device=device)
     kl, agreed = torch.zeros_like(nll), torch.ones_like(nll)
     step = max(1, _at_one_time(device) // head.vocabulary)
     for _, logits in head.stretches(device):
-        first = 0
-        for states in zip(*variants, strict=True):
-            flat = [state[:, :-1].reshape(-1, state.shape[-1]) for state in states]
-            for low in range(0, len(flat[0]), step):
-                at = slice(first + low, first + min(low + step, len(flat[0])))
-                logs = (logits(hidden[low : low + step].to(device)).log_softmax(-1) for hidden in flat)
-                dense = next(logs)
-                nll[0, at] = -dense.gather(-1, targets[at, None]).squeeze(-1)
-                if len(variants) == 1:
-                    continue
-                shares, likeliest = dense.exp(), dense.argmax(-1)
-                for index, own in enumerate(logs, 1):
-                    nll[index, at] = -own.gather(-1, targets[at, None]).squeeze(-1)
-                    kl[index, at] = (dense - own).mul_(shares).sum(-1)
-                    agreed[index, at] = (own.argmax(-1) == likeliest).float()
-            first += len(flat[0])
-    return [Likelihoods(*(_by_window(values[index], batches) for values in (nll, kl, agreed))) for index in range(len(variants))]
-
-
-def _by_window(values: torch.Tensor, batches: list[torch.Tensor]) -> torch.Tensor:
-    return values.view(sum(map(len, batches)), -1).double().sum(1).cpu()
+        for low in range(0, len(targets), step):
+            at = slice(low, low + step)
+            reference = None if dense is None else logits(dense[at].to(device)).log_softmax(-1)
+            own = logits(hidden[at].to(device)).log_softmax(-1)
+            nll[at] = -own.gather(-1, targets[at, None]).squeeze(-1)
+            if reference is not None:
+                agreed[at] = (own.argmax(-1) == reference.argmax(-1)).float()
+                kl[at] = (reference - own).mul_(reference.exp()).sum(-1)
+    return nll, kl, agreed

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from lottery.common.format import number, percent
-from lottery.evaluation.perplexity import exp, finite, resampled
+from lottery.evaluation.bootstrap import exp, finite, resampled
 
 
 class WindowSums(NamedTuple):

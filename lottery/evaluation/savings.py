@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
-from lottery.common.format import size
+from lottery.common.format import dtype_name, size
 from lottery.evaluation.decoder import Decoder, UnsupportedError, check_supported, decode
 from lottery.evaluation.generation import Speed
 from lottery.models import memory
@@ -73,7 +73,7 @@ def rounded_savings(model: nn.Module, bits: int, stored: torch.dtype) -> Savings
     layers = [layer.weight for layer in prunable(model).values()]
     rounded = whole + sum(rounded_bytes(weight, bits) - weight.numel() * stored.itemsize for weight in layers)
     obstacle = "no kernel here reads rounded weights"
-    return Savings(dense=Form(stored=whole), sparse=None, rounded=rounded, dtype=str(stored).removeprefix("torch."), obstacle=obstacle)
+    return Savings(dense=Form(stored=whole), sparse=None, rounded=rounded, dtype=dtype_name(stored), obstacle=obstacle)
 
 
 @torch.inference_mode()
@@ -102,7 +102,7 @@ def savings(
     # In that dtype first: what it rounds to zero is not stored.
     spared = sum(weight.numel() * stored.itemsize - stored_bytes(weight.to(stored)) for weight in layers) if pruned else 0
     sparse = Form(stored=whole - spared) if pruned else None
-    found = Savings(dense=dense, sparse=sparse, dtype=str(stored).removeprefix("torch."), obstacle=_obstacle(model, pruned, device))
+    found = Savings(dense=dense, sparse=sparse, dtype=dtype_name(stored), obstacle=_obstacle(model, pruned, device))
     if found.obstacle:
         return found
     try:

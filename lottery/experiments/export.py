@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lottery.common.errors import ParamsError, short
-from lottery.common.format import NBSP, number, percent, size
+from lottery.common.format import NBSP, dtype_name, number, percent, size
 from lottery.config.profile import Profile
 from lottery.experiments.study import Study
 from lottery.models.blocks import prunable
@@ -41,7 +41,7 @@ def export(profile: Profile, variant: str) -> Path:
     layers = list(prunable(model))
     dense = folder.write(model, layers, dtype, study.checkpoint.folder, FILES, target)
     stored = sum(path.stat().st_size for path in target.glob("*.safetensors"))
-    short_dtype = str(dtype).removeprefix("torch.")
+    short_dtype = dtype_name(dtype)
     study.say(f"{target}: {size(stored)} in {short_dtype}, {percent(stored / whole)} of the dense model's {size(whole)}")
     if dense:
         study.say(f"{len(dense)} of {len(layers)} layers stay dense, because packed they would be larger: {short(', '.join(dense))}")

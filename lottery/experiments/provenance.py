@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from lottery.common.format import dtype_name
 from lottery.experiments.records import Provenance, slurm_job
 from lottery.models.devices import describe
 from lottery.models.loading import Plan
@@ -36,7 +37,7 @@ def provenance(plan: Plan, started: datetime, batch_size: int | None = None) -> 
         versions=versions,
         machine=f"{platform.system()} {platform.machine()}",
         device=describe(plan.device),
-        dtype=str(plan.dtype).removeprefix("torch."),
+        dtype=dtype_name(plan.dtype),
         dtype_reason=plan.dtype_reason,
         memory_plan="streamed" if plan.streamed else "resident",
         memory_reason=plan.memory_reason,

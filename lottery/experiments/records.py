@@ -279,16 +279,17 @@ def read_record(folder: Path, request: BaseModel, kind: type[BaseModel] = Record
     return record if record and record.request == request else None
 
 
+def all_records(folder: Path, kind: type[BaseModel] = Record) -> list:
+    """Return all readable records of a model or of the ticket procedure, whatever they were asked for, the newest last."""
+    found = [record for path in (folder / "records").glob("*.json") if (record := read_json(kind, path))]
+    return sorted(found, key=lambda record: record.provenance.finished)
+
+
 def with_fewer_tasks(folder: Path, request: Request) -> Record | None:
     """Return the record of the same trial with the most of the tasks that ``request`` asks for, and no others; ``None`` without one."""
-    found = []
-    for path in (folder / "records").glob("*.json"):
-        record = read_json(Record, path)
-        if record is None or not set(record.request.tasks) < set(request.tasks):
-            continue
-        if record.request.model_copy(update={"tasks": request.tasks}) == request:
-            found.append(record)
-    return max(found, key=lambda record: len(record.request.tasks), default=None)
+    found = [record for record in all_records(folder) if set(record.request.tasks) < set(request.tasks)]
+    same = [record for record in found if record.request.model_copy(update={"tasks": request.tasks}) == request]
+    return max(same, key=lambda record: len(record.request.tasks), default=None)
 
 
 def slurm_job() -> str | None:

@@ -4,8 +4,6 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from lottery.common.errors import LotteryError
 from lottery.common.paths import outputs
 from lottery.config.checkpoint import checkpoint
@@ -14,7 +12,7 @@ from lottery.data.corpus import corpus, corpus_identity
 from lottery.experiments.imp.records import TicketRecord, TicketRequest, read_ticket, recorded_requests
 from lottery.experiments.protocols.records import ProtocolRecord, recorded
 from lottery.experiments.protocols.records import wanted as wanted_protocols
-from lottery.experiments.records import Record, Request, read_record, read_state, requests
+from lottery.experiments.records import Record, Request, all_records, read_record, read_state, requests
 from lottery.experiments.threshold import with_bisections
 from lottery.pruning.catalogue import METHODS
 
@@ -36,7 +34,7 @@ def run_status(profile: Profile, name: str) -> RunStatus:
     if name == WINNING_TICKET:
         return _tickets(profile, folder)
     try:
-        wanted = _requests(profile.model_copy(update={"model": name}), folder)
+        wanted = _requests(profile.with_model(name), folder)
     except LotteryError as error:
         return RunStatus(name, [], 0, str(error))
     records = [record for request in wanted if (record := read_record(folder, request))]
@@ -67,7 +65,7 @@ def _tickets(profile: Profile, folder: Path) -> RunStatus:
 
 def _requests(profile: Profile, folder: Path) -> list[Request]:
     """Return what should be recorded of a model. Where its text or folder is gone, its newest record says what it was made with."""
-    recorded = _recorded(folder)
+    recorded = all_records(folder)
     try:
         identity, text_sha256 = checkpoint(profile).identity, corpus(profile.text).sha256
         calibration = corpus_identity(profile.calibration_text, "calibration_text") if profile.calibrated else None
@@ -78,17 +76,6 @@ def _requests(profile: Profile, folder: Path) -> list[Request]:
         calibration = next((r.request.calibration for r in reversed(recorded) if r.request.calibration), None)
     named = requests(profile, identity, text_sha256, calibration)
     return with_bisections(named, lambda request: read_record(folder, request)) if profile.bisect else named
-
-
-def _recorded(folder: Path) -> list[Record]:
-    """Return all readable records of a model, whatever they were asked for, the newest last."""
-    found = []
-    for path in (folder / "records").glob("*.json"):
-        try:
-            found.append(Record.model_validate_json(path.read_text(encoding="utf-8")))
-        except (ValidationError, UnicodeDecodeError):
-            continue
-    return sorted(found, key=lambda record: record.provenance.finished)
 
 
 def _problem(folder: Path, recorded: list[Request] | list[TicketRequest], wanted: list[Request] | list[TicketRequest]) -> str:

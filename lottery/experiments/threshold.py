@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lottery.common.format import percent
-from lottery.evaluation import perplexity
+from lottery.evaluation import bootstrap
 from lottery.experiments.records import Record, Request
 
 COST_LEVELS = {"5% more": 1.05, "twice": 2.0}
@@ -45,7 +44,7 @@ class Crossing(NamedTuple):
 
     @property
     def has_interval(self) -> bool:
-        return self.windows >= perplexity.MIN_WINDOWS
+        return self.windows >= bootstrap.MIN_WINDOWS
 
     @property
     def reached(self) -> bool:
@@ -72,15 +71,15 @@ def crossing(points: list[Record], level: float) -> Crossing | None:
     if len(points) < 2 or points[0].request.method != "dense" or not np.isfinite(points[0].result.window_nll).all():
         return None
     sparsities = np.array([record.request.sparsity for record in points])
-    totals = [perplexity.finite(record.result.window_nll) for record in points]
+    totals = [bootstrap.finite(record.result.window_nll) for record in points]
     (at,), (below,), (above,) = last_crossing(sparsities, np.array([[total.sum() for total in totals]]), level)
     windows = len(totals[0])
-    if windows < perplexity.MIN_WINDOWS:
+    if windows < bootstrap.MIN_WINDOWS:
         return Crossing(float(at), float(below), float(above), math.nan, math.nan, np.array([]), np.array([]), windows)
-    times = perplexity.draws(points[0].model, windows)
-    resampled = np.stack([perplexity.resampled(total, times) for total in totals], axis=1)
+    times = bootstrap.draws(points[0].model, windows)
+    resampled = np.stack([bootstrap.resampled(total, times) for total in totals], axis=1)
     _, lows, highs = last_crossing(sparsities, resampled, level)
-    low, high = perplexity.interval(lows, windows)[0], perplexity.interval(highs, windows)[1]
+    low, high = bootstrap.interval(lows, windows)[0], bootstrap.interval(highs, windows)[1]
     # The text as it is must lie inside, too, however few of the resampled ones pass where it does.
     return Crossing(float(at), float(below), float(above), min(low, float(below)), max(high, float(above)), lows, highs, windows)
 
@@ -96,7 +95,7 @@ def significantly_different(one: Crossing, other: Crossing) -> bool | None:
     with np.errstate(invalid="ignore"):  # infinity less infinity
         least, most = (np.nan_to_num(d, nan=0.0, posinf=2, neginf=-2) for d in (one.lows - other.highs, one.highs - other.lows))
     windows = min(one.windows, other.windows)
-    return bool(perplexity.interval(least, windows)[0] > 0 or perplexity.interval(most, windows)[1] < 0)
+    return bool(bootstrap.interval(least, windows)[0] > 0 or bootstrap.interval(most, windows)[1] < 0)
 
 
 def last_crossing(sparsities: np.ndarray, nll: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -178,28 +177,3 @@ def with_bisections(requests: list[Request], read: Callable[[Request], Record | 
             found.append(own[0].model_copy(update={"sparsity": sparsity, "prompts": 0, "repeats": 0, "tasks": []}))
             points.append(read(found[-1]))
     return found
-
-
-def span(score: Crossing, interval: bool = True) -> str:
-    """Return a ticket score as text, as far as it is known.
-
-    It is a number where both sides were measured closely, else the two sparsities it lies between, with its 95% range where that says more.
-
-    Args:
-        score: The crossing to describe.
-        interval: Whether the 95% range may be given.
-    """
-    if math.isinf(score.above):
-        # The text as it is does not pass; where enough of the resampled ones do, the range begins lower.
-        return f"above {percent(score.below)}" + (f" (95%: above {percent(score.low)})" if interval and score.low < score.below else "")
-    known = percent(score.at) if score.is_number else f"between {_end(score.below)} and {percent(score.above)}"
-    if not score.has_interval:
-        return f"{known} (measured at {_end(score.below)} and {percent(score.above)})" if score.is_number else known
-    if not interval or not (score.is_number or score.low < score.below or score.high > score.above):
-        return known
-    high = f"to {percent(score.high)}" if math.isfinite(score.high) else "or more"
-    return f"{known} (95%: {_end(score.low)} {high})"
-
-
-def _end(sparsity: float) -> str:
-    return percent(sparsity) if sparsity else "dense"

@@ -10,7 +10,7 @@ import torch
 
 from lottery.common.errors import LotteryError, NotFiniteError
 from lottery.common.progress import progress
-from lottery.evaluation import coherence, generation, lm_eval_tasks, perplexity
+from lottery.evaluation import bootstrap, coherence, generation, lm_eval_tasks
 from lottery.evaluation.evaluate import evaluate
 from lottery.evaluation.generation import Continuation, Speed, continuations
 from lottery.evaluation.likelihood import Likelihoods
@@ -81,7 +81,7 @@ class Trials:
                 with memory_for("at work", "a device with more memory"):
                     return work()
             except NotFiniteError as error:
-                self._raise_dtype(error)
+                self._widen_dtype(error)
                 self.forget()
             except ShortageError as error:
                 shortage = error.without_frames()
@@ -120,8 +120,8 @@ class Trials:
             architecture=type(study.skeleton).__name__,
             request=request,
             result=Result(
-                window_nll=perplexity.finite(scored.nll).tolist(),
-                window_kl=perplexity.finite(scored.kl).tolist(),
+                window_nll=bootstrap.finite(scored.nll).tolist(),
+                window_kl=bootstrap.finite(scored.kl).tolist(),
                 window_agreed=scored.agreed.tolist(),
                 window_bytes=windows.scored_bytes.tolist(),
                 window_words=windows.scored_words.tolist(),
@@ -281,7 +281,7 @@ class Trials:
         if not torch.isfinite(dense.nll).all():
             raise NotFiniteError(f"the dense model's losses are not finite in {self.study.plan.dtype}")
 
-    def _raise_dtype(self, error: NotFiniteError) -> None:
+    def _widen_dtype(self, error: NotFiniteError) -> None:
         study = self.study
         if study.plan.dtype == torch.float32:
             raise NotFiniteError(f"{error}: the checkpoint is damaged") from error

@@ -75,7 +75,7 @@ def _ticket(profile: Profile, record: TicketRecord) -> tuple[str, bool]:
 
     was = record.result
     try:
-        now = run.again(profile.model_dump_json(), record.request)
+        now = run.again(profile, record.request)
     except LotteryError as error:
         return f"cannot be made again: {error}", False
     close = was.loss == now.loss or math.isclose(was.loss, now.loss, rel_tol=TOLERANCE)
@@ -96,4 +96,4 @@ def _why() -> str:
 def _study(profile: Profile, model: str):
     from lottery.experiments.study import Study  # transformers takes seconds, which a wrong argument should not cost
 
-    return Study(profile.model_copy(update={"model": model}))
+    return Study(profile.with_model(model))

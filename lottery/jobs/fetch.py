@@ -51,7 +51,7 @@ def downloads(profile: Profile) -> list[Download]:
     """Return what a profile takes from the hub: nothing for stand-ins, folders and files."""
     found = []
     for name in profile.checkpoints:
-        wanted = checkpoint(profile.model_copy(update={"model": name}))
+        wanted = checkpoint(profile.with_model(name))
         if wanted.kind == "hub":
             repository, revision = wanted.source.split("@")
             found.append(Download(repository, revision, "model", FILES, lambda wanted=wanted: wanted.check()))
@@ -184,7 +184,7 @@ def fetch(profile: Profile, check: bool = False) -> None:
     """
     for text, key in _texts(profile).items():
         corpus_identity(text, key)
-    models = [checkpoint(profile.model_copy(update={"model": name})) for name in profile.checkpoints]
+    models = [checkpoint(profile.with_model(name)) for name in profile.checkpoints]
     if check:
         for download in downloads(profile):
             download.cached()

@@ -15,6 +15,7 @@ from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
 from lottery.data.corpus import corpus
 from lottery.experiments.lifecycle import held
+from lottery.experiments.protocols.records import FOLDER
 from lottery.experiments.records import read_state, write_state
 from lottery.experiments.status import run_status
 from lottery.jobs.notebooks import execute, notebook_of
@@ -74,7 +75,7 @@ def _check_anything_is_here(profile: Profile) -> None:
     absent = []
     for name in profile.checkpoints:
         try:
-            wanted = checkpoint(profile.model_copy(update={"model": name}))
+            wanted = checkpoint(profile.with_model(name))
             if wanted.kind != "gguf":  # its file is here, and the study converts it
                 wanted.check()
         except NotFetchedError as error:
@@ -101,7 +102,7 @@ def _stamp_of_model(profile: Profile, name: str) -> str:
 
 
 def _recorded(folder: Path) -> list[Path]:
-    return sorted(path for kind in ("records/*.json", "protocols/*.json") for path in folder.glob(kind))
+    return sorted(path for kind in ("records", FOLDER) for path in folder.glob(f"{kind}/*.json"))
 
 
 def _stamp(profile: Profile, name: str, *inputs: Path) -> str:

@@ -22,15 +22,12 @@ def with_tables(page: str) -> str:
 
 
 def _tables() -> list[str]:
-    methods = {"Method": METHODS, "Allocation": ALLOCATIONS}
     found = []
     for title, model in {"All keys": Profile, "The keys of `tickets`": Tickets, "The keys of `recover`": Recovery}.items():
         found += [f"## {title}", _table("Key | Allowed | Default", [_key(name, model) for name in keys_of(model)])]
-    for title, entries in methods.items():
-        rows = [f"`{name}` | {one.summary} | {'yes' if one.needs != 'nothing' else 'no'} | {one.source}" for name, one in entries.items()]
+    for title, entries in {"Method": METHODS, "Allocation": ALLOCATIONS, "Rounder": ROUNDERS}.items():
+        rows = [f"`{name}` | {one.summary} | {'yes' if one.calibrated else 'no'} | {one.source}" for name, one in entries.items()]
         found += [f"## {title}s", _table(f"{title} | What it does | Needs `calibration_text` | Source", rows)]
-    rows = [f"`{name}` | {one.summary} | {'yes' if one.calibrated else 'no'} | {one.source}" for name, one in ROUNDERS.items()]
-    found += ["## Rounders", _table("Rounder | What it does | Needs `calibration_text` | Source", rows)]
     for title, head, entries in (
         ("Ways to retrain", "`how` of `recover` | What it does", RECOVERIES),
         ("Losses", "`loss` of `recover` | What is learned", LOSSES),

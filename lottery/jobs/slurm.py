@@ -113,7 +113,7 @@ def _sbatch(profile: Profile, where: Site, name: str, log: str) -> list[str]:
     ]  # fmt: skip
 
 
-def submit(profile: Profile, where: Site, dry: bool, split: int = 1) -> int:
+def submit(profile: Profile, where: Site, dry: bool, split: int = 1) -> None:
     """Submit what is missing and not yet in the queue, and a report behind all of it.
 
     Args:
@@ -121,9 +121,6 @@ def submit(profile: Profile, where: Site, dry: bool, split: int = 1) -> int:
         where: Where and how the jobs run.
         dry: Only print the command lines.
         split: How many tasks share the trials of a model; no more than there are trials left.
-
-    Returns:
-        0.
     """
     queued = _queue_if_slurm_answers(profile) if dry else queue(profile)
     missing = [name for name in profile.parts if name not in queued and not complete(profile, name)]
@@ -131,7 +128,7 @@ def submit(profile: Profile, where: Site, dry: bool, split: int = 1) -> int:
         print(f"{name}: {' and '.join(f'{job.state.lower()} in job {job.id}' for job in jobs)} already")
     if queued and not missing:
         print("nothing to submit: all that is missing is in the queue")
-        return 0
+        return
     if missing:
         _check(profile, where, dry)
     if not dry:
@@ -148,7 +145,6 @@ def submit(profile: Profile, where: Site, dry: bool, split: int = 1) -> int:
         print("all trials are recorded")
     job = _say_or_do(report_line(profile, after, where), dry)
     print(f"job {job}: the report, {outputs(profile.profile) / 'report.html'}")
-    return 0
 
 
 def _tasks(profile: Profile, name: str, split: int) -> int:
@@ -246,7 +242,7 @@ def settle(profile: Profile) -> None:
             write_state(outputs(profile.profile) / name, "failed", ended)
 
 
-def status(profile: Profile) -> int:
+def status(profile: Profile) -> None:
     """Print for each model how much is recorded, and whether it is done, running, waiting, failed or missing."""
     queued, folder = _queue_if_slurm_answers(profile), outputs(profile.profile)
     for model in (run_status(profile, name) for name in profile.parts):
@@ -267,7 +263,6 @@ def status(profile: Profile) -> int:
         print(f"{model.name:24}{len(model.records):4} of {model.wanted:<4}{how}")
     html = folder / "report.html"
     print(f"{'report':24}{'':12}{html if html.exists() else 'not written'}")
-    return 0
 
 
 def _logs(profile: Profile):

@@ -7,7 +7,6 @@ from lottery.common.errors import HeldError, StoppedError
 from lottery.common.paths import outputs
 from lottery.config.profile import Profile
 from lottery.experiments.lifecycle import held
-from lottery.experiments.protocols.records import FOLDER
 from lottery.experiments.records import read_state, write_state
 from lottery.experiments.status import run_status
 from lottery.jobs.pipeline import measure, write_report
@@ -61,7 +60,7 @@ def model(profile: Profile, name: str, shared: bool = False) -> int:
         if shared:
             from lottery.experiments.study import Study  # with all that loads a model; elsewhere the notebook does
 
-            Study(profile.model_copy(update={"model": name})).share(lambda: asked or stop.exists())
+            Study(profile.with_model(name)).share(lambda: asked or stop.exists())
             sharing = False
         if measure(profile, name, name):
             return 0
@@ -94,4 +93,5 @@ def report(profile: Profile) -> int:
 
 def _recorded(profile: Profile, name: str) -> int:
     """Count what is recorded of a model: trials, and protocols of perplexity."""
-    return len(run_status(profile, name).records) + len(list((outputs(profile.profile) / name / FOLDER).glob("*.json")))
+    part = run_status(profile, name)
+    return len(part.records) + len(part.protocols)

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.constants import SAFETENSORS_INDEX_FILE
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from lottery.common.errors import LotteryError, NotFetchedError
@@ -22,8 +23,9 @@ STAND_INS = Path(__file__).parent / "standins" / "checkpoints"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 # Weights as safetensors only, and what configures and tokenizes. No code, no pickles.
 FILES = [
-    "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
-    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+    "config.json", "generation_config.json", "model*.safetensors", SAFETENSORS_INDEX_FILE,
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
 ]  # fmt: skip
 
 
@@ -55,7 +57,7 @@ class Checkpoint:
         if self.kind == "folder":
             return Path(self.source)
         if self.kind in ("gguf", "wheel"):
-            folder = gguf_files.converted_folder(self.pin.sha256 if self.pin else sha256(Path(self.source)))
+            folder = gguf_files.converted_folder(self._gguf_sha256)
             if not folder.exists():
                 raise NotFetchedError(f"{self.label} is not converted to safetensors yet; run: make fetch with the profile that names it")
             return folder
@@ -74,6 +76,10 @@ class Checkpoint:
         return Pin.parse(self.source, "model") if self.kind == "wheel" else None
 
     @property
+    def _gguf_sha256(self) -> str:
+        return self.pin.sha256 if self.pin else sha256(Path(self.source))
+
+    @property
     def label(self) -> str:
         """Its name in messages, short enough to be read."""
         if self.pin:
@@ -87,7 +93,7 @@ class Checkpoint:
         if self.kind == "hub":
             return self.source
         if self.kind in ("gguf", "wheel"):
-            return f"gguf:{self.pin.sha256 if self.pin else sha256(Path(self.source))}"
+            return f"gguf:{self._gguf_sha256}"
         return f"{self.kind}:{Path(self.source).name}@{digest(self.folder)}"
 
     @property
@@ -140,7 +146,7 @@ def missing_shards(folder: Path) -> list[str]:
 
 def _shards(folder: Path) -> set[str]:
     """Return the files that a sharded model's index names: those are loaded, whatever they are called."""
-    index = folder / "model.safetensors.index.json"
+    index = folder / SAFETENSORS_INDEX_FILE
     return set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else set()
 
 

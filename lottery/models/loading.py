@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from lottery.common.errors import LotteryError, NoRoomError
+from lottery.common.format import dtype_name
 from lottery.models import memory
 from lottery.models.checkpoints import Checkpoint
 from lottery.models.devices import describe
@@ -109,7 +110,7 @@ def plan(asked: Asked, model: torch.nn.Module, *, raised: str = "", streamed: st
     if needed > (free := available(found.home)):
         smaller = ["dtype: float16"] * (dtype.itemsize > 2) + ["memory: streamed"] * (found.home.type == "cuda")
         raise NoRoomError(
-            f"the weights need {needed / 2**30:.1f} GiB in {_short(dtype)}, {describe(found.home)} has {free / 2**30:.1f} GiB free;"
+            f"the weights need {needed / 2**30:.1f} GiB in {dtype_name(dtype)}, {describe(found.home)} has {free / 2**30:.1f} GiB free;"
             f" take {' or '.join(['a machine with more memory', *smaller])}"
         )
     return found
@@ -167,10 +168,6 @@ def _check_gpu() -> None:
 def _capability(architecture: str) -> tuple[int, int]:
     digits = "".join(c for c in architecture.split("_")[1] if c.isdigit())
     return int(digits[:-1]), int(digits[-1])
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def tokenizer(checkpoint: Checkpoint):

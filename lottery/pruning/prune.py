@@ -44,7 +44,7 @@ def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed:
     specs = {name: LayerSpec(name, sparsities[name], pattern, seed) for name in layers}
     for name, layer in layers.items():  # all of them before any work
         specs[name].check(layer.weight)
-    if method.needs == "nothing":
+    if not method.calibrated:
         for block, within in zip(blocks(model), by_block(model), strict=True):
             with moved([block], device):
                 for name, layer in within.items():

@@ -21,6 +21,11 @@ class Method(NamedTuple):
     whole_model: bool  # it allocates the sparsity itself
     version: int  # raised when its function begins to choose or update otherwise: its older records are then measured again
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether it needs calibration data."""
+        return self.needs != "nothing"
+
 
 class Allocation(NamedTuple):
     """An allocation: ``function(model, sparsity, samples, device=, progress=)`` returns each layer's sparsity."""
@@ -29,6 +34,11 @@ class Allocation(NamedTuple):
     needs: Literal["nothing", "norms"]
     summary: str
     source: str
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it needs calibration data."""
+        return self.needs != "nothing"
 
 
 METHODS: dict[str, Method] = {}

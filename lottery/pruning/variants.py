@@ -94,7 +94,7 @@ class Variant(NamedTuple):
             return True
         if not self.one_shot:
             return False
-        return METHODS[self.method].needs != "nothing" or ALLOCATIONS[self.allocation].needs != "nothing"
+        return METHODS[self.method].calibrated or ALLOCATIONS[self.allocation].calibrated
 
 
 DENSE = Variant("dense", "uniform", "unstructured", 0.0)

@@ -19,7 +19,6 @@ from lottery.experiments.records import Record
 from lottery.experiments.status import RunStatus, run_status
 from lottery.experiments.threshold import FINE
 from lottery.models.checkpoints import shown
-from lottery.pruning.variants import ROUNDED
 from lottery.report import figures, tables
 from lottery.report.markdown import Picture, escape_markdown, markdown
 from lottery.report.notebook import profile_of_this_notebook
@@ -75,9 +74,14 @@ class Report:
         return findings.judged_by(self._named)
 
     @cached_property
+    def _first_way(self) -> str:
+        """The way of pruning that models are judged by; empty where nothing was pruned."""
+        return next(iter(findings.methods(self.data)), "")
+
+    @cached_property
     def scores(self) -> findings.Scores:
         """The models' ticket scores by that way of pruning, from everything that was measured of it."""
-        return findings.scores(self.records, next(iter(findings.methods(self.data)), ""))
+        return findings.scores(self.records, self._first_way)
 
     @cached_property
     def _best_ticket(self) -> str:
@@ -96,15 +100,19 @@ class Report:
     def _several_models(self) -> bool:
         return len({record.model for record in self.records}) > 1
 
-    def _main_records(self, model: RunStatus) -> list[Record]:
-        return [record for record in model.records if record.request.variant.label in set(self.main["method"])]
+    @cached_property
+    def _main_records(self) -> dict[str, list[Record]]:
+        """The records of what models are compared by, bisections included, of each model that has any."""
+        ways = set(self.main["method"])
+        found = {model.name: [r for r in model.records if r.request.variant.label in ways] for model in self.models}
+        return {name: records for name, records in found.items() if records}
 
     def answer(self) -> Markdown:
         """Show the first screen: whether these are stand-ins, the answer, and what is missing."""
         mixed = sentences("several_devices", models=costs.on_several_devices(self.data) if self.records else [])
         answer = self._best_ticket
         if self._several:
-            answer = f"Judged by {findings.methods(self.data)[0]}: {answer} {self._agreement}"
+            answer = f"Judged by {self._first_way}: {answer} {self._agreement}"
         return markdown(self._stand_in_notice(), answer, mixed, self._gaps())
 
     def figure(self) -> Picture | Markdown:
@@ -142,11 +150,10 @@ class Report:
 
     @cached_property
     def _main_by_bytes(self) -> pd.DataFrame:
-        """The same of the first way of pruning only, for a figure."""
-        first = next(iter(findings.methods(self.data)), "")
-        data = self._by_bytes
-        both = data["method"] == f"{first} + " + data["rounder"].astype(str) + data["bits"].map(" {:g} bit".format)
-        return data[data["method"].isin(["dense", first]) | (data["base_method"] == ROUNDED) | both]
+        """The same without other ways of pruning than the first."""
+        asked = [record.request for record in self._everything]
+        keys = [one.key for one in asked if not one.variant.one_shot or one.variant.unchanged.label == self._first_way]
+        return self._by_bytes[self._by_bytes["key"].isin(keys)]
 
     @property
     def _compares_bytes(self) -> bool:
@@ -228,7 +235,7 @@ class Report:
         if (known := beside(self.records, self.profile.text)).empty:
             return None
         self._keep_table("published", known)
-        return markdown(published.told(self.records, self.profile.text))
+        return markdown(published.told(known, all(record.kind == "stand-in" for record in self.records)))
 
     @cached_property
     def _protocols(self) -> dict[str, pd.DataFrame]:
@@ -263,8 +270,7 @@ class Report:
 
     def tables(self) -> Markdown:
         """Show the five columns of all models; below them what each model is, and why any has no rows."""
-        shown = {model.name: records for model in self.models if (records := self._main_records(model))}
-        about = []
+        shown, about = self._main_records, []
         for name, records in shown.items():
             first, notebook = records[0], f"[executed notebook]({name}/{name}.ipynb)"
             what = f"{_source(first)}, {first.architecture}, {first.result.parameters:,} parameters{_rounded(first)}"
@@ -292,7 +298,7 @@ class Report:
         if not self.scores:
             return None
         return markdown(
-            tables.summary(self.main, self.scores, findings.keeps_working),
+            tables.summary(self.main, self.scores),
             f"A score is a number only where sparsities no more than {100 * FINE:g} points apart were measured on both sides. Its 95% range"
             " covers what lies between them and the sample of text.",
         )
@@ -301,12 +307,11 @@ class Report:
         """Show what zeros save with packed weights, and what they do not with dense ones."""
         if not self.records:
             return markdown("*No speed is recorded.*")
-        judged = {model.name: records for model in self.models if (records := self._main_records(model))}
         found = costs.model_savings(self.main)
         real = savings.on_real_models() if found and all(one.stand_in for one in found) else ""
         return markdown(
-            *paragraphs("savings", found=found, obstacles=savings.obstacles(judged)),
-            savings.by_variant(judged),
+            *paragraphs("savings", found=found, obstacles=savings.obstacles(self._main_records)),
+            savings.by_variant(self._main_records),
             real and "Measured on real language models:",
             real,
             sentences("speed", speeds=costs.dense_speeds(self.data), shares=costs.bandwidth_shares(self.data)),
@@ -317,8 +322,7 @@ class Report:
 
     def samples(self) -> Markdown:
         """Show the first sample of every variant of every model, a table a model."""
-        shown = {model.name: records for model in self.models if (records := self._main_records(model))}
-        parts = [tables.side_by_side(records) for records in shown.values()]
+        parts = [tables.side_by_side(records) for records in self._main_records.values()]
         return markdown(*parts) if parts else markdown("*No text is recorded.*")
 
     def details(self) -> Markdown:

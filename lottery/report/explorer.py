@@ -5,7 +5,7 @@ from IPython.display import Markdown, display
 
 from lottery.analysis.frame import frame
 from lottery.common.errors import LotteryError
-from lottery.common.format import percent
+from lottery.common.format import NBSP, percent
 from lottery.common.paths import outputs
 from lottery.config.profile import Profile
 from lottery.evaluation.metrics import METRICS
@@ -29,7 +29,7 @@ class Explorer:
         found = [record for name in profile.checkpoints for record in run_status(profile, name).records]
         if not found:
             raise LotteryError(f"nothing is recorded under {outputs(profile.profile)}; run make report PROFILE={profile.profile} first")
-        self.records = {f"{record.model}, {record.request.title}": record for record in found}
+        self.records = {f"{record.model}, {record.request.title}".replace(NBSP, " "): record for record in found}
         self.data = frame(found)
 
     @classmethod
@@ -39,7 +39,7 @@ class Explorer:
 
     def names(self) -> list[str]:
         """Return what there is to compare, such as 'mistral-7b, magnitude 50%'."""
-        return [name.replace("\u00a0", " ") for name in self.records]
+        return list(self.records)
 
     def compare(self, one: str, other: str) -> Markdown:
         """Show two variants beside each other: their figures, and how they continue the same beginnings.
@@ -70,9 +70,9 @@ class Explorer:
         return figures.over_sparsity(self.data[self.data["model"].isin(models)])
 
     def _record(self, name: str) -> Record:
-        if name not in self.names():
+        if name not in self.records:
             raise LotteryError(f"given {name!r}; allowed: {'; '.join(self.names())}")
-        return list(self.records.values())[self.names().index(name)]
+        return self.records[name]
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         first = self.names()[0], self.names()[min(1, len(self.names()) - 1)]
@@ -82,7 +82,7 @@ class Explorer:
     def _menus(self, one: str, other: str) -> ipywidgets.VBox:
         wide = ipywidgets.Layout(width="24rem")
         left, right = (ipywidgets.Dropdown(options=self.names(), value=value, layout=wide) for value in (one, other))
-        shown = ipywidgets.interactive_output(lambda one, other: self._show(one, other), {"one": left, "other": right})
+        shown = ipywidgets.interactive_output(self._show, {"one": left, "other": right})
         return ipywidgets.VBox([ipywidgets.HBox([left, right]), shown])
 
     def _show(self, one: str, other: str) -> None:

@@ -32,10 +32,11 @@ def summarize(profile: Profile, folder: Path) -> Path:
     """
     report = Report(profile)
     procedure = report.procedure
-    if procedure is None or procedure.problem:
-        raise LotteryError(
-            f"profile {profile.profile}: {procedure.problem if procedure else 'it asks for no tickets'}; make report PROFILE=ticket first"
-        )
+    if procedure is None:
+        raise LotteryError(f"profile {profile.profile}: it asks for no tickets; take one that does, such as ticket")
+    if procedure.problem:
+        problem = procedure.problem.removesuffix(".")
+        raise LotteryError(f"profile {profile.profile}: {problem}; make report PROFILE={profile.profile} first")
     pictures = report.tickets_figure(), report.steps_figure(), report.bridge_figure()
     drawn = [_drawn(picture, name, folder) for picture, name in zip(pictures, FIGURES, strict=True) if picture]
     atomic_write(folder / "winning-ticket.csv", report.tickets.data.drop(columns="record").to_csv(index=False))

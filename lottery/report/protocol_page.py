@@ -25,7 +25,7 @@ def page(profile: Profile, records: dict[str, list[ProtocolRecord]]) -> str:
         f"Text: {profile.text}. Made by `make protocols PROFILE={profile.profile}`, at {', '.join(commits)}, on {', '.join(devices)}.",
     ]
     for name, data in frames.items():
-        model_of = checkpoint(profile.model_copy(update={"model": name}))
+        model_of = checkpoint(profile.with_model(name))
         source = model_of.public_source
         parts += [f"## {name}", f"{shown(model_of.kind, source)}.", told(name, data), published.reproduced(name_of(source), data)]
     parts += ["## On paper", published.by_protocol(frames)]
@@ -35,6 +35,6 @@ def page(profile: Profile, records: dict[str, list[ProtocolRecord]]) -> str:
 def score(profile: Profile, name: str | None = None, page_path: Path | None = None) -> None:
     """Score one dense model of a profile, or all of them, by each protocol, and write a page about it where one is asked for."""
     names = [name] if name else list(profile.checkpoints)
-    records = {name: measure(profile.model_copy(update={"model": name})) for name in names}
+    records = {name: measure(profile.with_model(name)) for name in names}
     if page_path:
         atomic_write(page_path, page(profile, records))

@@ -1,6 +1,7 @@
 """Findings as sentences: each is a template of ``report/text``, filled in with the values that ``analysis`` found."""
 
 import itertools
+import math
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lottery.analysis.findings import Survivors
 from lottery.common.format import change, number, percent, size
-from lottery.experiments.threshold import span
+from lottery.experiments.threshold import Crossing
 
 METHODS_NAMED = 4  # more names of methods than that nobody reads
 
@@ -44,6 +45,31 @@ def from_to(sparsities: list[float]) -> str:
     if len(sparsities) > 2:
         return f"from {percent(sparsities[0])} to {percent(sparsities[-1])}"
     return f"at {listed([percent(sparsity) for sparsity in sparsities])}"
+
+
+def span(score: Crossing, interval: bool = True) -> str:
+    """Return a ticket score as text, as far as it is known.
+
+    It is a number where both sides were measured closely, else the two sparsities it lies between, with its 95% range where that says more.
+
+    Args:
+        score: The crossing to describe.
+        interval: Whether the 95% range may be given.
+    """
+    if math.isinf(score.above):
+        # The text as it is does not pass; where enough of the resampled ones do, the range begins lower.
+        return f"above {percent(score.below)}" + (f" (95%: above {percent(score.low)})" if interval and score.low < score.below else "")
+    known = percent(score.at) if score.is_number else f"between {_or_dense(score.below)} and {percent(score.above)}"
+    if not score.has_interval:
+        return f"{known} (measured at {_or_dense(score.below)} and {percent(score.above)})" if score.is_number else known
+    if not interval or not (score.is_number or score.low < score.below or score.high > score.above):
+        return known
+    high = f"to {percent(score.high)}" if math.isfinite(score.high) else "or more"
+    return f"{known} (95%: {_or_dense(score.low)} {high})"
+
+
+def _or_dense(sparsity: float) -> str:
+    return percent(sparsity) if sparsity else "dense"
 
 
 def runs(survivors: list[Survivors]) -> list[tuple[list[float], Survivors]]:

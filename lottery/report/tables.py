@@ -1,19 +1,21 @@
 """Records as the tables that people read: Markdown, the same in JupyterLab, in HTML and in PDF."""
 
 import math
-from collections.abc import Callable
+import statistics
 
 import pandas as pd
 from IPython.display import Markdown
 
-from lottery.analysis.frame import median, speed_ratio, spread
+from lottery.analysis.findings import keeps_working
+from lottery.analysis.frame import speed_ratio, timed
 from lottery.common.format import NBSP, count, number, percent, size
+from lottery.evaluation.bootstrap import MIN_WINDOWS
 from lottery.evaluation.metrics import METRICS, Metric
-from lottery.evaluation.perplexity import MIN_WINDOWS
 from lottery.evaluation.savings import Form
 from lottery.experiments.records import Record, Result
-from lottery.experiments.threshold import Crossing, span
+from lottery.experiments.threshold import Crossing
 from lottery.report.markdown import escape_markdown, markdown, table, verbatim
+from lottery.report.sentences import span
 
 
 def trials(records: list[Record]) -> Markdown:
@@ -60,7 +62,7 @@ def _rows(records: list[Record], folder: str, named: bool) -> list[dict]:
 
 def _tokens_per_second(result: Result) -> str:
     forms = [form.speed for form in _timed_forms(result)] or ([result.speed] if result.speed else [])
-    return beside([number(median(speed.tokens_per_second)) for speed in forms])
+    return beside([number(statistics.median(speed.tokens_per_second)) for speed in forms])
 
 
 def _memory(result: Result) -> str:
@@ -172,16 +174,15 @@ def cost(records: list[Record], folder: str) -> str:
         result = record.result
         if result.speed is None:
             continue
-        low, _, high = spread(result.speed.tokens_per_second)
-        decode = median(result.speed.decode_tokens_per_second)
+        speed = timed(result)
         rows.append(
             {
                 "Variant": linked(record, folder),
-                "Tokens/sec": f"{number(low)}–{number(high)}",
+                "Tokens/sec": f"{number(speed['tokens_per_second_low'])}–{number(speed['tokens_per_second_high'])}",
                 "Times dense": "" if result.dense_speed is None else number(speed_ratio(result)["speed_ratio"]),
-                "Prefill": number(median(result.speed.prefill_tokens_per_second)),
-                "Decode": number(decode),
-                "Of bandwidth": percent(decode * result.decode_bytes / result.bandwidth),
+                "Prefill": number(speed["prefill"]),
+                "Decode": number(speed["decode"]),
+                "Of bandwidth": percent(speed["bandwidth_share"]),
                 "Weights": size(result.memory.weights),
                 "Scoring": size(result.memory.evaluation_peak),
                 "Writing": size(result.memory.generation_peak),
@@ -202,19 +203,18 @@ def within(row: pd.Series, name: str) -> str:
     return together if len(together) <= 22 else f"{value} ({low} to {high})"
 
 
-def summary(data: pd.DataFrame, scores: dict[str, dict[str, Crossing]], survives: Callable[[pd.DataFrame], pd.Series]) -> str:
+def summary(data: pd.DataFrame, scores: dict[str, dict[str, Crossing]]) -> str:
     """Return a row for each model, the best ticket first: its size, dense perplexity and ticket scores, and how far it keeps working.
 
     Args:
         data: What models are compared by.
         scores: Their ticket scores.
-        survives: Given rows of ``data``, returns which of them keep working.
     """
     rows, models = [], [model for model in scores if model in set(data["model"])]
     for model in sorted(models, key=lambda model: -scores[model]["5% more"].at):
         of_model = data[data["model"] == model].sort_values("sparsity")
         dense, pruned = of_model[of_model["method"] == "dense"].iloc[0], of_model[of_model["method"] != "dense"]
-        alive = list(pruned["sparsity"][survives(pruned)])
+        alive = list(pruned["sparsity"][keeps_working(pruned)])
         if len(alive) > 1 and alive == list(pruned["sparsity"])[: len(alive)]:
             alive = [f"all up to {percent(alive[-1])}"]
         rows.append(

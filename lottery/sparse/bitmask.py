@@ -60,19 +60,13 @@ def pack(weight: torch.Tensor) -> Packed:
     return Packed(weight[mask], bits.to(weight.device), counts.cumsum(0) - counts, torch.tensor(weight.shape))
 
 
-def unpack(packed: Packed, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the dense weight [rows, columns] of a packed one that ``checked`` let pass.
-
-    Args:
-        packed: The weight.
-        out: Where to write it, of its shape and dtype; a new tensor unless given.
-    """
+def unpack(packed: Packed) -> torch.Tensor:
+    """Return the dense weight [rows, columns] of a packed one that ``checked`` let pass."""
     rows, columns = packed.shape.tolist()
-    if out is None:
-        out = torch.empty(rows, columns, dtype=packed.compressed.dtype, device=packed.compressed.device)
+    out = torch.zeros(rows, columns, dtype=packed.compressed.dtype, device=packed.compressed.device)
     bits = torch.arange(8, dtype=torch.uint8, device=out.device)
     mask = (packed.bitmask[:, :, None] >> bits & 1).flatten(1)[:, :columns].bool()  # where the weight is: a GPU does not wait for the CPU
-    return out.zero_().masked_scatter_(mask, packed.compressed)
+    return out.masked_scatter_(mask, packed.compressed)
 
 
 def packed_bytes(weight: torch.Tensor) -> int:

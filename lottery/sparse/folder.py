@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from huggingface_hub.constants import SAFETENSORS_INDEX_FILE
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lottery.common.errors import LotteryError
+from lottery.common.format import dtype_name
 from lottery.sparse.bitmask import NAME, PARTS, FormatError, Packed, checked, stored_bytes
 from lottery.sparse.linear import pack
-
-INDEX = "model.safetensors.index.json"
 
 
 def is_sparse(folder: Path) -> bool:
@@ -64,12 +64,12 @@ def write(model: torch.nn.Module, layers: list[str], dtype: torch.dtype, source:
             save_file(tensors, whole / file, metadata={"format": "pt"})
             where |= dict.fromkeys(tensors, file)
             total += sum(tensor.nbytes for tensor in tensors.values())
-        _write_json(whole / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
+        _write_json(whole / SAFETENSORS_INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": where})
         for path in sorted({path for pattern in files for path in source.glob(pattern)}):
-            if path.suffix != ".safetensors" and path.name not in ("config.json", INDEX):
+            if path.suffix != ".safetensors" and path.name not in ("config.json", SAFETENSORS_INDEX_FILE):
                 shutil.copyfile(path, whole / path.name)
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-        config |= {"dtype": str(dtype).removeprefix("torch."), "sparsity_config": _about(zeros / weights, dense)}
+        config |= {"dtype": dtype_name(dtype), "sparsity_config": _about(zeros / weights, dense)}
         _write_json(whole / "config.json", config)
         whole.replace(folder)
     return dense
@@ -148,9 +148,11 @@ def read(folder: Path) -> Iterator[tuple[str, torch.Tensor | Packed]]:
 def _files(folder: Path) -> list[Path]:
     """Return the weight files that the index names."""
     try:
-        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(json.loads((folder / SAFETENSORS_INDEX_FILE).read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise FormatError(f"{folder.name} has no {INDEX} that can be read ({type(error).__name__}); export the model again") from error
+        raise FormatError(
+            f"{folder.name} has no {SAFETENSORS_INDEX_FILE} that can be read ({type(error).__name__}); export the model again"
+        ) from error
     if odd := [name for name in names if Path(name).name != name]:
         raise FormatError(f"{folder.name}: its index names {odd[0]!r}, which is not a file of this folder; it is refused")
     return [folder / name for name in names]

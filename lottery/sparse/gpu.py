@@ -14,12 +14,6 @@ import torch
 from lottery.sparse.bitmask import Packed
 from lottery.sparse.kernel import FEW, FORCE, KernelError, Product, kernel, product_of
 
-ARCHITECTURES = (
-    "sm_70",
-    "sm_75",
-    "sm_80",
-    "sm_90",
-)  # V100, T4, A100, H100: what the tests compile for; others are compiled for as they come
 WARPS = 4  # of a block, as in kernel.cu; each computes a row
 _SOURCE = Path(__file__).with_name("kernel.cu")
 _NAMES = {torch.float32: "float", torch.float16: "F16", torch.bfloat16: "BF16"}  # of dtypes in kernel.cu

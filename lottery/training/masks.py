@@ -1,8 +1,6 @@
-"""The lottery ticket procedure: train, prune, rewind, train again, and the controls that make it a test.
+"""Masks of layers: of what a trained model keeps when it is pruned, drawn anew, and applied to a model.
 
-Frankle and Carbin (arXiv 1803.03635) claim that a dense network contains a sparse one which, trained alone from its own initialisation,
-does as well. Rewinding to an early step instead of to the initialisation is from arXiv 1912.05671. Before anything can be said of the
-winning mask, a random mask with the same share of weights in each layer must do worse (arXiv 2009.08576).
+A mask says that a subnetwork is special only if a random one with the same share of weights in each layer does worse (arXiv 2009.08576).
 """
 
 import hashlib
@@ -14,7 +12,8 @@ from lottery.common.errors import LotteryError
 from lottery.models.blocks import prunable
 from lottery.pruning.prune import prune
 from lottery.pruning.variants import Variant
-from lottery.training.trainer import Masks
+
+Masks = dict[str, torch.Tensor]  # of linear layers by their full names: True where a weight is kept
 
 SCOPES = {"layer": "magnitude", "global": "magnitude-global"}
 
@@ -80,7 +79,33 @@ def _shuffled(values: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     return values[torch.randperm(len(values), generator=draw).to(values.device)]
 
 
-def moved(model: nn.Module, masks: Masks) -> int:
+@torch.no_grad()
+def apply_masks(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    """Set the weights that are not kept to zero.
+
+    Args:
+        model: The model, changed in place.
+        masks: Which weights are kept.
+
+    Returns:
+        Each masked weight with its mask.
+
+    Raises:
+        LotteryError: A mask has no layer, or another shape than its layer.
+    """
+    parameters, masked = dict(model.named_parameters()), []
+    for name, mask in masks.items():
+        weight = parameters.get(f"{name}.weight")
+        if weight is None or weight.shape != mask.shape:
+            raise LotteryError(
+                f"mask of {name}: given {tuple(mask.shape)}; the model has {'no such layer' if weight is None else tuple(weight.shape)}"
+            )
+        weight.masked_fill_(~mask.to(weight.device), 0.0)
+        masked.append((weight, mask.to(weight.device)))
+    return masked
+
+
+def nonzero_outside(model: nn.Module, masks: Masks) -> int:
     """Count the weights that a mask does not keep and that are not exactly zero, to the bit."""
     layers = prunable(model)
     return sum(int(layers[name].weight.detach()[~mask].count_nonzero()) for name, mask in masks.items())

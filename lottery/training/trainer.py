@@ -8,13 +8,12 @@ import torch
 from torch import nn
 
 from lottery.common.errors import LotteryError
+from lottery.training.masks import Masks, apply_masks
 
 DECAY = 0.1
 BETAS = (0.9, 0.95)  # as large models are trained; ELSA breaks down with a second moment as slow as 0.999
 CLIP = 1.0  # the norm of a step's gradient at most, as usual for language models
 WARM_UP = 100  # steps, or a tenth of a short schedule
-
-Masks = dict[str, torch.Tensor]  # of linear layers by their full names: True where a weight is kept
 
 
 class Schedule(NamedTuple):
@@ -44,7 +43,7 @@ def train(
     loss: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None,
     before_step: Callable[[torch.optim.Optimizer], None] | None = None,
     observe: Callable[[int], bool | None] | None = None,
-) -> int:
+) -> None:
     """Train a model in place from step ``first`` of a schedule to its end, with a new optimizer.
 
     Args:
@@ -59,13 +58,10 @@ def train(
         before_step: Called with the optimizer once gradients are clipped; it may change them.
         observe: Called after each step with the number of steps done; returning ``True`` ends the training.
 
-    Returns:
-        The number of the step after the last one taken.
-
     Raises:
         LotteryError: A mask has no layer or another shape than its layer, or the batches end too early.
     """
-    optimizer, masked, loss = new_optimizer(model, decay), apply(model, masks or {}), loss or cross_entropy
+    optimizer, masked, loss = new_optimizer(model, decay), apply_masks(model, masks or {}), loss or cross_entropy
     stream = iter(batches)
     for step in range(first, schedule.steps):
         for group in optimizer.param_groups:
@@ -82,8 +78,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if observe and observe(step + 1):
-            return step + 1
-    return max(first, schedule.steps)
+            return
 
 
 def cross_entropy(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
@@ -101,36 +96,10 @@ def new_optimizer(model: nn.Module, decay: float = DECAY) -> torch.optim.AdamW:
 
 
 @torch.no_grad()
-def apply(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, torch.Tensor]]:
-    """Set the weights that are not kept to zero.
-
-    Args:
-        model: The model, changed in place.
-        masks: Which weights are kept.
-
-    Returns:
-        Each masked weight with its mask.
-
-    Raises:
-        LotteryError: A mask has no layer, or another shape than its layer.
-    """
-    parameters, masked = dict(model.named_parameters()), []
-    for name, mask in masks.items():
-        weight = parameters.get(f"{name}.weight")
-        if weight is None or weight.shape != mask.shape:
-            raise LotteryError(
-                f"mask of {name}: given {tuple(mask.shape)}; the model has {'no such layer' if weight is None else tuple(weight.shape)}"
-            )
-        weight.masked_fill_(~mask.to(weight.device), 0.0)
-        masked.append((weight, mask.to(weight.device)))
-    return masked
-
-
-@torch.no_grad()
-def held_out_loss(model: nn.Module, windows: torch.Tensor, batch: int = 8) -> float:
+def held_out_loss(model: nn.Module, windows: torch.Tensor) -> float:
     """Return the mean nats per token over held-out windows [windows, length], all weighted alike; infinite if any loss is not finite."""
     model.eval()
-    losses = [model(input_ids=b, labels=b, use_cache=False).loss.item() * len(b) for b in windows.split(batch)]
+    losses = [model(input_ids=b, labels=b, use_cache=False).loss.item() * len(b) for b in windows.split(8)]
     model.train()
     mean = sum(losses) / len(windows)
     return mean if math.isfinite(mean) else math.inf

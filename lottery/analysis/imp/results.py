@@ -7,7 +7,19 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lottery.analysis.imp.verdict import MARGIN, NO_TICKET, OPEN, TICKET, Compared, Verdict, compared, holm, mean, of_model, why_not
+from lottery.analysis.imp.verdict import (
+    MARGIN,
+    OPEN,
+    TICKET,
+    Compared,
+    Verdict,
+    compared,
+    holm,
+    mean,
+    of_model,
+    share_of,
+    why_not,
+)
 from lottery.experiments.imp.arms import CONTROLS, DENSE
 from lottery.experiments.imp.records import TicketRecord, best_rate
 
@@ -145,9 +157,10 @@ class ImpResults:
         if math.isinf(mean(self._losses(model, self.baseline(model), 0)).value):
             return Verdict(verdict, obstacle="no dense loss")
         if verdict == TICKET:
-            return Verdict(verdict, left=self.left(level), beside=self.compared(model, level, error / len(self.levels))[0])
-        looks = 4 if verdict == NO_TICKET else len(self.levels)
-        return Verdict(verdict, why_not={self.left(at): why_not(*self.compared(model, at, error / looks)) for at in self.levels})
+            beside, _ = self.compared(model, level, share_of(error, TICKET, self.levels))
+            return Verdict(verdict, left=self.left(level), beside=beside)
+        each = share_of(error, verdict, self.levels)
+        return Verdict(verdict, why_not={self.left(at): why_not(*self.compared(model, at, each)) for at in self.levels})
 
     def left(self, level: int) -> float:
         """Return the share of the prunable weights that a level leaves."""

@@ -18,6 +18,7 @@ import pandas as pd
 from scipy import stats
 
 from lottery.common.format import number
+from lottery.experiments.imp.arms import CONTROLS
 
 MARGIN = 0.01  # of the dense model's loss
 ERROR = 0.05  # of all verdicts of one kind together
@@ -112,6 +113,15 @@ def of_level(beside: str, controls: list[str]) -> str:
     return TICKET if beside in AS_GOOD and all(case in BEATEN for case in controls) else OPEN
 
 
+def share_of(error: float, verdict: str, levels: list[int]) -> float:
+    """Return the part of an error that each comparison may have.
+
+    A ticket is the best of several levels. "No ticket" needs all levels, but any of a level's comparisons, with the dense model and with
+    each control, may rule it out.
+    """
+    return error / (1 + len(CONTROLS) if verdict == NO_TICKET else len(levels))
+
+
 def of_model(levels: list[int], at: Callable[[int, float], tuple[Compared, dict[str, Compared]]], error: float) -> tuple[str, int | None]:
     """Return the verdict on one architecture, and the level of its ticket: the last, where there are several.
 
@@ -125,9 +135,9 @@ def of_model(levels: list[int], at: Callable[[int, float], tuple[Compared, dict[
         beside, controls = at(level, error)
         return of_level(beside.case, [control.case for control in controls.values()])
 
-    if found := [level for level in levels if says(level, error / len(levels)) == TICKET]:
+    if found := [level for level in levels if says(level, share_of(error, TICKET, levels)) == TICKET]:
         return TICKET, found[-1]
-    if levels and all(says(level, error / 4) == NO_TICKET for level in levels):  # any of four comparisons may rule a level out
+    if levels and all(says(level, share_of(error, NO_TICKET, levels)) == NO_TICKET for level in levels):
         return NO_TICKET, None
     return OPEN, None
 

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from lottery.training.masks import random_mask, shuffled_mask
-from lottery.training.trainer import Masks
+from lottery.training.masks import Masks, random_mask, shuffled_mask
 
 
 class Arm(NamedTuple):

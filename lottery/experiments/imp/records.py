@@ -15,7 +15,7 @@ from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import WINNING_TICKET, Profile
 from lottery.data.corpus import corpus
 from lottery.experiments.imp.arms import ARMS, arms_at
-from lottery.experiments.records import Provenance, read_json, read_record
+from lottery.experiments.records import Provenance, all_records, read_record
 
 # Raised whenever the meaning of a number changes: older records are then measured again.
 MEASUREMENT = 3
@@ -132,7 +132,7 @@ def requests(profile: Profile) -> list[TicketRequest]:
 
 
 def _identity(profile: Profile, model: str) -> str:
-    return checkpoint(profile.model_copy(update={"model": model})).identity
+    return checkpoint(profile.with_model(model)).identity
 
 
 def _listed(profile: Profile, texts: dict[str, str], identities: dict[str, str]) -> list[TicketRequest]:
@@ -172,6 +172,14 @@ def parent(request: TicketRequest) -> TicketRequest | None:
     return request.model_copy(update={"arm": "ticket", "level": request.level - 1})
 
 
+def blocks(before: TicketRecord, request: TicketRequest) -> bool:
+    """Return whether a run cannot be made because of how the one it starts from went.
+
+    Where pruning left nothing there is no next level, but the dense model can be rewound all the same.
+    """
+    return bool(before.result.no_next) and (ARMS[request.arm].mask != "none" or bool(before.result.problem))
+
+
 def read_ticket(folder: Path, request: TicketRequest) -> TicketRecord | None:
     """Return the record of a run, as ``read_record`` does that of a trial."""
     return read_record(folder, request, TicketRecord)
@@ -182,10 +190,9 @@ def recorded_requests(profile: Profile) -> list[TicketRequest]:
     try:
         return requests(profile)
     except LotteryError:
-        records = [record for path in (folder_of(profile) / "records").glob("*.json") if (record := read_json(TicketRecord, path))]
-        if not records:
+        made = [record.request for record in all_records(folder_of(profile), TicketRecord)]
+        if not made:
             raise
-        made = [record.request for record in sorted(records, key=lambda record: record.provenance.finished)]
         known = {request.model: request.checkpoint for request in made}
         identities = {name: known.get(name) or _identity(profile, name) for name in profile.tickets.models}
         return _listed(profile, made[-1].model_dump(include={"text_sha256", "held_out_sha256"}), identities)

@@ -20,13 +20,23 @@ from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
 from lottery.data.corpus import corpus, windows
 from lottery.experiments.imp.arms import ARMS
-from lottery.experiments.imp.records import Point, TicketRecord, TicketRequest, TicketResult, folder_of, parent, read_ticket
+from lottery.experiments.imp.records import (
+    Point,
+    TicketRecord,
+    TicketRequest,
+    TicketResult,
+    blocks,
+    folder_of,
+    parent,
+    read_ticket,
+    sparsity_of,
+)
 from lottery.experiments.provenance import provenance
 from lottery.experiments.records import write_record
 from lottery.models import loading
 from lottery.models.blocks import prunable
-from lottery.training.masks import mask_of, moved
-from lottery.training.trainer import Masks, Schedule, apply, held_out_loss, train
+from lottery.training.masks import Masks, apply_masks, mask_of, nonzero_outside
+from lottery.training.trainer import Schedule, held_out_loss, train
 
 HELD_OUT = 48  # windows
 EVALS_PER_RUN = 10  # points of a learning curve
@@ -130,7 +140,7 @@ def check(profile: Profile) -> dict[str, int]:
         found[name] = made.parameters
         smallest, weights = min(made.layers.items(), key=lambda item: item[1])
         for level in range(1, asked.levels + 1):
-            if asked.scope == "layer" and weights - round(weights * (1 - (1 - asked.prune_fraction) ** level)) < 1:
+            if asked.scope == "layer" and weights - round(weights * sparsity_of(level, asked.prune_fraction)) < 1:
                 raise LotteryError(
                     f"tickets['levels']: given {asked.levels} with a prune_fraction of {asked.prune_fraction:g}; level {level} leaves"
                     f" nothing of {smallest} of {name}, which has {weights:,} weights; take fewer levels or a smaller prune_fraction"
@@ -138,20 +148,15 @@ def check(profile: Profile) -> dict[str, int]:
     return found
 
 
-def run(profile: str, request: TicketRequest) -> TicketRecord:
+def run(profile: Profile, request: TicketRequest) -> TicketRecord:
     """Make one run, and write its record and whatever later runs need: its weights, or the mask of the next level.
 
     The runs that it starts from must have been made.
-
-    Args:
-        profile: The profile as JSON.
-        request: What is asked.
     """
-    whole = Profile.model_validate_json(profile, strict=False)
-    folder, made = folder_of(whole), architecture(profile, request.model)
+    folder, made = folder_of(profile), architecture(profile.model_dump_json(), request.model)
     started, began = datetime.now().astimezone(), time.monotonic()
     before = read_ticket(folder, parent(request)) if request.arm != "dense" else None
-    if before and before.result.no_next and not (ARMS[request.arm].mask == "none" and not before.result.problem):
+    if before and blocks(before, request):
         result = _result(made, None, [], {}, before.result.no_next)
     else:
         result = _train(made, request, folder / "weights" / request.lineage)
@@ -161,17 +166,13 @@ def run(profile: str, request: TicketRequest) -> TicketRecord:
     return record
 
 
-def again(profile: str, request: TicketRequest) -> TicketResult:
+def again(profile: Profile, request: TicketRequest) -> TicketResult:
     """Make a recorded run once more, on one thread as a worker does, and leave nothing behind.
-
-    Args:
-        profile: The profile as JSON.
-        request: What is asked.
 
     Raises:
         LotteryError: The weights that it starts from are gone.
     """
-    begins_with = needs(folder_of(Profile.model_validate_json(profile, strict=False)), request)
+    begins_with = needs(folder_of(profile), request)
     if gone := [path.name for path in begins_with if not path.exists()]:
         raise LotteryError(f"{', '.join(gone)}, which it starts from, is not there")
     threads = torch.get_num_threads()
@@ -180,7 +181,7 @@ def again(profile: str, request: TicketRequest) -> TicketResult:
             shutil.copy(path, room)
         torch.set_num_threads(1)  # the last bits depend on it
         try:
-            return _train(architecture(profile, request.model), request, Path(room))
+            return _train(architecture(profile.model_dump_json(), request.model), request, Path(room))
         finally:
             torch.set_num_threads(threads)
 
@@ -218,7 +219,7 @@ def _train(made: Architecture, request: TicketRequest, folder: Path) -> TicketRe
 
     if not arm.trained:
         _set_weights(model, folder / "dense.safetensors")
-        apply(model, masks)
+        apply_masks(model, masks)
         curve.append(Point(request.steps, held_out_loss(model, made.held_out)))
     else:
         train(model, made.batches(request, first), schedule, first=first, masks=masks, observe=observe)
@@ -252,7 +253,7 @@ def _result(made: Architecture, model: nn.Module | None, curve: list[Point], mas
         parameters=made.parameters,
         prunable_parameters=sum(made.layers.values()),
         sparsity_layers={name: 1 - int(mask.sum()) / mask.numel() for name, mask in masks.items()},
-        moved=moved(model, masks) if model else 0,
+        moved=nonzero_outside(model, masks) if model else 0,
         seconds=0,
         problem=problem,
         no_next=problem,

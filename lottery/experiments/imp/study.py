@@ -17,7 +17,7 @@ from lottery.common.format import number
 from lottery.config.profile import WINNING_TICKET, Profile
 from lottery.experiments.imp import run
 from lottery.experiments.imp.arms import ARMS
-from lottery.experiments.imp.records import TicketRecord, TicketRequest, folder_of, parent, read_ticket, requests
+from lottery.experiments.imp.records import TicketRecord, TicketRequest, blocks, folder_of, parent, read_ticket, requests
 from lottery.experiments.lifecycle import finish, held, raise_if_stop_requested, record_failure
 from lottery.experiments.records import write_state
 from lottery.models import memory
@@ -79,7 +79,7 @@ class TicketStudy:
         print(f"{WINNING_TICKET}: {line}", flush=True)
 
     def _train(self, pool: ProcessPoolExecutor, workers: int, todo: list[TicketRequest]) -> None:
-        profile, under_way, done = self.profile.model_dump_json(), {}, 0.0
+        under_way, done = {}, 0.0
         all_work, began, last = sum(map(self._work, todo)), time.monotonic(), 0.0
         requests = self.requests
         made = {request.key for request in requests} - {request.key for request in todo}
@@ -89,7 +89,7 @@ class TicketStudy:
             ready = [r for r in waiting if (before := parent(r)) is None or before.key in made]
             for request in ready[: workers - len(under_way)]:
                 waiting.remove(request)
-                under_way[pool.submit(run.run, profile, request)] = request
+                under_way[pool.submit(run.run, self.profile, request)] = request
             finished: set[Future] = wait(under_way, return_when=FIRST_COMPLETED).done
             for future in finished:
                 request = under_way.pop(future)
@@ -111,8 +111,7 @@ class TicketStudy:
             before = parent(request)
             if request.key in wanted and before and not all(path.exists() for path in run.needs(self.folder, request)):
                 record = read_ticket(self.folder, before)
-                # Where pruning left nothing there is no next level, but the dense model can be rewound all the same.
-                if record is None or not record.result.no_next or (ARMS[request.arm].mask == "none" and not record.result.problem):
+                if record is None or not blocks(record, request):
                     wanted.add(before.key)
         return [request for request in requests if request.key in wanted]
 

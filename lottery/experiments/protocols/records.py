@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from lottery.config.profile import Profile
-from lottery.evaluation.perplexity import exp
+from lottery.evaluation.bootstrap import exp
 from lottery.experiments.records import Provenance, read_json
 
 MEASUREMENT = 2  # raised whenever a number here means something else

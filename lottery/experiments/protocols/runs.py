@@ -261,5 +261,5 @@ def _nats(model, head: Head, context: list[int], scored: list[int]) -> float:
     hidden, start = model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state, len(context) - 1
     # The last token is predicted only; the state that stands for it is not looked at.
     states = torch.cat([hidden[:, start:], hidden[:, -1:]], 1)
-    nats = float(likelihoods(head, [[states]], [ids[:, start:]])[0].nll)
+    nats = float(likelihoods(head, states, ids[:, start:]).nll)
     return nats if math.isfinite(nats) else math.inf

@@ -8,8 +8,8 @@ from nbconvert.exporters import HTMLExporter
 from nbconvert.filters import ansi2html
 from traitlets import default
 
+from lottery.report.render.content import with_content
 from lottery.report.render.pandoc import to_html
-from lottery.report.render.sections import with_content
 
 
 class LotteryHTMLExporter(HTMLExporter):

@@ -12,8 +12,8 @@ from nbconvert.exporters.exporter import Exporter
 from traitlets import default
 
 from lottery.report.markdown import escape_markdown, verbatim
+from lottery.report.render.content import with_content
 from lottery.report.render.pandoc import to_typst
-from lottery.report.render.sections import with_content
 
 _FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lottery.analysis.findings import Scores
-from lottery.analysis.imp.one_shot import both_scores
+from lottery.analysis.imp.one_shot import FEWEST, both_scores
 from lottery.analysis.imp.results import ImpResults
 from lottery.analysis.imp.verdict import mean
 from lottery.common.format import number, percent
@@ -41,7 +41,7 @@ def bridge(outcome: ImpResults, one_shot: Scores) -> Picture | None:
     The figure shows what a ticket loses at the last level over how far the trained model can be pruned in one shot.
     """
     both = both_scores(outcome, one_shot)
-    if len(both) < 3:  # two points rank nothing
+    if len(both) < FEWEST:
         return None
     figure = style.new_figure(8, 4)
     axes = figure.subplots()

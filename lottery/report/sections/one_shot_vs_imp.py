@@ -6,9 +6,9 @@ from lottery.analysis.findings import Scores
 from lottery.analysis.imp.one_shot import LEVEL, at_a_cost, both_scores
 from lottery.analysis.imp.results import ImpResults
 from lottery.common.format import percent
-from lottery.experiments.threshold import span
 from lottery.report.markdown import table
 from lottery.report.sections.imp import of_intervals
+from lottery.report.sentences import span
 
 
 def told(outcome: ImpResults, one_shot: Scores) -> str:

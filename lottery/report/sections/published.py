@@ -4,16 +4,17 @@ import pandas as pd
 
 from lottery.analysis import published
 from lottery.common.format import change, number
-from lottery.experiments.records import Record
 from lottery.report.markdown import markdown, table
 from lottery.report.sentences import sentences
 
 
-def told(records: list[Record], text: str) -> str:
-    """Return the published figures beside the measured ones as a table, and what there is to say about the difference."""
-    found = published.beside(records, text)
-    if found.empty:
-        return "`lottery/analysis/published.csv` lists no figures on these models."
+def told(found: pd.DataFrame, stand_ins: bool) -> str:
+    """Return published figures beside measured ones as a table, and what there is to say about the difference.
+
+    Args:
+        found: What ``published.beside`` returns.
+        stand_ins: Whether only stand-ins were measured.
+    """
     rows = [
         {
             "Model": row.model,
@@ -25,7 +26,6 @@ def told(records: list[Record], text: str) -> str:
         }
         for row in found.itertuples()
     ]
-    stand_ins = all(record.kind == "stand-in" for record in records)
     return markdown(
         table(rows, "Published|Here", "Perplexities on WikiText-2 as published, and as measured here."),
         sentences("differences", found=published.differences(found), stand_ins=stand_ins),

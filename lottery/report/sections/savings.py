@@ -2,11 +2,11 @@
 
 import json
 import math
+import statistics
 
 import pandas as pd
 import seaborn as sns
 
-from lottery.analysis.frame import median
 from lottery.common.format import number, percent, size
 from lottery.common.paths import decoding_results
 from lottery.evaluation.savings import Savings
@@ -92,8 +92,8 @@ def _cells(found: Savings) -> dict[str, str]:
     cells = {"File": beside([size(sparse.stored), size(dense.stored)]), "Memory": "", "Decode": "", "Prefill": ""}
     if sparse.speed and dense.speed:
         cells["Memory"] = beside([size(sparse.memory), size(dense.memory)])
-        cells["Decode"] = beside([number(median(form.speed.decode_tokens_per_second)) for form in (sparse, dense)])
-        cells["Prefill"] = beside([number(median(form.speed.prefill_tokens_per_second)) for form in (sparse, dense)])
+        cells["Decode"] = beside([number(statistics.median(form.speed.decode_tokens_per_second)) for form in (sparse, dense)])
+        cells["Prefill"] = beside([number(statistics.median(form.speed.prefill_tokens_per_second)) for form in (sparse, dense)])
     return cells
 
 

@@ -4,8 +4,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from lottery.report.render.content import with_content
 from lottery.report.render.html import LotteryHTMLExporter
-from lottery.report.render.sections import with_content
 
 
 def said(text):

@@ -3,7 +3,7 @@
 Intervals come from a circular block bootstrap (Politis and Romano 1992). Neighbouring windows are alike because they may be from one
 document, so runs of them are drawn together with replacement. A variant and its dense model get the same draws, so what is hard in the text
 cancels in their ratios and differences. The percentiles are those of Hesterberg (arXiv 1411.5279, expanded percentile interval): few blocks
-say little, and plain percentiles would be too narrow. ``tests/test_perplexity.py`` checks them against the truth on synthetic windows.
+say little, and plain percentiles would be too narrow. ``tests/test_bootstrap.py`` checks them against the truth on synthetic windows.
 """
 
 import math
@@ -19,7 +19,7 @@ BLOCK = 4  # neighbouring windows that are drawn together
 MIN_WINDOWS = 5 * BLOCK  # windows: an interval from fewer would claim more than it knows
 
 
-def bits_per_byte(nats, scored_bytes):
+def to_bits_per_byte(nats, scored_bytes):
     """Convert nats to bits per byte of the text they belong to; numbers, or an array of each."""
     return nats / (math.log(2) * scored_bytes)
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from lottery.analysis.frame import frame
-from lottery.evaluation import perplexity
+from lottery.evaluation import bootstrap
+from lottery.evaluation.bootstrap import common_draws, draws, interval, resampled
 from lottery.evaluation.metrics import METRICS, scores, window_sums
-from lottery.evaluation.perplexity import common_draws, draws, interval, resampled
 from tests.factory import record_of
 
 
@@ -44,7 +44,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 def test_draws_are_the_same_for_a_model_and_others_for_another():
     assert (draws("a", 30) == draws("a", 30)).all()
     assert not (draws("a", 30) == draws("b", 30)).all()
-    assert draws("a", 30).shape == (perplexity.N_RESAMPLES, 30)
+    assert draws("a", 30).shape == (bootstrap.N_RESAMPLES, 30)
     assert (draws("a", 30).sum(1) == 30).all()
 
 
