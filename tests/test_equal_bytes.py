@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lottery.analysis.comparison import bits_ratio, widened, wider
+from lottery.analysis.comparison import Interval, bits_ratio, widened, wider
 from lottery.analysis.equal_bytes import SHARES, at_equal_bytes
 from lottery.analysis.frame import frame
 from lottery.common.format import NBSP
@@ -99,7 +99,7 @@ def test_the_luckiest_of_several_is_not_the_better_way():
 def test_an_interval_for_several_pairs_is_no_wider_than_it_must_be():
     assert wider(1) == 1
     assert wider(6) == pytest.approx(2.638 / 1.960, abs=1e-3)  # the normal quantiles of 1 - 0.025/6 and of 1 - 0.025
-    assert widened((1.21, 1.1, 1.21 * 1.1), 1) == pytest.approx((1.21, 1.1, 1.331))
+    assert widened(Interval(1.21, 1.1, 1.21 * 1.1), 1) == pytest.approx((1.21, 1.1, 1.331))
     drawn, called = np.random.default_rng(6), 0
     for _ in range(100):  # a difference of five standard errors is seen, also where it is the best of six
         base = drawn.normal(0, 0.02, 40)
@@ -107,7 +107,7 @@ def test_an_interval_for_several_pairs_is_no_wider_than_it_must_be():
             record_of("a", method, 0.5, bits_per_byte=float(nll.mean()), windows=40, window_nll=list(nll))
             for method, nll in (("x", 1.2 * (1 + base)), ("y", 1.2 * (1 + 5 * 0.02 / 40**0.5 + base + drawn.normal(0, 0.02, 40))))
         )
-        called += bits_ratio(other, one, 6)[1] > 1
+        called += bits_ratio(other, one, 6).low > 1
     assert called >= 90
 
 

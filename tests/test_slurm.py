@@ -263,7 +263,7 @@ def test_slurm_takes_the_lines_of_every_preset(toy_project, cluster, partition):
     said = submitted(toy_project, cluster, PARTITION=partition, DRY=1, SET="")
     lines = [shlex.split(line) for line in said.splitlines() if line.startswith("sbatch ")]
     assert len(lines) == 2
-    assert [word for word in lines[0] if word.startswith("--array=")] == ["--array=0-2%4"], "some accounts may run four jobs at a time"
+    assert [word for word in lines[0] if word.startswith("--array=")] == ["--array=0-4%4"], "some accounts may run four jobs at a time"
     for line in lines:
         ready = [word.replace("afterany:JOB", "afterany:1") for word in line if word != "--parsable"]
         tested = subprocess.run([ready[0], "--test-only", *ready[1:]], env=cluster.environment, capture_output=True, text=True)

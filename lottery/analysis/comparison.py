@@ -1,6 +1,7 @@
 """Which of two records predicts the text better, as a ratio with its error."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import norm
@@ -8,7 +9,13 @@ from scipy.stats import norm
 from lottery.evaluation import bootstrap
 from lottery.experiments.records import Record
 
-Interval = tuple[float, float, float]  # a value, and the lower and the upper end of its 95% interval
+
+class Interval(NamedTuple):
+    """A ratio with the lower and the upper end of its 95% interval."""
+
+    ratio: float
+    low: float = math.nan
+    high: float = math.nan
 
 
 def bits_ratio(record: Record, other: Record, comparisons: int = 1) -> Interval:
@@ -28,12 +35,12 @@ def bits_ratio(record: Record, other: Record, comparisons: int = 1) -> Interval:
     results = record.result, other.result
     ratio, windows = results[0].bits_per_byte / results[1].bits_per_byte, min(len(one.window_nll) for one in results)
     if windows < bootstrap.MIN_WINDOWS or (record.model == other.model and results[0].window_bytes != results[1].window_bytes):
-        return ratio, math.nan, math.nan
+        return Interval(ratio)
     own, others = (_resampled(one) for one in (record, other))
     with np.errstate(invalid="ignore"):
         ratios = own / others
     ratios[np.isnan(ratios)] = 1.0  # infinity over infinity: neither is better
-    return widened((ratio, *bootstrap.interval(ratios, windows)), comparisons)
+    return widened(Interval(ratio, *bootstrap.interval(ratios, windows)), comparisons)
 
 
 def _resampled(record: Record):
@@ -52,7 +59,7 @@ def widened(interval: Interval, comparisons: int) -> Interval:
     if not ratio or not math.isfinite(ratio):
         return interval
     more = wider(comparisons)
-    return ratio, ratio * (low / ratio) ** more, ratio * (high / ratio) ** more
+    return Interval(ratio, ratio * (low / ratio) ** more, ratio * (high / ratio) ** more)
 
 
 def wider(comparisons: int) -> float:

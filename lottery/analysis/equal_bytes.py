@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lottery.analysis.comparison import Interval, bits_ratio
+from lottery.analysis.comparison import bits_ratio
 from lottery.analysis.sizes import WAYS, with_layer_share
 from lottery.experiments.records import Record
 
@@ -103,10 +103,7 @@ def _at_share(name: str, most: float, rows: pd.DataFrame, dense: pd.DataFrame, b
     if len(found) < 2:
         return AtShare(name, contenders)
 
-    def beside_first(index: int) -> tuple[Interval, int]:
-        pairs = int(ways[contenders[0].way] * ways[contenders[index].way])
-        return bits_ratio(found[index], found[0], pairs), pairs
-
-    interval, pairs = beside_first(1)
-    pruned = [index for index, one in enumerate(contenders) if one.way == WAYS[0] and index]
-    return AtShare(name, contenders, *interval, pairs, any(beside_first(index)[0][1] > 1 for index in pruned))
+    pairs = [int(ways[contenders[0].way] * ways[one.way]) for one in contenders]
+    beside_first = [bits_ratio(record, found[0], count) for record, count in zip(found, pairs, strict=True)]
+    behind = any(beside.low > 1 for one, beside in zip(contenders[1:], beside_first[1:], strict=True) if one.way == WAYS[0])
+    return AtShare(name, contenders, *beside_first[1], pairs[1], behind)

@@ -63,7 +63,7 @@ def _steps_of_choice(request) -> int:
 def _beside(record: Record, masked: list[Record], widen: bool) -> Interval:
     """Return a record's bits per byte as a multiple of the best masked one's, not numbers where there is none."""
     if not masked:
-        return (math.nan,) * 3
+        return Interval(math.nan)
     return bits_ratio(record, min(masked, key=lambda one: one.result.bits_per_byte), len(masked) if widen else 1)
 
 
@@ -163,7 +163,7 @@ def _contest(level: pd.DataFrame) -> Contest | None:
     if others.empty:
         return Contest(*own)
     best, pairs = others.iloc[0], len(masked) * len(others)
-    interval = widened(tuple(float(best[name]) for name in _interval("beside_best")), pairs)
+    interval = widened(Interval(*(float(best[name]) for name in _interval("beside_best"))), pairs)
     return Contest(*own, best["title"], float(best["bits_factor"]), *interval, pairs)
 
 

@@ -66,7 +66,7 @@ def best_at_sizes(data: pd.DataFrame, records: list[Record]) -> list[BestAtSize]
     pairs = sum(map(len, reached.values()))
 
     def beats(row: pd.Series, model: pd.Series) -> bool:
-        return bits_ratio(by_key[model["model"], model["key"]], by_key[row["model"], row["key"]], pairs)[1] > 1
+        return bits_ratio(by_key[model["model"], model["key"]], by_key[row["model"], row["key"]], pairs).low > 1
 
     return [
         BestAtSize(row["model"], row["title"], row["stored"], [model["model"] for model in reached[index] if beats(row, model)])

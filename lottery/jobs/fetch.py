@@ -4,6 +4,7 @@ import errno
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from socket import gaierror
 from ssl import SSLError
@@ -43,9 +44,6 @@ class Download:
     patterns: list[str]
     cached: Callable
 
-    def options(self) -> dict:
-        return {"repo_type": self.repo_type, "revision": self.revision, "allow_patterns": self.patterns}
-
 
 def downloads(profile: Profile) -> list[Download]:
     """Return what a profile takes from the hub: nothing for stand-ins, folders and files."""
@@ -54,11 +52,11 @@ def downloads(profile: Profile) -> list[Download]:
         wanted = checkpoint(profile.with_model(name))
         if wanted.kind == "hub":
             repository, revision = wanted.source.split("@")
-            found.append(Download(repository, revision, "model", FILES, lambda wanted=wanted: wanted.check()))
+            found.append(Download(repository, revision, "model", FILES, wanted.check))
     for text in _texts(profile):
         if text in HUB_TEXTS and not local_file(text):
             repository, revision, pattern = HUB_TEXTS[text]
-            found.append(Download(repository, revision, "dataset", [pattern], lambda text=text: hub_folder(text)))
+            found.append(Download(repository, revision, "dataset", [pattern], partial(hub_folder, text)))
     return found
 
 
@@ -90,7 +88,7 @@ def fetch_missing(profile: Profile) -> None:
         raise LotteryError(f"the download needs {size(sum(sizes))}, only {size(free)} are free; set HF_HOME to a larger disk")
     for number, (download, bytes_) in enumerate(zip(missing, sizes, strict=True), 1):
         print(f"[{number}/{len(missing)}] {download.repository}@{download.revision[:10]}, {size(bytes_)}", flush=True)
-        _asking_the_hub(download, lambda download=download: snapshot_download(download.repository, **download.options()))
+        _snapshot(download)
         download.cached()
 
 
@@ -136,13 +134,13 @@ def _is_cached(download: Download) -> bool:
 
 
 def _size(download: Download) -> int:
-    files = _asking_the_hub(download, lambda: snapshot_download(download.repository, dry_run=True, **download.options()))
-    return sum(file.file_size or 0 for file in files if file.will_download)
+    return sum(file.file_size or 0 for file in _snapshot(download, dry_run=True) if file.will_download)
 
 
-def _asking_the_hub(download: Download, ask: Callable):
+def _snapshot(download: Download, **options):
+    where = {"repo_type": download.repo_type, "revision": download.revision, "allow_patterns": download.patterns}
     try:
-        return ask()
+        return snapshot_download(download.repository, **where, **options)
     except (HTTPError, OSError, RuntimeError) as error:  # a mistake in a program, such as a TypeError, goes through as it is
         raise _in_a_line(f"{download.repository}@{download.revision[:10]}", error) from None
 
