@@ -1,8 +1,8 @@
 """Texts of real and small models, dense and pruned, each read and labelled, beside the verdicts of ``lottery.evaluation.coherence``.
 
-``python -m benchmarks.coherence draw`` draws the texts again (both real models must be in the cache, ``make fetch PROFILE=real-models``;
-about half an hour on two cores) and keeps the labels of those that did not change. ``python -m benchmarks.coherence`` compares verdicts
-with labels and writes ``docs/coherence.md``.
+``python -m benchmarks.coherence draw`` draws the texts again (both real models must be in the cache, ``make fetch PROFILE=real-models``,
+and C4, TinyStories and stories260K in ``../shared/data``; about half an hour on two cores) and keeps the labels of those that did not
+change. ``python -m benchmarks.coherence`` compares verdicts with labels and writes ``docs/coherence.md``.
 """
 
 import argparse
@@ -122,7 +122,7 @@ def summary(data: pd.DataFrame) -> str:
         " words, loops of whole sentences or stray signs), *broken* (no sentence left: word salad, lists of numbers, loops of a word or"
         " two). A variant's label is the middle one of its six drawn texts. Texts, labels, seeds and the dense models' bits are in"
         " [coherence.csv](../benchmarks/coherence.csv); `python -m benchmarks.coherence` makes this page,"
-        " `python -m benchmarks.coherence draw` the texts.",
+        " `python -m benchmarks.coherence draw` the texts (its docstring says from what).",
         f"{len(twice)} of the texts, drawn at random, were labelled twice more, in another order and without sight of the first labels or"
         f" of what a text came from: an hour later by the same reader ({agree['again']} of the labels are the same), and by another reader"
         f" ({agree['other_reader']}). " + ("No two labels are two steps apart." if apart < 2 else "Some labels are two steps apart."),

@@ -20,7 +20,8 @@ shared=
 "$LOTTERY_PYTHON" -m lottery worker "$profile" "$model" $shared &
 task=$!
 
-# Slurm warns this script some time before the limit, and before it is preempted; the task then stops between trials.
+# Slurm warns this script some time before the limit, and with preempt_send_user_signal before it is preempted; the task then stops between
+# trials.
 warned=
 trap 'warned=yes; kill -USR1 $task' USR1
 trap 'kill -TERM $task' TERM

@@ -83,7 +83,11 @@ class Recovery(BaseModel):
         description=f"{', '.join(LOSSES)}, or a list of both: whether to learn from the text or from the dense model's predictions",
         min_length=1,
     )
-    steps: int = Field(description="a whole number of steps, at least 1; a few hundred are usual", ge=1, le=1_000_000)
+    steps: int = Field(
+        description="a whole number of steps, at least 1, with elsa at least 32, or 256 with several rates; a few hundred are usual",
+        ge=1,
+        le=1_000_000,
+    )
     learning_rate: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Alone] = Field(
         [1e-4],
         description="the peak learning rate, a number above 0 such as 0.0001; or a list, from which each retrained variant takes"

@@ -102,6 +102,9 @@ class Decoder:
 
         Returns:
             The logits after its last token, fp32 [1, vocabulary].
+
+        Raises:
+            ValueError: The cache has no room for so many.
         """
         length = tokens.shape[1]
         if length > self.room:
@@ -121,6 +124,10 @@ class Decoder:
 
         Returns:
             The logits after it, fp32 [1, vocabulary]; the next step writes over them.
+
+        Raises:
+            ValueError: The cache is full.
+            MemoryError: There is no memory for the step.
         """
         if self.position >= self.room:
             raise ValueError(f"the cache has room for {self.room} tokens, and they are there; make a Decoder with more room")

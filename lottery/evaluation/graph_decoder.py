@@ -51,6 +51,9 @@ class GraphDecoder:
 
         Returns:
             The logits after its last token, fp32 [1, vocabulary].
+
+        Raises:
+            ValueError: The cache has no room for so many.
         """
         length = tokens.shape[1]
         if length > self.room:
@@ -69,6 +72,9 @@ class GraphDecoder:
 
         Returns:
             The logits after it, fp32 [1, vocabulary]; the next step writes over them.
+
+        Raises:
+            ValueError: The cache is full.
         """
         if self.position >= self.room:
             raise ValueError(f"the cache has room for {self.room} tokens, and they are there; make a GraphDecoder with more room")

@@ -76,7 +76,7 @@ def fetch(tasks: list[str]) -> None:
 def scores(model, tokenizer, tasks: list[str], batch_size: int = 1) -> dict[str, dict[str, float]]:
     """Score a model that is in memory, as it stands: ``{"arc_easy": {"acc": 0.61, "acc_stderr": 0.01, …}, …}``.
 
-    Running out of memory is passed on unchanged.
+    What running out of memory raises, ``RuntimeError`` and ``MemoryError``, is passed on unchanged.
 
     Args:
         model: A causal language model.

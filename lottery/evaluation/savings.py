@@ -94,7 +94,7 @@ def savings(
         device: Where the model writes.
 
     Returns:
-        Both forms. Where the model cannot be timed, they have stored bytes only, and ``obstacle`` says why.
+        Both forms. Where the model cannot be timed, they have no speed, and ``obstacle`` says why.
     """
     whole = sum(p.numel() for p in model.parameters()) * stored.itemsize
     dense = Form(stored=whole)

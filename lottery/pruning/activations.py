@@ -70,7 +70,7 @@ class ActivationStats:
     def factor(self, name: str, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the upper Cholesky factor U of H⁻¹ = UᵀU, and which inputs are always 0; this is SparseGPT's view of the inputs.
 
-        H = 2XXᵀ/n + 0.01 · mean(diag) · I; an input that is always 0 has 1 on the diagonal. With the order of rows and columns reversed,
+        H = 2XᵀX/n + 0.01 · mean(diag) · I; an input that is always 0 has 1 on the diagonal. With the order of rows and columns reversed,
         the lower factor of H becomes R in H = RRᵀ with R upper, and U = R⁻¹. That takes one factorization and one triangular inverse; the
         textbook takes two factorizations and a full inverse. Layers that share their inputs share the factor, and the products are given up
         for it.

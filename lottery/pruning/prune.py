@@ -24,7 +24,8 @@ def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed:
         samples: Calibration tokens [samples, length], for variants that need them.
         seed: Seed for methods that draw.
         device: Where blocks are worked on; ``None`` leaves them where they are.
-        progress: Called with the number of blocks done and of all blocks.
+        progress: Called with the number of blocks done and of all blocks, by each walk over the samples: one for the method, one for the
+            allocation, where they need any.
 
     Raises:
         LotteryError: A target cannot be met, samples are missing, or weights or inputs are not finite.

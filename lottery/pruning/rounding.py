@@ -89,7 +89,7 @@ def quantize(weight: torch.Tensor, bits: int, name: str = "the weight") -> tuple
         name: What errors call the weight.
 
     Returns:
-        Codes, uint8 [rows, groups, ``GROUP``], those beyond the last column being zeros; scales, float16 [rows, groups, 1]; and zero
+        Codes, uint8 [rows, groups, ``GROUP``], those beyond the last column standing for 0; scales, float16 [rows, groups, 1]; and zero
         points, uint8 [rows, groups, 1].
 
     Raises:

@@ -113,7 +113,7 @@ class Report:
         answer = self._best_ticket
         if self._several:
             answer = f"Judged by {self._first_way}: {answer} {self._agreement}"
-        return markdown(self._stand_in_notice(), answer, mixed, self._gaps())
+        return markdown(self.stand_in_notice(), answer, mixed, self._gaps())
 
     def figure(self) -> Picture | Markdown:
         if not self.records:
@@ -362,7 +362,8 @@ class Report:
             f" and in speed and memory altogether.{warning}",
         )
 
-    def _stand_in_notice(self) -> str:
+    def stand_in_notice(self) -> str:
+        """Say that these are stand-ins; nothing where they are not."""
         if not any(value.startswith("stand-in:") for value in self.profile.checkpoints.values()):
             return ""
         return (

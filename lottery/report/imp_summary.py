@@ -44,6 +44,7 @@ def summarize(profile: Profile, folder: Path) -> Path:
     devices = sorted({record.provenance.device for record in procedure.records})
     text = [
         "# The winning ticket: a full run",
+        report.stand_in_notice(),
         f"Made by `make report PROFILE={profile.profile}` and `make ticket-summary PROFILE={profile.profile}`. The runs are of"
         f" {', '.join(commits)}, on {' and '.join(devices)}; the page is of {commit(COMMIT, DIRTY)}."
         " All runs at the chosen rates are in [winning-ticket.csv](winning-ticket.csv). After one round the ticket and one-shot pruning are"

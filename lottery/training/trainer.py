@@ -97,7 +97,10 @@ def new_optimizer(model: nn.Module, decay: float = DECAY) -> torch.optim.AdamW:
 
 @torch.no_grad()
 def held_out_loss(model: nn.Module, windows: torch.Tensor) -> float:
-    """Return the mean nats per token over held-out windows [windows, length], all weighted alike; infinite if any loss is not finite."""
+    """Return the mean nats per token over held-out windows [windows, length], all weighted alike; infinite if any loss is not finite.
+
+    The model is in training mode afterwards.
+    """
     model.eval()
     losses = [model(input_ids=b, labels=b, use_cache=False).loss.item() * len(b) for b in windows.split(8)]
     model.train()

@@ -77,9 +77,9 @@ def compared(one: pd.Series, other: pd.Series, margin: float, error: float) -> C
     """Say how one arm does beside another.
 
     The case is 'better' or 'worse' where the losses differ by more than the margin, and 'equivalent' where ``one`` is not worse by more
-    than it. It is 'undecided' where the interval allows both, or ``other`` has no finite loss. It is 'diverged' where ``one`` has a finite
-    loss in no seed, and 'missing' where a seed of either is not recorded. A run that diverged is worse than any other, so an arm that did
-    so in some seeds is never as good.
+    than it. It is 'undecided' where the interval allows both, or ``other`` diverged in any seed. It is 'diverged' where ``one`` has a
+    finite loss in no seed, and 'missing' where a seed of either is not recorded. A run that diverged is worse than any other, so an arm
+    that did so in some seeds is never as good.
 
     Args:
         one: Losses by seed.

@@ -26,9 +26,9 @@ def alps_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype:
 
     Inputs are scaled to norm 1, and weights B₀ to match. With H = QΛQᵀ the scaled and damped products, V = 0 and D the largest of B₀, it
     repeats: B = Q(Λ + ρ)⁻¹Qᵀ(HB₀ - V + ρD), D is the largest of B + V/ρ, V grows by ρ(B - D). The largest are those of the whole layer, or
-    of each group with N:M. ρ rises by how much the support still changes, until it does not. At last the largest of B stay, and are solved
-    for by conjugate gradients that begin at B. The eigenvalues are computed in float64, as the authors do. Inputs that are always 0 lose
-    their weights.
+    of each group with N:M. ρ rises by how much the support still changes, until it hardly does, or for 300 iterations; if nothing moves at
+    first, ρ falls to a fifth and it begins again. At last the largest of B stay, and are solved for by conjugate gradients that begin at B.
+    The eigenvalues are computed in float64, as the authors do. Inputs that are always 0 lose their weights.
 
     Args:
         weight: Weights [out, in].

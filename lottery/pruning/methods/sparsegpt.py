@@ -22,7 +22,7 @@ _STRIP = 16  # columns within a block that are worked off one by one: small enou
 def sparsegpt_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype: torch.dtype = torch.float32) -> None:
     """Prune a layer and update what stays, so that its outputs on the calibration inputs change least.
 
-    H = 2XXᵀ/n with damping, and U is the upper Cholesky factor of H⁻¹. In blocks of 128 columns, the weights with the lowest w²/U_jj² go,
+    H = 2XᵀX/n with damping, and U is the upper Cholesky factor of H⁻¹. In blocks of 128 columns, the weights with the lowest w²/U_jj² go,
     exactly round(sparsity · n) of each block. With N:M they go from each group when its turn comes. The error of each column is spread over
     those to its right. Inputs that are always 0 lose their weights.
 
