@@ -103,7 +103,8 @@ def _at_share(name: str, most: float, rows: pd.DataFrame, dense: pd.DataFrame, b
     if len(found) < 2:
         return AtShare(name, contenders)
 
-    pairs = [int(ways[contenders[0].way] * ways[one.way]) for one in contenders]
-    beside_first = [bits_ratio(record, found[0], count) for record, count in zip(found, pairs, strict=True)]
-    behind = any(beside.low > 1 for one, beside in zip(contenders[1:], beside_first[1:], strict=True) if one.way == WAYS[0])
-    return AtShare(name, contenders, *beside_first[1], pairs[1], behind)
+    first, *others = contenders
+    pairs = [int(ways[first.way] * ways[one.way]) for one in others]
+    beside_first = [bits_ratio(record, found[0], count) for record, count in zip(found[1:], pairs, strict=True)]
+    behind = any(beside.low > 1 for one, beside in zip(others, beside_first, strict=True) if one.way == WAYS[0])
+    return AtShare(name, contenders, *beside_first[0], pairs[0], behind)
