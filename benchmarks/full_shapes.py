@@ -49,7 +49,7 @@ def one(model: str, cap: float | None) -> list[dict]:
                 "model": model, "cap_gib": str(cap or "none"), "plan": where.memory_plan, "dtype": where.dtype,
                 "sparsity": record.request.sparsity,
                 "trial_seconds": (where.finished - where.started).total_seconds(), "pruning_seconds": result.pruning_seconds,
-                "tokens_per_second": statistics.median(result.speed.tokens_per_second), "speaks_on": result.speed.device.split(",")[0],
+                "tokens_per_second": statistics.median(result.speed.tokens_per_second), "generates_on": result.speed.device.split(",")[0],
                 "weights_gib": result.memory.weights / 2**30, "scoring_gib": result.memory.evaluation_peak / 2**30,
                 "writing_gib": result.memory.generation_peak / 2**30,
             }

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lottery.common.errors import LotteryError
+from lottery.common.errors import ImpossibleTrialError, LotteryError
 from lottery.pruning.layer_spec import LayerSpec
+from lottery.pruning.methods import alps
 from lottery.pruning.methods.admm import admm_
 from lottery.pruning.methods.alps import alps_
 from lottery.pruning.methods.sparsegpt import sparsegpt_
@@ -182,3 +183,17 @@ def test_zeros_go_where_they_cost_least_whichever_row_that_is(ours):
     weight[:10] /= 100
     ours(weight, LayerSpec("l", 0.5), fed(x, torch.float32))
     assert int((weight[:10] == 0).sum()) > 9 * 60 > 3 * 60 > int((weight[10:] == 0).sum())
+
+
+def test_where_nothing_moves_the_penalty_falls_and_dependent_inputs_can_still_be_factorized(monkeypatch):
+    monkeypatch.setattr(alps, "DAMPING", 0)  # as good as none in wide layers with two inputs that are large and equal
+    weight, result = torch.randn(20, 200), torch.empty(20, 200)
+    alps_(result.copy_(weight), LayerSpec("l", 1 / 4000), fed(torch.randn(300, 5) @ torch.randn(5, 200), torch.float32))
+    assert torch.isfinite(result).all()
+    assert int((result == 0).sum()) == 1
+
+
+def test_products_that_cannot_be_factorized_at_all_are_an_error_that_says_what_helps(monkeypatch):
+    monkeypatch.setattr(alps, "PENALTY", -1.0)
+    with pytest.raises(ImpossibleTrialError, match="l: the products of its inputs cannot be factorized; take more calibration samples"):
+        alps_(torch.randn(20, 64), LayerSpec("l", 0.5), fed(torch.randn(300, 64), torch.float32))

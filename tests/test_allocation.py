@@ -8,10 +8,9 @@ from transformers import AutoModelForCausalLM
 from lottery.common.errors import LotteryError
 from lottery.models.blocks import by_block, count_zeros, prunable
 from lottery.models.standins.architectures import ARCHITECTURES
-from lottery.pruning.allocations.alphapruning import alphapruning, tail_exponent
-from lottery.pruning.allocations.dlp import dlp
-from lottery.pruning.allocations.owl import owl
-from lottery.pruning.prune import prune
+from lottery.pruning import walk
+from lottery.pruning.allocations.alphapruning import tail_exponent
+from lottery.pruning.prune import allocated, prune
 from lottery.pruning.variants import Variant
 from tests.test_walk import SAMPLES, as_the_model_feeds_them
 
@@ -45,7 +44,7 @@ def test_owl_is_its_formula_and_keeps_the_target(model, target):
         outliers.append(100 * (flat > 5 * flat.mean()).mean())
     stretched = (np.array(outliers) - min(outliers)) / (max(outliers) - min(outliers)) * 2 * 0.08
     expected = target - (stretched - stretched.mean())  # the stand-in's blocks are of one size
-    shares = owl(model, target, SAMPLES)
+    shares = allocated(model, "owl", target, SAMPLES)
     assert [shares[next(iter(layers))] for layers in by_block(model)] == pytest.approx(list(expected), abs=1e-4)
     assert mean_over_weights(model, shares) == pytest.approx(target, abs=1e-12)
     assert max(shares.values()) - min(shares.values()) == pytest.approx(0.16)
@@ -63,7 +62,7 @@ def test_dlp_is_its_formula_and_keeps_the_target(model, target):
         means.append(np.concatenate([s.ravel() for s in scores]).mean())
     importance = 1 - np.array(means) / sum(means)
     kept = (importance - importance.min()) / (importance.max() - importance.min()) * 0.3
-    shares = dlp(model, target, SAMPLES)
+    shares = allocated(model, "dlp", target, SAMPLES)
     assert [shares[next(iter(layers))] for layers in by_block(model)] == pytest.approx(list(target - (kept - kept.mean())), abs=1e-4)
     assert mean_over_weights(model, shares) == pytest.approx(target, abs=1e-12)
     lowest = next(iter(by_block(model)[int(np.argmin(means))]))
@@ -81,7 +80,7 @@ def test_alphapruning_is_its_formula_and_keeps_the_target(model, target):
             of_layers.append(1 + k / np.log(spectrum[n - k :] / spectrum[n - k - 1]).sum())
         alphas.append(np.mean(of_layers))
     mapped = (np.array(alphas) - min(alphas)) / (max(alphas) - min(alphas)) * 0.4 + 0.8
-    shares = alphapruning(model, target)
+    shares = allocated(model, "alphapruning", target)
     assert [shares[next(iter(layers))] for layers in by_block(model)] == pytest.approx(list(target * mapped / mapped.mean()), rel=1e-4)
     assert mean_over_weights(model, shares) == pytest.approx(target, abs=1e-12)
     assert alphas[0] > alphas[-1], "the last block has the heaviest tail"
@@ -101,14 +100,14 @@ def test_blocks_that_are_all_alike_get_the_same_share():
     first = model.model.layers[0].state_dict()
     for block in model.model.layers[1:]:
         block.load_state_dict(first)
-    assert all(share == pytest.approx(0.6) for share in alphapruning(model, 0.6).values())
+    assert all(share == pytest.approx(0.6) for share in allocated(model, "alphapruning", 0.6).values())
 
 
-@pytest.mark.parametrize("allocation", [owl, alphapruning, dlp])
+@pytest.mark.parametrize("allocation", ["owl", "alphapruning", "dlp"])
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
 def test_an_allocation_combines_with_every_layer_wise_method(model, allocation, method):
-    asked = allocation(model, 0.6, SAMPLES)
-    prune(model, Variant(method, allocation.__name__, "unstructured", 0.6), SAMPLES)
+    asked = allocated(model, allocation, 0.6, SAMPLES)
+    prune(model, Variant(method, allocation, "unstructured", 0.6), SAMPLES)
     counted = count_zeros(model)
     assert counted.prunable == pytest.approx(0.6, abs=0.004)
     assert counted.layers == pytest.approx(asked, abs=0.005)
@@ -122,3 +121,13 @@ def test_a_target_that_a_block_cannot_meet_is_refused_before_any_work(model):
     ):
         prune(model, Variant("magnitude", "alphapruning", "unstructured", 0.9))
     assert all(torch.equal(a, layer.weight) for a, layer in zip(before, prunable(model).values(), strict=True))
+
+
+def test_what_an_allocation_measures_is_measured_once_for_all_its_variants(model, monkeypatch):
+    measured, passes, real = {}, [], walk.entered
+    monkeypatch.setattr(walk, "entered", lambda *a: (passes.append(1), real(*a))[1])
+    first = allocated(model, "owl", 0.5, SAMPLES, measured=measured)
+    again = allocated(model, "owl", 0.7, SAMPLES, measured=measured)
+    allocated(model, "dlp", 0.5, SAMPLES, measured=measured)
+    assert len(passes) == 2
+    assert again == {name: pytest.approx(share + 0.2) for name, share in first.items()}

@@ -93,15 +93,15 @@ def test_a_model_that_fits_with_its_work_is_resident_and_one_that_does_not_is_st
     assert planned(weights=MISTRAL).streamed
     gpu("Tesla T4", (7, 5), OLD, free=int(13.9 * 2**30))
     plan = planned(weights=MISTRAL)
-    assert (plan.streamed, plan.speaker.type) == (True, "cuda")
+    assert (plan.streamed, plan.generates_on.type) == (True, "cuda")
     assert plan.memory_reason == "weights of 13.5 GiB and 0.5 GiB of work do not fit in the 13.9 GiB free on Tesla T4"
 
 
-def test_what_does_not_fit_a_gpu_even_by_itself_speaks_on_the_cpu(gpu, monkeypatch):
+def test_what_does_not_fit_a_gpu_even_by_itself_generates_on_the_cpu(gpu, monkeypatch):
     gpu("Tesla T4", (7, 5), OLD, free=12 * 2**30)
     monkeypatch.setattr(loading.memory, "main_memory", lambda: Room(2**36, 2**36))
     plan = planned(weights=MISTRAL)
-    assert (plan.streamed, plan.device.type, plan.speaker.type) == (True, "cuda", "cpu")
+    assert (plan.streamed, plan.device.type, plan.generates_on.type) == (True, "cuda", "cpu")
     assert "texts and speed on the CPU" in plan.memory_reason
 
 

@@ -84,8 +84,9 @@ def plain_gptq(weight, x, bits):
     w, x = weight.double().clone(), x.double()
     hessian = 2 * x.T @ x / len(x)
     dead = hessian.diagonal() == 0
+    damping = 0.01 * hessian.diagonal()[~dead].mean()
     hessian[dead, dead] = 1
-    hessian += 0.01 * hessian.diagonal().mean() * torch.eye(len(hessian), dtype=torch.double)
+    hessian += damping * torch.eye(len(hessian), dtype=torch.double)
     upper = torch.linalg.cholesky(torch.linalg.inv(hessian), upper=True)
     w[:, dead], kept = 0, weight != 0
     for row, stays in zip(w, kept, strict=True):

@@ -98,3 +98,15 @@ def test_the_kth_score_is_the_same_whatever_the_guess(values, at):
     score, k = torch.tensor(values), at.draw(st.integers(1, len(values)))
     near = at.draw(st.sampled_from([None, 0.0, 0.5, 0.95, 1.0, 1.2, 100.0]))
     assert selection.kth_near(score, k, near) == float(score.sort().values[k - 1])
+
+
+@settings(max_examples=200, deadline=None)
+@given(values=st.lists(st.sampled_from([0.0, -0.5, 0.5, 1.0, -1.0, 2.0]), min_size=8, max_size=8), at=st.data())
+def test_the_lowest_of_a_layer_are_the_first_of_a_stable_order(values, at):
+    score, count = torch.tensor(values).view(2, 4), at.draw(st.integers(0, 8))
+    spec = LayerSpec("layer", 0.5)
+    gone, highest = spec.lowest(score, count / 8, near=at.draw(st.sampled_from([None, 0.5, 1.0, 3.0])))
+    order = score.abs().flatten().sort(stable=True)
+    assert sorted(order.indices[:count].tolist()) == gone.flatten().nonzero().flatten().tolist()
+    assert highest == (float(order.values[count - 1]) if count else None)
+    assert int(spec.lowest(score)[0].sum()) == 4  # its own sparsity by default

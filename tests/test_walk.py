@@ -4,10 +4,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, GPTNeoXConfig, Qwen3Config
 
-from lottery.common.errors import LotteryError
+from lottery.common.errors import ImpossibleTrialError, LotteryError
 from lottery.models import memory
 from lottery.models.blocks import blocks, by_block, prunable
 from lottery.models.standins.architectures import ARCHITECTURES
+from lottery.pruning import activations
 from lottery.pruning.catalogue import METHODS
 from lottery.pruning.prune import prune
 from lottery.pruning.variants import Variant
@@ -42,10 +43,12 @@ def as_the_model_feeds_them(model, samples) -> dict[str, torch.Tensor]:
     return {name: torch.cat(parts) for name, parts in seen.items()}
 
 
+@pytest.mark.parametrize("changes", [True, False])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_layers_are_fed_what_the_model_feeds_them(name):
+def test_layers_are_fed_what_the_model_feeds_them(name, changes, monkeypatch):
+    monkeypatch.setattr(activations, "_PANEL", {"cpu": 20})
     model, measured = made(name), {}
-    walk(model, SAMPLES, lambda _, layers: measured.update({layer.name: layer.inputs for layer in layers}), gram=True)
+    walk(model, SAMPLES, lambda _, layers: measured.update({layer.name: layer.inputs for layer in layers}), gram=True, changes=changes)
     expected = as_the_model_feeds_them(model, SAMPLES)
     assert list(measured) == list(expected)
     for layer, x in expected.items():
@@ -141,3 +144,24 @@ def test_only_the_block_at_work_is_on_the_other_device():
     prune(model, Variant("wanda", "uniform", "unstructured", 0.5), SAMPLES, device=device)
     assert memory.peak(device) - before < 3 * largest + 32e6
     assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
+def test_where_nothing_changes_each_block_runs_once_for_each_sample():
+    model, runs = made("qwen3"), []
+    blocks(model)[2].mlp.register_forward_hook(lambda *_: runs.append(1))
+    walk(model, SAMPLES, lambda *_: None)
+    assert len(runs) == 2 * len(SAMPLES)
+    runs.clear()
+    walk(model, SAMPLES, lambda *_: None, changes=False)
+    assert len(runs) == len(SAMPLES)
+
+
+def test_a_method_that_leaves_weights_that_are_not_finite_is_named_at_once(monkeypatch):
+    def broken(weight, spec, inputs):
+        weight[0, 0] = torch.inf
+
+    monkeypatch.setitem(METHODS, "wanda", METHODS["wanda"]._replace(function=broken))
+    with pytest.raises(
+        ImpossibleTrialError, match=r"^model\.layers\.0\.self_attn\.q_proj: wanda left weights that are not finite; take more"
+    ):
+        prune(made("mistral-7b"), Variant("wanda", "uniform", "unstructured", 0.5), SAMPLES)

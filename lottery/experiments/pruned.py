@@ -51,6 +51,7 @@ class PrunedModels:
         self.study = study
         self.kept: torch.nn.Module | None = None  # dense
         self.weights_kept = pruned_once.Kept(study.folder)
+        self.measured: dict[str, dict[str, list[float]]] = {}  # by allocations, in a dtype
 
     def pruned(self, request: Request, label: str) -> Pruned:
         """Return a model that is pruned, and retrained or rounded, as asked. The dense model is given up for it."""
@@ -100,9 +101,9 @@ class PrunedModels:
                 self.kept = loading.load(self.study.checkpoint, self.study.plan)
         return self._at(self.study.plan.home, self.kept)
 
-    def speaking(self, model) -> torch.nn.Module:
+    def for_generation(self, model) -> torch.nn.Module:
         """Move a model to where it generates."""
-        return self._at(self.study.plan.speaker, model)
+        return self._at(self.study.plan.generates_on, model)
 
     def _at(self, device: torch.device, model) -> torch.nn.Module:
         return model.to(device) if self.study.plan.streamed else model  # others never move, and those of accelerate cannot
@@ -132,7 +133,8 @@ class PrunedModels:
         cure = "fewer calibration_samples, another method (magnitude needs least) or a device with more memory"
         with memory_for(f"while pruning by {request.variant.label}", cure):
             samples = study.calibration.tokens if request.variant.calibrated else None
-            prune(model, request.variant, samples, seed=request.seed, device=study.plan.streams_to, progress=progress)
+            measured = self.measured.setdefault(str(model.dtype), {})
+            prune(model, request.variant, samples, seed=request.seed, device=study.plan.streams_to, progress=progress, measured=measured)
 
     def _retrain(self, model, request: Request, label: str) -> float:
         """Retrain a model in its home, from the dense model towards the asked zeros, or from a pruned one towards those that it has.

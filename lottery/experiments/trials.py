@@ -25,7 +25,7 @@ from lottery.models.shortage import ShortageError, is_about_memory, memory_for
 GREEDY = 3  # beginnings that are also continued greedily, for show
 
 
-class Spoken(NamedTuple):
+class Generated(NamedTuple):
     """What a model gave where it generates.
 
     Attributes:
@@ -105,12 +105,12 @@ class Trials:
         if request.method != "dense" and plan.dtype == torch.float16 and not torch.isfinite(scored.nll).all():
             scored, how = self._scored_wider(model, scored, label)
             plan = replace(plan, dtype_reason=f"{plan.dtype_reason}; {how}")
-        with self._memory_to_speak:
-            model = self.models.speaking(model)
-        spoken = self._spoken(model, request, label)
+        with self._memory_to_generate:
+            model = self.models.for_generation(model)
+        generated = self._generated(model, request, label)
         self.models.kept = model if request.method == "dense" else None
         del model
-        dense_speed = self._dense_timed() if spoken.speed and request.method != "dense" else None
+        dense_speed = self._dense_timed() if generated.speed and request.method != "dense" else None
         windows = study.windows
         return Record(
             model=self.profile.model_name,
@@ -138,40 +138,40 @@ class Trials:
                 pruning_seconds=seconds,
                 recovery_seconds=recovered,
                 bandwidth=bandwidth,
-                decode_bytes=spoken.decode_bytes,
-                speed=spoken.speed,
+                decode_bytes=generated.decode_bytes,
+                speed=generated.speed,
                 dense_speed=dense_speed,
-                savings=spoken.savings,
+                savings=generated.savings,
                 memory=Memory(
-                    kind=memory.kind(plan.speaker),
+                    kind=memory.kind(plan.generates_on),
                     weights=self.models.weights,
                     evaluation_peak=peak,
-                    generation_peak=spoken.peak,
+                    generation_peak=generated.peak,
                     pruning_peak=pruning_peak if request.method != "dense" else None,
                     others=others,
                 ),
-                tasks=spoken.tasks,
-                texts=judged_by and judged_by.model_copy(update={"samples": self._samples(spoken.written)}),
+                tasks=generated.tasks,
+                texts=judged_by and judged_by.model_copy(update={"samples": self._samples(generated.written)}),
             ),
             provenance=provenance(plan, started, self.batch_size),
         )
 
-    def _spoken(self, model, request: Request, label: str) -> Spoken:
+    def _generated(self, model, request: Request, label: str) -> Generated:
         """Measure a model where it generates. The timing comes last, so that the dense model's follows at once."""
         tasks = self._scores_of_tasks(model, label, self.profile.tasks) if request.tasks else {}
         saved = self._saved(model, request) if request.repeats else None
-        with self._memory_to_speak, memory.watched(self.study.plan.speaker, self.models.weights) as held:
+        with self._memory_to_generate, memory.watched(self.study.plan.generates_on, self.models.weights) as held:
             written = self._written(model, request) if request.prompts else []
             speed = self._timed(model) if request.repeats else None
-        return Spoken(tasks, saved, written, speed, held.bytes if written or speed else None, generation.decode_bytes(model))
+        return Generated(tasks, saved, written, speed, held.bytes if written or speed else None, generation.decode_bytes(model))
 
     def _with_tasks(self, earlier: Record, request: Request, label: str) -> Record:
         """Add the scores of the missing tasks to an earlier record: prune in the same way once more, and measure nothing else."""
         started = datetime.now().astimezone()
         lacking = [task for task, identity in zip(self.profile.tasks, request.tasks, strict=True) if identity not in earlier.request.tasks]
         model = self.models.pruned(request, label).model
-        with self._memory_to_speak:
-            model = self.models.speaking(model)
+        with self._memory_to_generate:
+            model = self.models.for_generation(model)
         tasks = earlier.result.tasks | self._scores_of_tasks(model, label, lacking)
         self.models.kept = model if request.method == "dense" else None
         result = earlier.result.model_copy(update={"tasks": tasks})
@@ -219,20 +219,20 @@ class Trials:
             return evaluate(model, tokens, batch_size or self.batch_size, **how, device=plan.streams_to, progress=progress)
 
     @property
-    def _memory_to_speak(self):
-        return memory_for("while it writes", "fewer new_tokens or a device with more memory", speaking=True)
+    def _memory_to_generate(self):
+        return memory_for("while it writes", "fewer new_tokens or a device with more memory", generating=True)
 
     @cached_property
     def _bandwidth(self) -> float:
-        return memory.bandwidth(self.study.plan.speaker)
+        return memory.bandwidth(self.study.plan.generates_on)
 
     @cached_property
     def _judged_by(self) -> Texts:
         """What texts are judged against: the dense model's bits per byte on its own, on real and on shuffled text. No texts yet."""
         tokenizer = self.study.tokenizer
         stretches = coherence.yardsticks(self.study.text.text, self.profile.prompt_words)
-        with self._memory_to_speak:
-            dense = self.models.speaking(self.models.dense())
+        with self._memory_to_generate:
+            dense = self.models.for_generation(self.models.dense())
             real, shuffled = (generation.bits_per_byte(dense, tokenizer, pairs) for pairs in stretches)
             own = self._samples(self._written(dense, self.study.requests[0]))
         return Texts(samples=[], dense=[sample for sample in own if sample.how == "sampled"], real=real, shuffled=shuffled)
@@ -246,20 +246,20 @@ class Trials:
 
     def _samples(self, written: list[tuple[str, str, Continuation]]) -> list[Sample]:
         """Return texts with the dense model's surprise at each."""
-        with self._memory_to_speak:
-            dense = self.models.speaking(self.models.dense())
+        with self._memory_to_generate:
+            dense = self.models.for_generation(self.models.dense())
             bits = [generation.bits(dense, c.beginning, c.tokens) for _, _, c in written]
         return [Sample(prompt=start, how=how, text=c.text, bits=b) for (start, how, c), b in zip(written, bits, strict=True)]
 
     def _scores_of_tasks(self, model, label: str, tasks: list[str]) -> dict[str, dict[str, float]]:
         self.study.say(f"{label}: {', '.join(tasks)}")
-        with memory_for("at the tasks", "fewer tasks or a device with more memory", in_batches=True, speaking=True):
+        with memory_for("at the tasks", "fewer tasks or a device with more memory", in_batches=True, generating=True):
             return lm_eval_tasks.scores(model, loading.tokenizer(self.study.checkpoint), tasks, self.batch_size)
 
     def _dense_timed(self) -> Speed:
         """Time the dense model now: minutes later the same machine runs at another pace."""
-        with self._memory_to_speak:
-            return self._timed(self.models.speaking(self.models.dense()))
+        with self._memory_to_generate:
+            return self._timed(self.models.for_generation(self.models.dense()))
 
     def _timed(self, model) -> Speed:
         return generation.speed(model, self._encode(self.study.starts[0]), self.profile.new_tokens, self.profile.repeats)
@@ -269,12 +269,12 @@ class Trials:
         profile, study = self.profile, self.study
         if request.bits:
             return rounded_savings(model, request.bits, study.stored_dtype)
-        with self._memory_to_speak:
+        with self._memory_to_generate:
             prompt, pruned = self._encode(study.starts[0]), request.method != "dense"
-            return savings(model, prompt, profile.new_tokens, profile.repeats, study.stored_dtype, pruned, study.plan.speaker)
+            return savings(model, prompt, profile.new_tokens, profile.repeats, study.stored_dtype, pruned, study.plan.generates_on)
 
     def _encode(self, text: str) -> torch.Tensor:
-        return self.study.tokenizer(text, return_tensors="pt").input_ids.to(self.study.plan.speaker)
+        return self.study.tokenizer(text, return_tensors="pt").input_ids.to(self.study.plan.generates_on)
 
     def _check_finite(self, dense: Likelihoods) -> None:
         """Raise where the dense model's losses are not finite: a broken dtype must never be taken for a broken ticket."""
@@ -301,8 +301,8 @@ class Trials:
             streamed = loading.plan(self.profile, study.skeleton, streamed=reason)
             study.plan = replace(streamed, dtype=plan.dtype, dtype_reason=plan.dtype_reason)
             study.say(f"{reason}; streaming it block by block")
-        elif error.speaking and plan.speaker != plan.home:
-            study.plan = replace(plan, speaker=plan.home, memory_reason=f"{plan.memory_reason}; texts and speed on the CPU, too")
+        elif error.generating and plan.generates_on != plan.home:
+            study.plan = replace(plan, generates_on=plan.home, memory_reason=f"{plan.memory_reason}; texts and speed on the CPU, too")
             study.say(f"out of memory {error.step}; going on with texts and speed on the CPU")
         else:
             raise LotteryError(str(error))

@@ -43,7 +43,7 @@ class Plan:
         dtype_reason: Why this dtype.
         streamed: Whether the model is streamed to the device block by block.
         memory_reason: Why it is streamed or not.
-        speaker: Where it generates text, which needs the whole model in memory; by default the device.
+        generates_on: Where it generates text, which needs the whole model in memory; by default the device.
         spread: Whether accelerate spreads it over all GPUs.
     """
 
@@ -52,11 +52,11 @@ class Plan:
     dtype_reason: str
     streamed: bool = False
     memory_reason: str = "asked for in the profile"
-    speaker: torch.device | None = None
+    generates_on: torch.device | None = None
     spread: bool = False  # over all GPUs, by accelerate
 
     def __post_init__(self):
-        object.__setattr__(self, "speaker", self.speaker or self.device)
+        object.__setattr__(self, "generates_on", self.generates_on or self.device)
 
     @property
     def home(self) -> torch.device:
@@ -106,7 +106,7 @@ def plan(asked: Asked, model: torch.nn.Module, *, raised: str = "", streamed: st
     found = Plan(device, dtype, reason, bool(streams), why)
     if streams and needed > free and streaming_spares(device):
         why += "; texts and speed on the CPU, since generation needs the whole model in memory"
-        found = replace(found, memory_reason=why, speaker=found.home)
+        found = replace(found, memory_reason=why, generates_on=found.home)
     if needed > (free := available(found.home)):
         smaller = ["dtype: float16"] * (dtype.itemsize > 2) + ["memory: streamed"] * (found.home.type == "cuda")
         raise NoRoomError(

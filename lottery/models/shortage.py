@@ -14,13 +14,13 @@ class ShortageError(MemoryError):
         step: The step, as in "out of memory while pruning".
         cure: What a person may change.
         in_batches: Whether smaller batches take less.
-        speaking: Whether memory ran out on the device where the model generates.
+        generating: Whether memory ran out on the device where the model generates.
         whole: Whether the step needs the whole model on its device, so that streaming it does not help.
     """
 
-    def __init__(self, step: str, cure: str, in_batches: bool = False, speaking: bool = False, whole: bool = False):
+    def __init__(self, step: str, cure: str, in_batches: bool = False, generating: bool = False, whole: bool = False):
         super().__init__(f"out of memory {step}; take {cure}")
-        self.step, self.in_batches, self.speaking, self.whole = step, in_batches, speaking, whole
+        self.step, self.in_batches, self.generating, self.whole = step, in_batches, generating, whole
 
     def without_frames(self) -> "ShortageError":
         """Drop the stack frames that this error passed, and return it: they hold what the memory is full of."""
@@ -29,7 +29,7 @@ class ShortageError(MemoryError):
 
 
 @contextmanager
-def memory_for(step: str, cure: str, in_batches: bool = False, speaking: bool = False, whole: bool = False):
+def memory_for(step: str, cure: str, in_batches: bool = False, generating: bool = False, whole: bool = False):
     """Raise ``ShortageError`` if the body runs out of memory. If steps are nested, the error names the innermost one."""
     try:
         yield
@@ -38,7 +38,7 @@ def memory_for(step: str, cure: str, in_batches: bool = False, speaking: bool = 
     except (RuntimeError, MemoryError) as error:
         if not is_about_memory(error):
             raise
-        raise ShortageError(step, cure, in_batches, speaking, whole) from error
+        raise ShortageError(step, cure, in_batches, generating, whole) from error
 
 
 def is_about_memory(error: Exception) -> bool:

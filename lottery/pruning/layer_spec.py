@@ -7,7 +7,7 @@ import torch
 
 from lottery.common.errors import ImpossibleTrialError, LotteryError
 from lottery.pruning.pattern import Pattern
-from lottery.pruning.selection import magnitude_chunks, score_chunks, zero_lowest_, zero_lowest_along_
+from lottery.pruning.selection import kth_near, lowest, magnitude_chunks, score_chunks, zero_lowest_, zero_lowest_along_
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,27 @@ class LayerSpec:
                 f"{self.name}: {100 * self.sparsity:g}% of a row of {count} weights rounds to all of them; lower the sparsity"
             )
         return count
+
+    def lowest(self, score: torch.Tensor, sparsity: float | None = None, near: float | None = None) -> tuple[torch.Tensor, float | None]:
+        """Return a mask of the lowest absolute scores [out, in] of the layer, or with a pattern of each group, and the highest of them.
+
+        Among equal scores the first in order go. With a pattern, or if nothing goes, no highest one is returned.
+
+        Args:
+            score: Scores [out, in], contiguous.
+            sparsity: Share that goes; by default the one of the spec. A pattern has its own.
+            near: A guess at the highest score that goes, such as the one returned last; with a good one it is several times as fast.
+        """
+        if self.pattern:
+            return lowest(score.view(-1, self.pattern.group), self.pattern.zeros).view_as(score), None
+        count = round((self.sparsity if sparsity is None else sparsity) * score.numel())
+        if count == 0:
+            return torch.zeros_like(score, dtype=torch.bool), None
+        size = score.abs()
+        threshold = kth_near(size.view(-1), count, near)
+        gone = size <= threshold
+        exact = int(torch.count_nonzero(gone)) == count  # otherwise there are ties
+        return gone if exact else lowest(size.view(1, -1), count).view_as(score), threshold
 
 
 def prune_lowest_(

@@ -12,9 +12,13 @@ from lottery.pruning.pattern import Pattern
 from lottery.pruning.variants import Variant
 from lottery.pruning.walk import Layer, walk
 
+Measured = dict[str, list[float]] | None
+
 
 @torch.no_grad()
-def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed: int = 0, device=None, progress=None) -> None:
+def prune(
+    model, variant: Variant, samples: torch.Tensor | None = None, *, seed: int = 0, device=None, progress=None, measured: Measured = None
+) -> None:
     """Prune the linear layers inside the blocks, in place, keeping no mask and no copy.
 
     Args:
@@ -26,9 +30,10 @@ def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed:
         device: Where blocks are worked on; ``None`` leaves them where they are.
         progress: Called with the number of blocks done and of all blocks, by each walk over the samples: one for the method, one for the
             allocation, where they need any.
+        measured: As for ``allocated``.
 
     Raises:
-        LotteryError: A target cannot be met, samples are missing, or weights or inputs are not finite.
+        LotteryError: A target cannot be met, samples are missing, or weights or inputs are not finite, or what the method makes of them.
     """
     if not variant.one_shot:
         return
@@ -40,7 +45,7 @@ def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed:
         method.function({name: layer.weight.data for name, layer in layers.items()}, variant.sparsity)
         return
     walking = {"device": device, "progress": progress}
-    sparsities = ALLOCATIONS[variant.allocation].function(model, variant.sparsity, samples, **walking)
+    sparsities = allocated(model, variant.allocation, variant.sparsity, samples, measured=measured, **walking)
     pattern = Pattern.parse(variant.pattern)
     specs = {name: LayerSpec(name, sparsities[name], pattern, seed) for name in layers}
     for name, layer in layers.items():  # all of them before any work
@@ -55,8 +60,44 @@ def prune(model, variant: Variant, samples: torch.Tensor | None = None, *, seed:
     def visit(_, fed: list[Layer]) -> None:
         for layer in fed:
             method.function(layer.linear.weight.data, specs[layer.name], layer.inputs)
+            if not torch.isfinite(layer.linear.weight).all():
+                raise ImpossibleTrialError(
+                    f"{layer.name}: {variant.method} left weights that are not finite; take more calibration samples, or dtype: float32"
+                )
 
     walk(model, samples, visit, gram=method.needs == "hessian", **walking)
+
+
+def allocated(
+    model, allocation: str, sparsity: float, samples: torch.Tensor | None = None, *, measured: Measured = None, **walking
+) -> dict[str, float]:
+    """Return each layer's sparsity, which is that of its block.
+
+    Args:
+        model: The dense model.
+        allocation: The allocation's name.
+        sparsity: The target, which is met by the mean over all weights.
+        samples: Calibration tokens [samples, length], for allocations that need them.
+        measured: What allocations have measured of this dense model with these samples: they take it from here and put it here, so that
+            several variants measure once.
+        **walking: ``device`` and ``progress``, as for ``walk``.
+
+    Raises:
+        ImpossibleTrialError: A block's sparsity is outside [0, 1): the target cannot be met.
+    """
+    found, measured = ALLOCATIONS[allocation], {} if measured is None else measured
+    if found.measure and allocation not in measured:
+        measured[allocation] = found.measure(model, samples, **walking)
+    layers = by_block(model)
+    weights = [sum(layer.weight.numel() for layer in within.values()) for within in layers]
+    wanted = found.function(sparsity, measured.get(allocation), weights)
+    for index, one in enumerate(wanted):
+        if not 0 <= one < 1:
+            raise ImpossibleTrialError(
+                f"allocation: {allocation} at sparsity {sparsity:g} would take {100 * one:.1f}% of block {index}, allowed: 0% to below"
+                " 100%; ask for less sparsity, or take allocation: uniform"
+            )
+    return {name: one for within, one in zip(layers, wanted, strict=True) for name in within}
 
 
 def check_pattern(model, variant: Variant) -> None:

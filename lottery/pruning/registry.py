@@ -28,9 +28,14 @@ class Method(NamedTuple):
 
 
 class Allocation(NamedTuple):
-    """An allocation: ``function(model, sparsity, samples, device=, progress=)`` returns each layer's sparsity."""
+    """An allocation: ``function(sparsity, measured, weights)`` returns the sparsity of each block.
+
+    ``measured`` is one number per block, from ``measure(model, samples, device=, progress=)`` on the dense model, whatever the sparsity;
+    ``weights`` counts the prunable weights of each block.
+    """
 
     function: Callable
+    measure: Callable | None  # None if nothing is measured
     needs: Literal["nothing", "norms"]
     summary: str
     source: str
@@ -63,11 +68,11 @@ def method(
     return register
 
 
-def allocation(name: str, summary: str, source: str, *, needs: Literal["nothing", "norms"] = "nothing"):
+def allocation(name: str, summary: str, source: str, *, needs: Literal["nothing", "norms"] = "nothing", measure: Callable | None = None):
     """Register an allocation."""
 
     def register(function: Callable) -> Callable:
-        ALLOCATIONS[name] = Allocation(function, needs, summary, source)
+        ALLOCATIONS[name] = Allocation(function, measure, needs, summary, source)
         return function
 
     return register

@@ -32,6 +32,7 @@ def walk(
     visit: Callable[[int, list[Layer]], None],
     *,
     gram: bool = False,
+    changes: bool = True,
     device: torch.device | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -42,6 +43,7 @@ def walk(
         samples: Calibration tokens, int64 [samples, length], all of one length.
         visit: May change the layers' weights; later blocks see the change.
         gram: Whether to measure products of inputs besides squares.
+        changes: Whether ``visit`` changes weights. If not, each block runs once instead of twice.
         device: Where blocks are worked on, only one at a time; ``None`` leaves them where they are.
         progress: Called with the number of blocks done and of all blocks.
 
@@ -54,16 +56,19 @@ def walk(
         with moved([block], device):
             there = next(block.parameters()).device
             call = send_to_device(calls[index], there)
-            visit(index, _measured(block, layers[index], hidden, call, there, gram))
-            if index + 1 < len(chain):
+            visit(index, _measured(block, layers[index], hidden, call, there, gram, pass_on=not changes))
+            if changes and index + 1 < len(chain):
                 for i, state in enumerate(hidden):
                     hidden[i] = call.state(block, state.to(there)).to(state.device)
         if progress:
             progress(index + 1, len(chain))
 
 
-def _measured(block, linears: dict[str, nn.Linear], hidden, call, there, gram: bool) -> list[Layer]:
-    """Run the samples through a block and measure the inputs of its layers; a tensor that feeds several layers is measured once."""
+def _measured(block, linears: dict[str, nn.Linear], hidden, call, there, gram: bool, pass_on: bool) -> list[Layer]:
+    """Run the samples through a block and measure the inputs of its layers; a tensor that feeds several layers is measured once.
+
+    With ``pass_on``, the states behind the block take the place of those in front of it.
+    """
     found: dict[str, ActivationStats] = {}
     mine: set[str] = set()  # layers that measure; the others share
     seen: list[tuple[torch.Tensor, ActivationStats]] = []
@@ -85,8 +90,10 @@ def _measured(block, linears: dict[str, nn.Linear], hidden, call, there, gram: b
 
     hooks = [linear.register_forward_pre_hook(hook(name)) for name, linear in linears.items()]
     try:
-        for state in hidden:
-            call.output(block, state.to(there))
+        for i, state in enumerate(hidden):
+            behind = call.state(block, state.to(there))
+            if pass_on:
+                hidden[i] = behind.to(state.device)
             seen.clear()
     finally:
         for handle in hooks:

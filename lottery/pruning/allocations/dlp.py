@@ -3,15 +3,28 @@
 import torch
 from torch import nn
 
-from lottery.pruning.allocations.blockwise import layer_sparsities, mean_score, stretched, wanda_chunks
+from lottery.pruning.allocations.blockwise import mean_score, stretched, wanda_chunks
 from lottery.pruning.registry import allocation
 from lottery.pruning.walk import walk
 
 RANGE = 0.15  # α of the authors' scripts
 
 
-@allocation("dlp", "keeps more weights in blocks with lower scores", "Chen et al. 2025, arXiv 2505.23807", needs="norms")
-def dlp(model: nn.Module, sparsity: float, samples: torch.Tensor, **walking) -> dict[str, float]:
+def mean_scores(model: nn.Module, samples: torch.Tensor, **walking) -> list[float]:
+    """Return the mean Wanda score of each block's weights on the dense model, fed samples [samples, length]."""
+    scores: list[float] = []
+
+    def visit(_, layers) -> None:
+        scores.append(mean_score([wanda_chunks(layer) for layer in layers], layers))
+
+    walk(model, samples, visit, changes=False, **walking)
+    return scores
+
+
+@allocation(
+    "dlp", "keeps more weights in blocks with lower scores", "Chen et al. 2025, arXiv 2505.23807", needs="norms", measure=mean_scores
+)
+def dlp(sparsity: float, scores: list[float], weights: list[int]) -> list[float]:
     """Keep more weights in blocks with lower Wanda scores.
 
     With S the mean Wanda score of all weights of a block on the dense model, its importance is 1 - S / ΣS: scores grow with the activations
@@ -20,18 +33,11 @@ def dlp(model: nn.Module, sparsity: float, samples: torch.Tensor, **walking) -> 
     text that is scored.
 
     Args:
-        model: The dense model.
         sparsity: The target.
-        samples: Calibration tokens [samples, length].
-        **walking: What ``walk`` takes.
+        scores: S of each block.
+        weights: Prunable weights of each block.
 
     Returns:
-        Each layer's sparsity.
-
-    Raises:
-        ImpossibleTrialError: A block's sparsity would leave [0, 1).
+        Each block's sparsity; outside [0, 1) where the target cannot be met.
     """
-    scores: list[float] = []
-    walk(model, samples, lambda _, layers: scores.append(mean_score([wanda_chunks(layer) for layer in layers], layers)), **walking)
-    importance = [1 - score / sum(scores) for score in scores]
-    return layer_sparsities(model, stretched(importance, model, sparsity, 2 * RANGE), "dlp", sparsity)
+    return stretched([1 - score / sum(scores) for score in scores], weights, sparsity, 2 * RANGE)

@@ -3,35 +3,18 @@
 import torch
 from torch import nn
 
-from lottery.pruning.allocations.blockwise import layer_sparsities, mean_score, stretched, wanda_chunks
+from lottery.pruning.allocations.blockwise import mean_score, stretched, wanda_chunks
 from lottery.pruning.registry import allocation
 from lottery.pruning.walk import Layer, walk
 
 OUTLIER, RANGE = 5.0, 0.08  # M and λ of the paper
 
 
-@allocation("owl", "keeps more weights in blocks with more outliers", "Yin et al. 2023, arXiv 2310.05175", needs="norms")
-def owl(model: nn.Module, sparsity: float, samples: torch.Tensor, **walking) -> dict[str, float]:
-    """Keep more weights in blocks with more outliers.
-
-    A block's outlier share is D = 100 · mean(A > M · mean(A)). A is the Wanda scores of all its layers on the dense model, and M = 5. The
-    blocks' densities are D, stretched to a range of 2λ = 0.16 and shifted so that the mean sparsity is the target.
-
-    Args:
-        model: The dense model.
-        sparsity: The target.
-        samples: Calibration tokens [samples, length].
-        **walking: What ``walk`` takes.
-
-    Returns:
-        Each layer's sparsity.
-
-    Raises:
-        ImpossibleTrialError: A block's sparsity would leave [0, 1).
-    """
-    outliers: list[float] = []
-    walk(model, samples, lambda _, layers: outliers.append(outlier_share(layers)), **walking)
-    return layer_sparsities(model, stretched(outliers, model, sparsity, 2 * RANGE), "owl", sparsity)
+def outlier_shares(model: nn.Module, samples: torch.Tensor, **walking) -> list[float]:
+    """Return ``outlier_share`` of each block of the dense model, fed samples [samples, length]."""
+    shares: list[float] = []
+    walk(model, samples, lambda _, layers: shares.append(outlier_share(layers)), changes=False, **walking)
+    return shares
 
 
 def outlier_share(layers: list[Layer]) -> float:
@@ -40,3 +23,23 @@ def outlier_share(layers: list[Layer]) -> float:
     mean = mean_score(scores, layers)
     above = sum(int((score > OUTLIER * mean).sum()) for chunks in scores for _, score in chunks())
     return 100 * above / sum(layer.linear.weight.numel() for layer in layers)
+
+
+@allocation(
+    "owl", "keeps more weights in blocks with more outliers", "Yin et al. 2023, arXiv 2310.05175", needs="norms", measure=outlier_shares
+)
+def owl(sparsity: float, shares: list[float], weights: list[int]) -> list[float]:
+    """Keep more weights in blocks with more outliers.
+
+    A block's outlier share is D = 100 · mean(A > M · mean(A)). A is the Wanda scores of all its layers on the dense model, and M = 5. The
+    blocks' densities are D, stretched to a range of 2λ = 0.16 and shifted so that the mean sparsity is the target.
+
+    Args:
+        sparsity: The target.
+        shares: D of each block.
+        weights: Prunable weights of each block.
+
+    Returns:
+        Each block's sparsity; outside [0, 1) where the target cannot be met.
+    """
+    return stretched(shares, weights, sparsity, 2 * RANGE)

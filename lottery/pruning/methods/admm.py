@@ -5,7 +5,7 @@ import torch
 from lottery.pruning.activations import ActivationStats
 from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.registry import method
-from lottery.pruning.selection import lowest, not_finite
+from lottery.pruning.selection import not_finite
 
 ITERATIONS = 20
 RAMP = 15  # iterations in which the sparsity rises, as a cube; after them the mask stays
@@ -46,18 +46,11 @@ def admm_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype:
     for step in range(ITERATIONS):
         moved = current + dual
         if step < RAMP:
-            gone = _lowest(moved, spec, spec.sparsity * (1 - (1 - (step + 1) / RAMP) ** 3))
+            gone, _ = spec.lowest(moved, spec.sparsity * (1 - (1 - (step + 1) / RAMP) ** 3))
         kept = moved.masked_fill(gone, 0)
         dual = moved.sub_(kept)
         current = (target + PENALTY * (kept - dual)) @ inverse
     weight.copy_((current + dual).masked_fill_(gone, 0) / norms)
-
-
-def _lowest(moved: torch.Tensor, spec: LayerSpec, sparsity: float) -> torch.Tensor:
-    """Return which weights go at a sparsity: the lowest of the layer, or of each group of N:M at once."""
-    if spec.pattern:
-        return lowest(moved.view(-1, spec.pattern.group), spec.pattern.zeros).view_as(moved)
-    return lowest(moved.view(1, -1), round(sparsity * moved.numel())).view_as(moved)
 
 
 def _scaled(inputs: ActivationStats, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

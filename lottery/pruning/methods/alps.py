@@ -1,15 +1,18 @@
 """ALPS (Meng et al. 2024, arXiv 2406.07831): the method of multipliers with a rising penalty, then conjugate gradients on what stays."""
 
+from collections.abc import Callable
+
 import torch
 
-from lottery.pruning.activations import ActivationStats
+from lottery.pruning.activations import ActivationStats, not_factorized
 from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.registry import method
-from lottery.pruning.selection import kth_near, lowest, not_finite
+from lottery.pruning.selection import not_finite
 
 ITERATIONS = 300  # at most
 EVERY = 3  # iterations between two looks at how the support has changed
 PENALTY = 0.1  # ρ to begin with
+LEAST_PENALTY = 1e-4  # below it, H + ρ may not be positive definite within the rounding of float32
 SETTLED = 3e-4  # of the support has changed: enough, from iteration 30 on
 REFINEMENT = 10  # steps of conjugate gradients
 DAMPING = 0.01  # of the mean diagonal of the products
@@ -24,11 +27,12 @@ DAMPING = 0.01  # of the mean diagonal of the products
 def alps_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype: torch.dtype = torch.float32) -> None:
     """Prune a layer and update what stays, so that its outputs on the calibration inputs change least.
 
-    Inputs are scaled to norm 1, and weights B₀ to match. With H = QΛQᵀ the scaled and damped products, V = 0 and D the largest of B₀, it
-    repeats: B = Q(Λ + ρ)⁻¹Qᵀ(HB₀ - V + ρD), D is the largest of B + V/ρ, V grows by ρ(B - D). The largest are those of the whole layer, or
-    of each group with N:M. ρ rises by how much the support still changes, until it hardly does, or for 300 iterations; if nothing moves at
-    first, ρ falls to a fifth and it begins again. At last the largest of B stay, and are solved for by conjugate gradients that begin at B.
-    The eigenvalues are computed in float64, as the authors do. Inputs that are always 0 lose their weights.
+    Inputs are scaled to norm 1, and weights B₀ to match. With H the scaled and damped products, V = 0 and D the largest of B₀, it repeats:
+    B = (H + ρ)⁻¹(HB₀ - V + ρD), D is the largest of B + V/ρ, V grows by ρ(B - D). The largest are those of the whole layer, or of each
+    group with N:M. ρ rises by how much the support still changes, until it hardly does, or for 300 iterations; if nothing moves at first,
+    ρ falls to a fifth and it begins again. At last the largest of B stay, and are solved for by conjugate gradients that begin at B.
+    Inputs that are always 0 lose their weights. H + ρ is factorized at each ρ. The authors take eigenvalues once, in float64, and make an
+    inverse from them at each ρ; that takes longer (benchmarks.alps).
 
     Args:
         weight: Weights [out, in].
@@ -37,42 +41,36 @@ def alps_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype:
         dtype: The dtype to iterate in; the result is cast back to the weight's own.
 
     Raises:
-        LotteryError: The pattern does not fit, as in ``LayerSpec.check``, or a weight is not finite.
+        LotteryError: The pattern does not fit, as in ``LayerSpec.check``; a weight is not finite; or H + ρ cannot be factorized.
     """
     spec.check(weight)
     if not torch.isfinite(weight).all():
         raise not_finite(spec.name)
-    products, values, vectors, norms, dead = inputs.shared("alps", lambda stats: _scaled(stats, dtype))
+    products, norms, dead = inputs.shared("alps", lambda stats: _scaled(stats, dtype))
     dense = (weight.to(dtype) * norms).masked_fill_(dead, 0)
     target = dense @ products
-    last = _settled(dense, target, values, vectors, spec)
-    gone, _ = _gone(last, spec)
+    last = _settled(dense, target, products, spec)
+    gone, _ = spec.lowest(last)
     kept = _solved(last.masked_fill_(gone, 0), target, products, gone)
     weight.copy_(kept / norms)
 
 
-def _settled(dense: torch.Tensor, target: torch.Tensor, values: torch.Tensor, vectors: torch.Tensor, spec: LayerSpec) -> torch.Tensor:
+def _settled(dense: torch.Tensor, target: torch.Tensor, products: torch.Tensor, spec: LayerSpec) -> torch.Tensor:
     """Return the B [out, in] of the last iteration."""
-    penalty, raised, inverted = PENALTY, False, None
-    narrow = (
-        3 * dense.shape[0] < dense.shape[1]
-    )  # two products of [out, in] in each iteration take less time than the inverse in every third
-    gone, threshold = _gone(dense, spec)
+    penalty, raised, solve, solved_for = PENALTY, False, None, None
+    gone, threshold = spec.lowest(dense)
     split = dense.masked_fill(gone, 0)
     dual, before = torch.zeros_like(dense), split != 0
     kept = max(1, int(before.sum()))
     for iteration in range(1, ITERATIONS + 1):
-        current = target - dual + penalty * split
-        if narrow:
-            current = (current @ vectors).div_(values + penalty) @ vectors.T
-        else:
-            if penalty != inverted:
-                inverse, inverted = (vectors / (values + penalty)) @ vectors.T, penalty
-            current = current @ inverse
-        moved = current + dual / penalty
-        gone, threshold = _gone(moved, spec, threshold)
+        if penalty != solved_for:
+            del solve  # the factor of the last ρ, before there is another
+            solve, solved_for = _solver(products, penalty, len(dense), spec.name), penalty
+        current = solve(torch.add(target, split, alpha=penalty).sub_(dual))
+        moved = torch.add(current, dual, alpha=1 / penalty)
+        gone, threshold = spec.lowest(moved, near=threshold)
         split = moved.masked_fill(gone, 0)
-        dual += penalty * (current - split)
+        dual = moved.sub_(split).mul_(penalty)  # which is V + ρ(B - D)
         if iteration % EVERY:
             continue
         support = split != 0
@@ -84,9 +82,9 @@ def _settled(dense: torch.Tensor, target: torch.Tensor, values: torch.Tensor, ve
         elif raised:
             penalty *= 1.1
         else:  # it began so high that nothing moved
-            penalty /= 5
+            penalty = max(penalty / 5, LEAST_PENALTY)
             if changed:
-                split, dual = dense.masked_fill(_gone(dense, spec)[0], 0), torch.zeros_like(dense)
+                split, dual = dense.masked_fill(spec.lowest(dense)[0], 0), torch.zeros_like(dense)
                 before = split != 0
     return current
 
@@ -97,35 +95,32 @@ def _solved(kept: torch.Tensor, target: torch.Tensor, products: torch.Tensor, go
     direction, length = residual, residual.square().sum(1, keepdim=True)
     for _ in range(REFINEMENT):
         step = direction @ products
-        share = length / (direction * step).sum(1, keepdim=True).clamp_min(torch.finfo(length.dtype).tiny)
+        curvature = (direction * step).sum(1, keepdim=True)
+        share = torch.where(curvature > 0, length / curvature, 0)  # 0 once a row is solved, or if rounding hides that H curves upwards
         kept = kept + share * direction
         residual = residual - share * step.masked_fill_(gone, 0)
         longer, length = length, residual.square().sum(1, keepdim=True)
-        direction = residual + length / longer.clamp_min(torch.finfo(length.dtype).tiny) * direction
+        direction = residual + torch.where(longer > 0, length / longer, 0) * direction
     return kept
 
 
-def _gone(scores: torch.Tensor, spec: LayerSpec, near: float | None = None) -> tuple[torch.Tensor, float | None]:
-    """Return which weights are not among the largest, of the whole layer or of each group of N:M, and the largest score of these.
-
-    ``near`` is a guess at that score: the one of the last iteration.
-    """
-    if spec.pattern:
-        return lowest(scores.reshape(-1, spec.pattern.group), spec.pattern.zeros).view_as(scores), None
-    size, count = scores.abs(), round(spec.sparsity * scores.numel())
-    threshold = kth_near(size.view(-1), count, near) if count else -1.0
-    gone = size <= threshold
-    return (
-        gone if int(torch.count_nonzero(gone)) == count else lowest(scores.reshape(1, -1), count).view_as(scores)
-    ), threshold  # ties: the first ones
+def _solver(products: torch.Tensor, penalty: float, outputs: int, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function that multiplies [outputs, in] by the inverse of the products + ``penalty``."""
+    ridge = products.clone()
+    ridge.diagonal().add_(penalty)
+    lower, failed = torch.linalg.cholesky_ex(ridge)
+    if failed:
+        raise not_factorized(name)
+    if 3 * outputs < len(products):  # few: substitution in each iteration takes less time than an inverse in every third
+        return lambda right: torch.cholesky_solve(right.T, lower).T.contiguous()
+    inverse = torch.cholesky_inverse(lower)
+    return lambda right: right @ inverse
 
 
-def _scaled(inputs: ActivationStats, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-    """Return the damped products of inputs scaled to norm 1, their eigenvalues and eigenvectors, the norms, and which are always 0."""
-    products = inputs.gram.to(torch.float64, copy=True)
+def _scaled(inputs: ActivationStats, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the damped products of inputs scaled to norm 1 [in, in], the norms [in], and which inputs are always 0 [in]."""
+    products = inputs.gram.to(dtype, copy=True)
     dead = products.diagonal() == 0
     products.diagonal().add_(DAMPING * products.diagonal().mean())
     norms = products.diagonal().sqrt() + 1e-8
-    products = products / norms / norms[:, None]
-    values, vectors = torch.linalg.eigh(products)
-    return products.to(dtype), values.to(dtype), vectors.to(dtype), norms.to(dtype), dead
+    return products.div_(norms).div_(norms[:, None]), norms, dead
