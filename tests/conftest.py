@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lottery.evaluation import bootstrap
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 
@@ -74,3 +76,12 @@ def project(tmp_path, monkeypatch) -> Path:
 def toy(project) -> dict:
     """A profile small enough for a test, as plain values."""
     return dict(TOY)
+
+
+@pytest.fixture
+def few_draws(monkeypatch):
+    """A tenth of the bootstrap's draws, for tests that make hundreds of intervals."""
+    monkeypatch.setattr(bootstrap, "N_RESAMPLES", 2000)
+    bootstrap.draws.cache_clear()
+    yield
+    bootstrap.draws.cache_clear()

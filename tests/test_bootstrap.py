@@ -27,7 +27,7 @@ def test_what_no_number_can_hold_is_infinite_and_no_crash(bad):
     assert found.agreement == 0.5
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
+def test_the_interval_covers_the_truth_as_often_as_it_says(few_draws):
     """Windows of which each is like its neighbour, few and many: of 400 intervals of their mean about 95% hold the true one."""
     random = np.random.default_rng(1)
     for windows, alike in [(20, 0.0), (20, 0.3), (60, 0.3), (150, 0.2)]:
@@ -48,7 +48,7 @@ def test_draws_are_the_same_for_a_model_and_others_for_another():
     assert (draws("a", 30).sum(1) == 30).all()
 
 
-def test_the_interval_of_a_mean_over_models_of_one_text_covers_the_truth():
+def test_the_interval_of_a_mean_over_models_of_one_text_covers_the_truth(few_draws):
     """What is hard in the text is hard for all five. Draws of their own, a model each, would hold the true mean in 70 of 100 texts."""
     random, counts, held = np.random.default_rng(3), [40, 40, 40, 36, 48], 0
     for _ in range(300):

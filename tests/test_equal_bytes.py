@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from lottery.analysis.comparison import Interval, bits_ratio, widened, wider
+from lottery.analysis.comparison import Interval, bits_ratio, widened
 from lottery.analysis.equal_bytes import SHARES, at_equal_bytes
 from lottery.analysis.frame import frame
 from lottery.common.format import NBSP
+from lottery.evaluation.bootstrap import wider
 from lottery.evaluation.savings import Form, Savings
 from lottery.pruning.variants import ROUNDED
 from lottery.report.sections import size
@@ -73,7 +74,7 @@ def test_windows_are_paired_so_what_is_hard_in_the_text_cancels():
     assert (found[0].low, found[0].high) == pytest.approx((1.3 / 1.2, 1.3 / 1.2))
 
 
-def test_the_luckiest_of_several_is_not_the_better_way():
+def test_the_luckiest_of_several_is_not_the_better_way(few_draws):
     """One rounded, six that are pruned and rounded, all alike: plain intervals call the best of the six better in 11 of 100 studies."""
     drawn, called = np.random.default_rng(3), 0
     for _ in range(150):
@@ -96,10 +97,11 @@ def test_the_luckiest_of_several_is_not_the_better_way():
     assert called <= 0.05 * 150
 
 
-def test_an_interval_for_several_pairs_is_no_wider_than_it_must_be():
-    assert wider(1) == 1
-    assert wider(6) == pytest.approx(2.638 / 1.960, abs=1e-3)  # the normal quantiles of 1 - 0.025/6 and of 1 - 0.025
-    assert widened(Interval(1.21, 1.1, 1.21 * 1.1), 1) == pytest.approx((1.21, 1.1, 1.331))
+def test_an_interval_for_several_pairs_is_no_wider_than_it_must_be(few_draws):
+    assert wider(1, 40) == 1
+    assert wider(6, 40) == pytest.approx(3.364 / 2.262, abs=1e-3)  # of Student's t for ten blocks, at 1 - 0.025/6 and at 1 - 0.025
+    assert wider(6, 4000) == pytest.approx(2.638 / 1.960, abs=1e-2)  # of the normal law
+    assert widened(Interval(1.21, 1.1, 1.21 * 1.1), 1, 40) == pytest.approx((1.21, 1.1, 1.331))
     drawn, called = np.random.default_rng(6), 0
     for _ in range(100):  # a difference of five standard errors is seen, also where it is the best of six
         base = drawn.normal(0, 0.02, 40)
@@ -111,7 +113,7 @@ def test_an_interval_for_several_pairs_is_no_wider_than_it_must_be():
     assert called >= 90
 
 
-def test_the_interval_holds_the_truth_also_between_two_models():
+def test_the_interval_holds_the_truth_also_between_two_models(few_draws):
     """Two models read other windows of one text: their ratio is 1.1, and passages that are hard are hard for both."""
     drawn, held = np.random.default_rng(4), 0
     for _ in range(200):

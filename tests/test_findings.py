@@ -111,16 +111,36 @@ def test_rank_correlation_of_many_models_is_repeatable():
     assert findings.rank_correlation(x, x)[1] < 0.01
 
 
+def declines(*sweeps, common=GRID):
+    """Of all sweeps, of which only the common sparsities were asked for; the others are a bisection's."""
+    records = together(sweeps)
+    asked = [record for record in records if record.request.sparsity in common]
+    return findings.declines(frame(asked), findings.scores(records, "magnitude"))
+
+
 def test_the_slowest_decline_comes_first_and_who_never_doubles_before_it():
-    gentle = curve("gentle", 1, 1.01, 1.04, 1.06, 1.1, 1.2, 1.3)
-    records = [*GOOD, *BAD, *gentle]
-    first, second, third = findings.declines(frame(records), findings.scores(records, "magnitude"))
-    assert (first.model, first.never_doubles, first.measured_to) == ("gentle", True, 0.72)
-    assert [d.never_doubles for d in (second, third)] == [False, False]
-    assert {d.model: (d.least, d.most) for d in (second, third)} == {
+    first, second, third = declines(GOOD, BAD, curve("early", 1, 1.01, 1.04, 1.06, 1.1, 1.2, 1.3))
+    assert (first.model, first.unknown, first.gentle, first.measured_to) == ("early", True, False, 0.72)
+    assert [(d.unknown, d.gentle) for d in (second, third)] == [(False, False)] * 2
+    assert {d.model: (d.width.below, d.width.above) for d in (second, third)} == {
         "good": (pytest.approx(0.18), pytest.approx(0.22)),
         "bad": (pytest.approx(0.18), pytest.approx(0.22)),
     }
+    grid = (0.0, 0.3, 0.32, 0.5, 0.52, 0.9, 0.92)
+    (gentle,) = declines(curve("gentle", 1, 1.01, 1.04, 1.06, 1.1, 1.2, 1.3, sparsities=grid), common=grid)
+    assert (gentle.gentle, gentle.unknown) == (True, False)
+
+
+def test_how_closely_a_model_was_measured_does_not_make_its_decline_slow():
+    """Both pass the levels in the same places; of one, the measured sparsities around them are further apart."""
+    fine = curve("fine", 1, 1.04, 1.06, 1.9, 2.2, sparsities=(0.0, 0.3, 0.31, 0.6, 0.61))
+    rough = curve("rough", 1, 1.04, 1.06, 1.9, 2.2, sparsities=(0.0, 0.29, 0.31, 0.59, 0.61))
+    first, second = declines(fine, rough, common=(0.0, 0.61))
+    assert first.width.at == pytest.approx(second.width.at, abs=0.006)
+    assert first.rivals == [second.model]
+    slow = curve("slow", 1, 1.04, 1.06, 1.9, 2.2, sparsities=(0.0, 0.2, 0.21, 0.6, 0.61))
+    first, *_ = declines(fine, slow, common=(0.0, 0.61))
+    assert (first.model, first.rivals) == ("slow", [])
 
 
 def test_a_model_that_was_measured_at_few_sparsities_does_not_degrade_gracefully():
@@ -181,7 +201,7 @@ def test_ways_of_pruning_are_told_apart_window_by_window():
     assert half.rivals == ["ria"]
 
 
-def test_the_luckiest_of_six_equal_methods_does_not_beat_the_others():
+def test_the_luckiest_of_six_equal_methods_does_not_beat_the_others(few_draws):
     """Plain intervals tell at least one of five equal ones apart from the best in 34 of 100 studies."""
     random, wrong = np.random.default_rng(6), 0
     names = ("magnitude", "wanda", "ria", "sparsegpt", "admm", "alps")

@@ -92,7 +92,7 @@ def test_the_best_of_each_kind_are_compared_whatever_they_started_from():
     assert ", the best of 4 pairs, so alps 70% + masked predicts better." in said
 
 
-def test_the_best_of_several_is_not_called_better_for_being_the_luckiest():
+def test_the_best_of_several_is_not_called_better_for_being_the_luckiest(few_draws):
     """Four that move zeros, all of them as good as the masked one: plain intervals call the best of them better in 6 of 100 studies."""
     drawn, called = np.random.default_rng(5), 0
 

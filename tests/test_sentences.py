@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from lottery.analysis import findings
@@ -14,6 +15,7 @@ from lottery.analysis.layers import Extremes, UnevenWay, WhereZerosAre
 from lottery.analysis.protocols import Extreme
 from lottery.analysis.published import ChangeHere, Difference, FirstTable, MagnitudeGap, OtherProtocol, Reproduction
 from lottery.analysis.sizes import BestAtSize
+from lottery.experiments.threshold import Crossing
 from lottery.report.sentences import from_to, listed, sentences, ways
 from tests.factory import BAD, COARSE, GOOD, curve, procedure_of, ticket_of
 
@@ -39,10 +41,11 @@ def test_the_best_ticket_is_named_with_its_scores_and_the_next():
 
 def test_rivals_of_the_best_are_named():
     assert best(["good", "bad"], rivals=["bad"]) == (
-        "**No model clearly has the best ticket**: the two cannot be told apart. Text costs 5% more bits per byte at these sparsities:"
+        "**No model clearly has the best ticket**: good and bad cannot be told apart. Text costs 5% more bits per byte at these sparsities:"
         " good at 51.3% (95%: 50% to 52%); bad at 30.7% (95%: 30% to 32%)."
     )
-    assert "**: the first 3 cannot be told apart." in best(["good", "bad", "tough"], rivals=["bad", "tough"])
+    assert "**: good, bad and tough cannot be told apart." in best(["good", "bad", "tough"], rivals=["bad", "tough"])
+    assert "**: good and tough cannot be told apart." in best(["good", "bad", "tough"], rivals=["tough"]), "rivals need not be neighbours"
     assert "**: there are too few windows to tell models apart. Text costs" in best(["few", "bad"], rivals=["bad"])
     assert best(["good", "bad", "tough"], rivals=["tough"]).endswith("good at 51.3% (95%: 50% to 52%); tough above 72%.")
 
@@ -115,16 +118,42 @@ def test_the_cliff_lies_between_both_levels_of_the_ticket_score():
     assert sentences("cliff", scores={}) == "No model has a finite dense and a pruned measurement, so no cliff can be seen."
 
 
-def test_grace_is_never_to_double():
-    gentle, steep, steeper = Decline("gentle", 0.2, math.inf, 0.72), Decline("steep", 0.18, 0.22, 0.7), Decline("steeper", 0.1, 0.1, 0.7)
-    assert sentences("grace", found=[gentle, steep]) == "Yes: gentle (up to 72%); bits per byte never double within what was measured."
+def grace(*found):
+    return sentences("grace", found=list(found), grace=findings.GRACE)
+
+
+def declined(model, at, low, high, rivals=(), windows=20, above=None):
+    known = np.array([low]) if windows >= 20 else np.array([])
+    return Decline(model, Crossing(at, low, above or high, low, high, known, known, windows), 0.7, list(rivals))
+
+
+def test_grace_is_not_to_double_however_far_it_is_measured():
+    gentle = replace(declined("gentle", math.inf, 0.2, math.inf), measured_to=0.95)
+    steep, steeper = declined("steep", 0.2, 0.18, 0.22), declined("steeper", 0.1, 0.095, 0.11)
+    assert grace(gentle, steep) == "Yes: gentle (up to 95%); bits per byte never double within what was measured."
     no = "No: every model doubles its bits per byte within what was measured."
-    assert (
-        sentences("grace", found=[steep, steeper])
-        == f"{no} steep declines most slowly: it takes 18 to 22 points of sparsity from 5% more to twice as many."
+    slowest = f"{no} steep declines most slowly: it takes 20.0 (95%: 18.0 to 22.0) points of sparsity from 5% more to twice as many."
+    assert grace(steep, steeper) == slowest
+    assert grace(steeper) == f"{no} steeper takes 10.0 (95%: 9.5 to 11.0) points of sparsity from 5% more to twice as many."
+    assert grace() == "No model has been measured both dense and at every sparsity."
+
+
+def test_a_model_whose_bits_have_not_doubled_where_measuring_ends_early_is_not_praised():
+    early = declined("early", math.inf, 0.2, math.inf)
+    said = "Not known: early (up to 70%); bits per byte have not doubled within what was measured, but it was not measured up to 90%."
+    assert grace(early, declined("steep", 0.2, 0.18, 0.22)) == said
+
+
+def test_which_declines_most_slowly_is_said_only_where_it_can_be_told():
+    first, other = declined("a", 0.21, 0.2, 0.22, ["b"]), declined("b", 0.2, 0.19, 0.21)
+    assert grace(first, declined("c", 0.1, 0.1, 0.1), other).endswith(
+        "From 5% more to twice as many takes a 21.0 (95%: 20.0 to 22.0), b 20.0 (95%: 19.0 to 21.0) points of sparsity;"
+        " which of these declines most slowly cannot be told."
     )
-    assert sentences("grace", found=[steeper]) == f"{no} steeper takes 10 points of sparsity from 5% more to twice as many."
-    assert sentences("grace", found=[]) == "No model has been measured both dense and at every sparsity."
+    few = [declined(model, 0.2, 0.19, 0.21, rivals, windows=3) for model, rivals in (("a", ["b"]), ("b", []))]
+    assert grace(*few).endswith(
+        "takes a 20.0, b 20.0 points of sparsity; which of these declines most slowly cannot be told from so few windows."
+    )
 
 
 def test_which_method_keeps_most():
@@ -147,7 +176,7 @@ def test_which_method_keeps_most():
     [
         ({"magnitude": "a", "wanda": "a"}, [], "2 ways of pruning find the best ticket in the same model, a."),
         ({"magnitude": "a", "wanda": "b"}, [], "The best ticket depends on the pruning method: a by magnitude; b by wanda."),
-        ({"magnitude": "a"}, ["wanda"], "It is not decided whether the best ticket depends on the pruning method. By wanda the best two cannot be told apart."),
+        ({"magnitude": "a"}, ["wanda"], "It is not decided whether the best ticket depends on the pruning method. By wanda it cannot be told which model is best."),
         ({"magnitude": "a"}, [], ""),
     ],
 )  # fmt: skip

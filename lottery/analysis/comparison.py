@@ -4,7 +4,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm
 
 from lottery.evaluation import bootstrap
 from lottery.experiments.records import Record
@@ -40,7 +39,7 @@ def bits_ratio(record: Record, other: Record, comparisons: int = 1) -> Interval:
     with np.errstate(invalid="ignore"):
         ratios = own / others
     ratios[np.isnan(ratios)] = 1.0  # infinity over infinity: neither is better
-    return widened(Interval(ratio, *bootstrap.interval(ratios, windows)), comparisons)
+    return widened(Interval(ratio, *bootstrap.interval(ratios, windows)), comparisons, windows)
 
 
 def _resampled(record: Record):
@@ -49,19 +48,13 @@ def _resampled(record: Record):
     return bootstrap.resampled(result.window_nll, times) / bootstrap.resampled(result.window_bytes, times)
 
 
-def widened(interval: Interval, comparisons: int) -> Interval:
-    """Return a ratio and its 95% interval, so wide that as many of them all hold the truth 95 times in a hundred (Bonferroni).
+def widened(interval: Interval, comparisons: int, windows: int) -> Interval:
+    """Return a ratio and its 95% interval from so many windows, so wide that as many of them all hold the truth 95 times in a hundred.
 
-    As if the ratio's logarithm were normal: the draws of a bootstrap end long before the tails that are asked for here. Where one of two
-    is infinite, there is nothing to widen.
+    The ratio's logarithm is widened by ``bootstrap.wider``. Where one of two is infinite, there is nothing to widen.
     """
     ratio, low, high = interval
     if not ratio or not math.isfinite(ratio):
         return interval
-    more = wider(comparisons)
+    more = bootstrap.wider(comparisons, windows)
     return Interval(ratio, ratio * (low / ratio) ** more, ratio * (high / ratio) ** more)
-
-
-def wider(comparisons: int) -> float:
-    """Return by what factor 95% intervals of normal errors grow, so that as many of them all hold the truth 95 times in a hundred."""
-    return float(norm.isf(0.025 / comparisons) / norm.isf(0.025))

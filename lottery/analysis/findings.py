@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lottery.analysis.comparison import wider
 from lottery.analysis.frame import lines
 from lottery.evaluation import bootstrap
 from lottery.experiments.records import Record
-from lottery.experiments.threshold import COST_LEVELS, Crossing, crossing, significantly_different
+from lottery.experiments.threshold import COST_LEVELS, Crossing, crossing, significantly_different, width
 
 KEEPS = 1.25  # times the dense model's bits per byte: up to there, and with coherent texts, a variant keeps working
+GRACE = 0.9  # of the weights: a model whose bits have not doubled by then degrades gracefully
 FEWEST_MODELS = 5  # with fewer, no order of models is rarer than 1 in 20, so that nothing can be decided
 
 
@@ -122,12 +122,20 @@ class BestTicket:
     survivors: list[Survivors]
 
 
-def best_ticket(data: pd.DataFrame, scores: Scores) -> BestTicket:
-    """Return the ranking of the models, and which cannot be told apart from the best."""
+def best_ticket(data: pd.DataFrame, scores: Scores, comparisons: int = 1) -> BestTicket:
+    """Return the ranking of the models, and which cannot be told apart from the best.
+
+    As the best is chosen on the text that is scored, ranges are widened for all pairs of models, and for as many such ``comparisons``.
+    """
     ranks = list(ranking(data, scores)["model"])
-    five = {model: scores[model]["5% more"] for model in ranks}
-    rivals = [model for model in ranks[1:] if not significantly_different(five[ranks[0]], five[model])]
+    rivals = _rivals(ranks, {model: scores[model]["5% more"] for model in ranks}, comparisons)
     return BestTicket(ranks, rivals, [model for model in lines(data) if model not in ranks], scores, survivors(data))
+
+
+def _rivals(ranks: list[str], at: dict[str, Crossing], comparisons: int = 1) -> list[str]:
+    """Return which of some models cannot be told apart from the first, by ranges that allow for all pairs of them."""
+    pairs = comparisons * max(1, len(ranks) * (len(ranks) - 1) // 2)
+    return [model for model in ranks[1:] if not significantly_different(at[ranks[0]], at[model], pairs)]
 
 
 @dataclass(frozen=True)
@@ -186,28 +194,35 @@ class Decline:
 
     Attributes:
         model: The model.
-        least: The least share of weights that may lie between the two levels.
-        most: The most; infinite where its bits never double within what was measured.
+        width: The share of weights that lies between the two levels; infinite where its bits never double within what was measured.
         measured_to: The highest sparsity at which its bits are below twice the dense model's.
+        rivals: Of the slowest one: models that cannot be told apart from it.
     """
 
     model: str
-    least: float
-    most: float
+    width: Crossing
     measured_to: float
+    rivals: list[str] = field(default_factory=list)
 
     @property
-    def never_doubles(self) -> bool:
-        return math.isinf(self.most)
+    def gentle(self) -> bool:
+        """Whether its bits do not double before so much is gone that nothing more need be asked."""
+        return not self.width.reached and self.measured_to >= GRACE
+
+    @property
+    def unknown(self) -> bool:
+        """Whether its bits do not double within what was measured, which is too little to praise it."""
+        return not self.width.reached and self.measured_to < GRACE
 
 
 def declines(data: pd.DataFrame, scores: Scores) -> list[Decline]:
     """Return how each model that can be ranked declines, the slowest first."""
-    found = []
-    for model in ranking(data, scores)["model"]:
-        five, twice = (scores[model][name] for name in COST_LEVELS)
-        found.append(Decline(model, max(0.0, twice.below - five.above), twice.above - five.below, twice.below))
-    return sorted(found, key=lambda decline: -(decline.least + decline.most))
+    levels_of = {model: [scores[model][name] for name in COST_LEVELS] for model in ranking(data, scores)["model"]}
+    widths = {model: width(five, twice) for model, (five, twice) in levels_of.items()}
+    ranks = sorted(widths, key=lambda model: -widths[model].at)
+    return [
+        Decline(model, widths[model], levels_of[model][1].below, _rivals(ranks, widths) if model == ranks[0] else []) for model in ranks
+    ]
 
 
 @dataclass(frozen=True)
@@ -221,7 +236,7 @@ class MethodRanking:
         wins: In how many of them the best way loses least of all.
         interval: The 95% interval of the best way's loss; ``None`` where there are too few windows.
         rivals: Ways that cannot be told apart from the best. Differences are paired, window by window. As the best is chosen on the text
-            that is scored, their 95% intervals are widened for ``pairs`` (Bonferroni, as if errors were normal).
+            that is scored, their 95% intervals are widened for ``pairs`` (``bootstrap.wider``).
         pairs: How many pairs of ways there are.
     """
 
@@ -256,7 +271,7 @@ def _least(more: float, lost: np.ndarray, other: np.ndarray, windows: int, compa
     """Return the least that one way may lose more than another, given the losses of both [draws]: the widened interval's lower end."""
     with np.errstate(invalid="ignore"):  # infinity less infinity
         low, _ = bootstrap.interval(lost - other, windows)
-    return more - (more - low) * wider(comparisons) if math.isfinite(more) else low
+    return more - (more - low) * bootstrap.wider(comparisons, windows) if math.isfinite(more) else low
 
 
 def _resampled_losses(records: list[Record], level: float, grid: pd.DataFrame) -> tuple[dict[str, np.ndarray], int]:
@@ -293,7 +308,7 @@ class Agreement:
     """Whether the best ticket is the same model whichever way it is looked for.
 
     Attributes:
-        best: The best model by each way of pruning by which it is told apart from the next.
+        best: The best model by each way of pruning by which it is told apart from all others.
         undecided: The ways by which it is not.
     """
 
@@ -310,14 +325,13 @@ def agreement(data: pd.DataFrame, records: list[Record]) -> Agreement:
 
     Random pruning looks for nothing: it is the control, and has no say.
     """
-    best, undecided = {}, []
-    for method in methods(data[data["base_method"] != "random"]):
-        by_method = best_ticket(judged_by(data, method), scores(records, method))
+    best, undecided, methods_ = {}, [], methods(data[data["base_method"] != "random"])
+    for method in methods_:
+        by_method = best_ticket(judged_by(data, method), scores(records, method), len(methods_))
         if len(by_method.ranks) < 2:
             continue
-        first, second = (by_method.scores[model]["5% more"] for model in by_method.ranks[:2])
-        if significantly_different(first, second):
-            best[method] = by_method.ranks[0]
-        else:
+        if by_method.rivals:
             undecided.append(method)
+        else:
+            best[method] = by_method.ranks[0]
     return Agreement(best, undecided)

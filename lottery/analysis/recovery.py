@@ -30,6 +30,7 @@ def recovered(records: list[Record]) -> pd.DataFrame:
     factors = dict(zip([(r.model, r.request.variant) for r in records], data["bits_factor"], strict=True)) if len(data) else {}
     data["recovery"] = [request.recovery for request in requests]
     data["loss"] = [request.loss for request in requests]
+    data["windows"] = [len(record.result.window_nll) for record in records]
     data["tokens"] = [_tokens(request, request.recover_steps) for request in requests]
     data["choice_tokens"] = [_tokens(request, _steps_of_choice(request)) for request in requests]
     data["seconds"] = [record.result.recovery_seconds for record in records]
@@ -93,7 +94,7 @@ class Contest:
         other_factor: The same of it.
         ratio: Bits per byte of the other as a multiple of the masked one's, paired over windows.
         low: The lower end of its 95% interval; not a number where there are too few windows. As these two are the best of their kinds on
-            the very text that is scored, it is widened for the number of pairs (Bonferroni, as if the ratio's logarithm were normal).
+            the very text that is scored, it is widened for the number of pairs (``comparison.widened``).
         high: The upper end.
         pairs: How many pairs of their kinds there are.
     """
@@ -163,7 +164,7 @@ def _contest(level: pd.DataFrame) -> Contest | None:
     if others.empty:
         return Contest(*own)
     best, pairs = others.iloc[0], len(masked) * len(others)
-    interval = widened(Interval(*(float(best[name]) for name in _interval("beside_best"))), pairs)
+    interval = widened(Interval(*(float(best[name]) for name in _interval("beside_best"))), pairs, int(best["windows"]))
     return Contest(*own, best["title"], float(best["bits_factor"]), *interval, pairs)
 
 

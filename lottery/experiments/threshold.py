@@ -84,18 +84,44 @@ def crossing(points: list[Record], level: float) -> Crossing | None:
     return Crossing(float(at), float(below), float(above), min(low, float(below)), max(high, float(above)), lows, highs, windows)
 
 
-def significantly_different(one: Crossing, other: Crossing) -> bool | None:
-    """Return whether two models differ at the 95% level, wherever between the measured sparsities each lies; ``None`` without intervals.
+def width(one: Crossing, other: Crossing) -> Crossing:
+    """Return how much sparsity lies between two crossings of one model, the lower level's first, as a crossing is given.
 
-    Their texts are resampled independently, although they are the same text. That is conservative, because what is hard for both would
-    cancel. Where both lie beyond what was measured, nothing tells them apart.
+    Both are of the same resampled texts, so what moves both of them does not count as an error.
+    """
+    least, most = np.maximum(0.0, other.lows - one.highs), other.highs - one.lows
+    below, above = max(0.0, other.below - one.above), other.above - one.below
+    if not len(least):
+        return Crossing(other.at - one.at, below, above, math.nan, math.nan, least, most, one.windows)
+    low, high = bootstrap.interval(least, one.windows)[0], bootstrap.interval(most, one.windows)[1]
+    return Crossing(other.at - one.at, below, above, min(low, below), max(high, above), least, most, one.windows)
+
+
+def significantly_different(one: Crossing, other: Crossing, comparisons: int = 1) -> bool | None:
+    """Return whether two crossings differ at the 95% level, wherever between the measured sparsities each lies; ``None`` without intervals.
+
+    Texts of two models are resampled independently, although they are the same text. That is conservative, because what is hard for both
+    would cancel. Those of one model are paired. Where both lie beyond what was measured, nothing tells them apart.
+
+    Args:
+        one: A crossing.
+        other: Another one.
+        comparisons: From how many pairs these two were chosen on the text that is scored; intervals are widened by ``bootstrap.wider``.
     """
     if not (one.has_interval and other.has_interval):
         return None
-    with np.errstate(invalid="ignore"):  # infinity less infinity
-        least, most = (np.nan_to_num(d, nan=0.0, posinf=2, neginf=-2) for d in (one.lows - other.highs, one.highs - other.lows))
     windows = min(one.windows, other.windows)
-    return bool(bootstrap.interval(least, windows)[0] > 0 or bootstrap.interval(most, windows)[1] < 0)
+    return _least(one, other, comparisons, windows) > 0 or _least(other, one, comparisons, windows) > 0
+
+
+def _least(one: Crossing, other: Crossing, comparisons: int, windows: int) -> float:
+    """Return how far one lies above another at least."""
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        least, here = (
+            np.nan_to_num(by, nan=0.0, posinf=2, neginf=-2) for by in (one.lows - other.highs, np.float64(one.below) - other.above)
+        )
+    low = bootstrap.interval(least, windows)[0]
+    return float(here - (here - low) * bootstrap.wider(comparisons, windows))
 
 
 def last_crossing(sparsities: np.ndarray, nll: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -290,7 +290,7 @@ class Report:
             "**Do bigger models prune better?** "
             + sentences("size", models=len(models), found=correlations, fewest=findings.FEWEST_MODELS),
             "**Where is the cliff?** " + sentences("cliff", scores=of_each),
-            "**Does any architecture degrade gracefully?** " + sentences("grace", found=declines),
+            "**Does any architecture degrade gracefully?** " + sentences("grace", found=declines, grace=findings.GRACE),
         )
 
     def summary(self) -> Markdown | None:
