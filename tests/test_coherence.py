@@ -5,7 +5,8 @@ import torch
 
 from benchmarks.coherence import TUNED, compared, confusion, read, summary
 from lottery.data.corpus import corpus, prompts
-from lottery.evaluation.coherence import BROKEN, DEGRADED, VERDICTS, bits_of_new_text, distinct, verdict, yardsticks
+from lottery.evaluation import coherence
+from lottery.evaluation.coherence import BROKEN, DEGRADED, VERDICTS, bits_of_new_text, verdict, yardsticks
 from lottery.evaluation.generation import bits, bits_per_byte, continuations
 from lottery.pruning.prune import prune
 from lottery.pruning.variants import Variant
@@ -63,6 +64,10 @@ def test_a_dense_model_that_cannot_tell_text_from_shuffled_words_judges_loops_on
     assert verdict(costs(SAME_WORD, 9.0), costs(SOUND, 0.7), 1.3, shuffled).verdict == "broken"
 
 
+def distinct(texts):
+    return coherence._mean_distinct(coherence._parts(texts))
+
+
 def test_measures_against_counting_by_hand():
     assert distinct([("abcdefghijab", 1)]) == 1.0  # three sequences of ten, all different
     assert distinct([("a" * 20, 1), ("abcdefghij", 1)]) == pytest.approx((1 / 11 + 1) / 2)
@@ -114,6 +119,19 @@ def test_verdicts_are_those_of_a_reader():
     assert steps.abs().max() <= 1, "none is off by two steps"
     assert not ((variants["label"] == "broken") & (variants["verdict"] == "coherent")).any()
     assert (variants.loc[variants["method"] == "dense", "verdict"] == "coherent").all()
+
+
+def test_where_the_verdict_hangs_on_which_texts_were_drawn_both_are_named():
+    variants = compared(read())
+    assert all(label in said for label, said in zip(variants["label"], variants["said"], strict=True)), "the reader's is among them"
+    doubtful = variants["said"] != variants["verdict"]
+    assert 0.05 < doubtful.mean() < 0.25, "few, or they would say nothing"
+    near = variants["surprise"].map(lambda at: min(abs(at - DEGRADED), abs(at - BROKEN)))
+    assert near[doubtful].median() < near[~doubtful].median()
+    even = [*costs(SOUND[:3], 0.7), *costs(SOUND[3:], 1.6)]
+    found = verdict(even, costs(SOUND, 0.7), 1.3, 2.3)
+    assert found.said == "coherent or degraded"
+    assert verdict(costs(SOUND, 0.7), costs(SOUND, 0.7), 1.3, 2.3).said == "coherent"
 
 
 def test_the_page_of_the_comparison_is_what_the_labels_say():

@@ -150,8 +150,8 @@ def told(rows, quantization=None, windows=20, in_float32=()):
 
 def test_the_answer_in_words():
     assert told(ROWS).startswith(
-        "**With as few bytes, a predicts best:** - given half of the layers' bytes (at most 60%) as **rtn 8 bit**, 1.01 times the dense"
-        " bits (95%: 1.01 to 1.01); then wanda 50%, 1.30 times: 1.29 times as many bits as the first (95%: 1.29 to 1.29), the best of 9 pairs;"
+        "**With as few bytes, a predicts best:** - given half of the layers' bytes (at most 60%) as **rtn 8 bit**, 1.010 times the dense"
+        " bits (95%: 1.010 to 1.010); then wanda 50%, 1.30 times: 1.29 times as many bits as the first (95%: 1.29 to 1.29), the best of 9 pairs;"
         " then wanda 50% + rtn 4 bit (1.50). - given a quarter of the layers' bytes (at most 30%) as **rtn 4 bit**, 1.10 times"
     )
     assert "better to round" not in told(ROWS)
@@ -164,7 +164,7 @@ def test_the_answer_in_words():
     assert "; no other way takes as few." in told(few)
     assert "wanda 90%, ∞ times: ∞ times as many bits as the first." in told([*ROWS[:3], ("wanda", 0.9, None, 0.16, math.inf), *ROWS[4:6]])
     assert (
-        "rtn 8 bit**, 1.01 times the dense bits; then wanda 50%, 1.30 times: 1.29 times as many bits as the first, the best of 9 pairs,"
+        "rtn 8 bit**, 1.010 times the dense bits; then wanda 50%, 1.30 times: 1.29 times as many bits as the first, the best of 9 pairs,"
         in (few_windows := told(ROWS, windows=3))
     )
     assert "pairs, with too few windows to tell them apart; then wanda 50% + rtn 4 bit (1.50)." in few_windows

@@ -65,3 +65,14 @@ def test_limits_name_what_was_rounded_and_stand_ins():
     assert said[-1] == "Stand-ins are not the models that they are named after."
     real = PROFILE.model_copy(update={"checkpoints": {"a": "/a"}})
     assert limits(real, sweep_of("a", [5])) == said[:-2]
+
+
+def test_limits_name_what_no_interval_covers():
+    said = " ".join(limits(PROFILE.model_copy(update={"max_windows": 20}), sweep_of("a", [5])))
+    assert "Only its first 20 windows are scored" in said
+    assert "draw" not in said
+    (record,) = sweep_of("a", [5])
+    result = record.result.model_copy(update={"calibration_within_rows": True, "recovery_distinct_tokens": 7})
+    said = " ".join(limits(PROFILE, [record.model_copy(update={"result": result})]))
+    assert "Methods with calibration text saw one draw of it." in said
+    assert "Each retraining was run once." in said

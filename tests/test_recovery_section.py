@@ -72,7 +72,7 @@ def test_what_starts_dense_is_compared_with_the_best_masked_of_as_many_zeros():
         ({}, "alps 70% + masked needs 1.30 times the dense bits, alps 70% + elsa 1.20: 0.923 times as many (95%: 0.923 to 0.923), so alps 70% + elsa predicts better."),
         ({"elsa": 1.4}, "so alps 70% + masked predicts better."),
         ({"elsa": 1.3, "noise": 0.1}, "so the two cannot be told apart."),
-        ({"control": 1.02}, "m**, retrained on 204,800 tokens:\n- The dense model needs 1.02 times the bits that it needed before (95%: 1.02 to 1.02): retraining by itself makes it worse."),
+        ({"control": 1.02}, "m**, retrained on 204,800 tokens:\n- The dense model needs 1.020 times the bits that it needed before (95%: 1.020 to 1.020): retraining by itself makes it worse."),
         ({"control": 0.9}, "retraining by itself makes it better, so not all that pruned models gain is recovery."),
         ({"masked": math.inf}, "alps 70% + masked needs ∞ times the dense bits, alps 70% + elsa 1.20: 0.00 times as many (95%: 0.00 to 0.00), so alps 70% + elsa predicts better."),
         ({"elsa": math.inf}, "alps 70% + elsa ∞: ∞ times as many, so alps 70% + masked predicts better."),
@@ -88,7 +88,7 @@ def test_the_best_of_each_kind_are_compared_whatever_they_started_from():
     records = study(masked=1.2, elsa=1.32)
     records += [one("wanda", 0.7, 1.4, recovery="masked"), one("wanda", 0.7, 1.3, recovery="elsa")]
     said = text(records)
-    assert "alps 70% + masked needs 1.20 times the dense bits, wanda 70% + elsa 1.30: 1.08 times as many" in said
+    assert "alps 70% + masked needs 1.20 times the dense bits, wanda 70% + elsa 1.30: 1.083 times as many" in said
     assert ", the best of 4 pairs, so alps 70% + masked predicts better." in said
 
 
@@ -113,9 +113,10 @@ def test_the_best_of_several_is_not_called_better_for_being_the_luckiest(few_dra
 def test_with_both_losses_there_are_two_controls():
     both = text([*study(), *study(loss="distillation", control=1.0)[2:]])
     assert (
-        "learned from the text and needs 1.02 times the bits that it needed before (95%: 1.02 to 1.02): retraining by itself makes" in both
+        "learned from the text and needs 1.020 times the bits that it needed before (95%: 1.020 to 1.020): retraining by itself makes"
+        in both
     )
-    assert "learned from its own predictions and needs 1.00 times the bits that it needed before (95%: 1.00 to 1.00)." in both
+    assert "learned from its own predictions and needs 1.000 times the bits that it needed before (95%: 1.000 to 1.000)." in both
 
 
 def test_a_rate_at_the_edge_of_those_tried_is_marked():

@@ -167,7 +167,7 @@ def test_infinity_everywhere_is_drawn_and_said(profile):
     assert "<svg" in report.figure().svg
     assert "Only **phi-2** can be judged so far: its text costs 5% more bits per byte between dense and 50% sparsity" in said
     assert "or the dense model's is not finite: mistral-7b." in said
-    assert "phi-2 takes 0 to 50 points of sparsity from 5% more to twice as many." in said
+    assert "phi-2 takes between 0 and 50 points of sparsity from 5% more to twice as many." in said
 
 
 def test_one_model_alone_is_told_without_a_comparison(profile):

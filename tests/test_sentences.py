@@ -15,6 +15,7 @@ from lottery.analysis.layers import Extremes, UnevenWay, WhereZerosAre
 from lottery.analysis.protocols import Extreme
 from lottery.analysis.published import ChangeHere, Difference, FirstTable, MagnitudeGap, OtherProtocol, Reproduction
 from lottery.analysis.sizes import BestAtSize
+from lottery.common.format import multiple
 from lottery.experiments.threshold import Crossing
 from lottery.report.sentences import from_to, listed, sentences, ways
 from tests.factory import BAD, COARSE, GOOD, curve, procedure_of, ticket_of
@@ -358,16 +359,21 @@ def test_how_the_ticket_procedure_was_run():
 
 @pytest.mark.parametrize(("rho", "p", "answer"), [(1.0, 0.02, "Yes"), (-1.0, 0.02, "No, the contrary"), (0.5, 0.4, "Not decided")])
 def test_whether_one_shot_pruning_tells_who_has_the_best_ticket(rho, p, answer):
-    assert sentences("one_shot_vs_imp", found=RankAgreement(5, 0.16, rho, p)) == (
+    assert sentences("one_shot_vs_imp", found=RankAgreement(5, 0.16, rho, p), fewest=5) == (
         f"{answer}: one ranking is by how sparse the trained model can be made in one shot, the other by how little the ticket loses with 16%"
         f" left. Their rank correlation is {rho:+.2f} over 5 architectures (p = {p:.2f})."
     )
-    assert sentences("one_shot_vs_imp", found=RankAgreement(2)) == (
-        "Fewer than three architectures have both scores (2), so the two rankings cannot be compared."
-    )
+    for models, said in ((1, "one has"), (3, "3 have")):
+        assert sentences("one_shot_vs_imp", found=RankAgreement(models), fewest=5) == (
+            f"Cannot be decided with fewer than 5 architectures that have both scores; here {said}."
+        )
 
 
 def test_lists_read_as_people_write_them():
     assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"], "or")] == ["a", "a and b", "a, b or c"]
     assert [ways(["a", "b"]), ways(list("abcde"))] == ["a, b", "5 ways"]
     assert [from_to([0.5]), from_to([0.5, 0.6]), from_to([0.5, 0.6, 0.7])] == ["at 50%", "at 50% and 60%", "from 50% to 70%"]
+
+
+def test_a_ratio_near_one_shows_on_which_side_it_lies():
+    assert [multiple(value) for value in (0.9975, 1.0029, 1.055, 1.2, 12.0, math.inf)] == ["0.998", "1.003", "1.055", "1.20", "12.0", "∞"]

@@ -13,7 +13,7 @@ from scipy import stats
 from lottery.analysis.frame import lines
 from lottery.evaluation import bootstrap
 from lottery.experiments.records import Record
-from lottery.experiments.threshold import COST_LEVELS, Crossing, crossing, significantly_different, width
+from lottery.experiments.threshold import COST_LEVELS, FINE, Crossing, crossing, significantly_different, width
 
 KEEPS = 1.25  # times the dense model's bits per byte: up to there, and with coherent texts, a variant keeps working
 GRACE = 0.9  # of the weights: a model whose bits have not doubled by then degrades gracefully
@@ -203,6 +203,11 @@ class Decline:
     width: Crossing
     measured_to: float
     rivals: list[str] = field(default_factory=list)
+
+    @property
+    def is_number(self) -> bool:
+        """Whether both levels were measured closely enough to state the width as a number."""
+        return self.width.above - self.width.below <= 2 * FINE + 1e-9
 
     @property
     def gentle(self) -> bool:

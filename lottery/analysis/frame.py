@@ -39,7 +39,7 @@ def frame(records: list[Record]) -> pd.DataFrame:
                 **_saved(result),
                 "memory": result.memory.generation_peak,
                 "memory_kind": result.memory.kind,
-                "verdict": result.texts.verdict.verdict if result.texts else None,
+                "verdict": result.texts.verdict.said if result.texts else None,
                 "coherent": result.texts is not None and result.texts.verdict.verdict == "coherent",
                 "reason": result.texts.verdict.reason if result.texts else None,
                 "pruning_seconds": result.pruning_seconds,

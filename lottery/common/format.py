@@ -16,6 +16,11 @@ def number(value: float) -> str:
     return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2}f}"
 
 
+def multiple(value: float) -> str:
+    """Format a ratio: as ``number`` does, but with three decimals near 1, so that it can be seen on which side of 1 it lies."""
+    return f"{value:.3f}" if 0.9 <= value < 1.1 else number(value)
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.1f}".removesuffix(".0") + "%"
 

@@ -24,6 +24,7 @@ DEGRADED, BROKEN = 0.28, 0.80  # on the way from sound text to words in disorder
 LOOPS = 0.5  # of the dense texts' different sequences: with fewer, texts are broken also where the dense model cannot judge
 _GRAM = 10  # characters
 _STRETCHES, _STRETCH_WORDS = 20, 40
+_RESAMPLES = 400
 
 VERDICTS = ("coherent", "degraded", "broken")
 
@@ -37,11 +38,18 @@ class Verdict(NamedTuple):
         verdict: One of ``VERDICTS``.
         reason: Why.
         surprise: Where the texts are on the scale from sound text (0) to words in disorder (1).
+        others: Verdicts that as many other texts of the same model might get as well: those of at least one in 20 resampled sets of texts.
     """
 
     verdict: str
     reason: str
     surprise: float
+    others: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> str:
+        """The verdict with those that are as possible, as in 'degraded or broken'."""
+        return " or ".join(name for name in VERDICTS if name == self.verdict or name in self.others)
 
 
 def yardsticks(text: str, beginning: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -80,35 +88,65 @@ def verdict(texts: Costs, dense: Costs, real: float, shuffled: float) -> Verdict
     Returns:
         The verdict, its reason, and the texts' place on the scale.
     """
-    repeated = f"{1 - distinct(texts):.0%} of the ten-character sequences repeat"
-    if not shuffled >= CAN_JUDGE * real:  # also where they are not numbers
-        looped = distinct(texts) < LOOPS * distinct(dense)
-        return Verdict(
-            "broken" if looped else "coherent", f"{repeated}; the dense model cannot tell this text from shuffled words", math.nan
-        )
-    cost, own = bits_of_new_text(texts), bits_of_new_text(dense)
-    sound = min(own, real)
-    surprise = (
-        math.log(cost / sound) / math.log(shuffled / sound) if 0 < cost < math.inf and sound < shuffled else math.inf
-    )  # also where it is no number
-    said = VERDICTS[0 if surprise <= DEGRADED else 1 if surprise <= BROKEN else 2]
-    loops = f", {repeated}" if distinct(texts) < 0.8 else ""
-    reason = f"{cost:.2f} bits per new byte{loops}"
-    return Verdict(said, reason, surprise)
+    own, of_dense = _parts(texts), _parts(dense)
+    said, surprise = _judged(own, of_dense, real, shuffled)
+    repeated = f"{1 - _mean_distinct(own):.0%} of the ten-character sequences repeat"
+    if math.isnan(surprise):
+        reason = f"{repeated}; the dense model cannot tell this text from shuffled words"
+    else:
+        reason = f"{_bits_per_new_byte(own):.2f} bits per new byte" + (f", {repeated}" if _mean_distinct(own) < 0.8 else "")
+    return Verdict(said, reason, surprise, _others(said, own, of_dense, real, shuffled))
 
 
 def bits_of_new_text(texts: Costs) -> float:
     """Return the dense model's bits per byte of what texts do not repeat; infinite if there is no text."""
-    new = sum(len(text.encode()) * _distinct(text) for text, _ in texts)
-    return sum(bits for _, bits in texts) / new if new else math.inf
+    return _bits_per_new_byte(_parts(texts))
 
 
-def distinct(texts: Costs) -> float:
-    """Return the share of a text's ten-character sequences that are distinct, the mean over several texts; white space counts once."""
-    return sum(_distinct(text) for text, _ in texts) / max(1, len(texts))
+class _Part(NamedTuple):
+    """What counts of one text: its bytes that are new, the dense model's bits, the share of its sequences that are distinct."""
+
+    new: float
+    bits: float
+    distinct: float
+
+
+def _parts(texts: Costs) -> list[_Part]:
+    return [_Part(len(text.encode()) * (share := _distinct(text)), bits, share) for text, bits in texts]
+
+
+def _judged(own: list[_Part], dense: list[_Part], real: float, shuffled: float) -> tuple[str, float]:
+    """Return the verdict and the place on the scale, which is not a number where the dense model cannot judge."""
+    if not shuffled >= CAN_JUDGE * real:  # also where they are not numbers
+        return ("broken" if _mean_distinct(own) < LOOPS * _mean_distinct(dense) else "coherent"), math.nan
+    cost, sound = _bits_per_new_byte(own), min(_bits_per_new_byte(dense), real)
+    surprise = (
+        math.log(cost / sound) / math.log(shuffled / sound) if 0 < cost < math.inf and sound < shuffled else math.inf
+    )  # also where it is no number
+    return VERDICTS[0 if surprise <= DEGRADED else 1 if surprise <= BROKEN else 2], surprise
+
+
+def _others(said: str, own: list[_Part], dense: list[_Part], real: float, shuffled: float) -> tuple[str, ...]:
+    """Return which other verdicts at least one in 20 resampled sets of texts get; a text and the dense model's are drawn together."""
+    chance, seen = random.Random(0), dict.fromkeys(VERDICTS, 0)
+    for _ in range(_RESAMPLES):
+        drawn = [chance.randrange(len(own)) for _ in own]
+        beside = [dense[i] for i in drawn] if len(dense) == len(own) else dense
+        seen[_judged([own[i] for i in drawn], beside, real, shuffled)[0]] += 1
+    return tuple(name for name in VERDICTS if name != said and seen[name] >= _RESAMPLES / 20)
+
+
+def _bits_per_new_byte(parts: list[_Part]) -> float:
+    new = sum(part.new for part in parts)
+    return sum(part.bits for part in parts) / new if new else math.inf
+
+
+def _mean_distinct(parts: list[_Part]) -> float:
+    return sum(part.distinct for part in parts) / max(1, len(parts))
 
 
 def _distinct(text: str) -> float:
+    """Return the share of a text's ten-character sequences that are distinct; white space counts once."""
     text = " ".join(text.split())
     found = [text[i : i + _GRAM] for i in range(len(text) - _GRAM + 1)]
     return len(set(found)) / len(found) if found else 1.0

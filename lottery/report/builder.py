@@ -227,7 +227,7 @@ class Report:
         """Say whether one-shot pruning tells who has the best ticket."""
         if not self.profile.tickets:
             return None
-        said = sentences("one_shot_vs_imp", found=rank_agreement(self.tickets, self.scores))
+        said = sentences("one_shot_vs_imp", found=rank_agreement(self.tickets, self.scores), fewest=findings.FEWEST_MODELS)
         return markdown(f"**Does one-shot pruning tell who has the best ticket?** {said}", one_shot_vs_imp.told(self.tickets, self.scores))
 
     def published(self) -> Markdown | None:
@@ -356,6 +356,11 @@ class Report:
         checkout = f"git checkout {commit}\n" if commit else ""
         fetch = f"make fetch PROFILE={self.profile.profile}\n" * any(r.kind in ("hub", "wheel") for r in self.records)
         warning = " Some trials were made with changes that are not committed." if any(r.provenance.dirty for r in self.records) else ""
+        if len(commits) > 1:
+            warning += (
+                f" The trials were made by {len(commits)} commits, each record names its own; where code has changed since, a new run may"
+                " differ."
+            )
         return markdown(
             f"```sh\n{checkout}{fetch}make report PROFILE={self.profile.profile}\n```",
             "Same profile, same seed, same machine: the same perplexities and texts. Another machine may differ in the last digits,"

@@ -93,7 +93,7 @@ def _figures(record: Record) -> dict[str, str]:
     result = record.result
     found = {metric.title: metric.shown(result.metrics[name]) for name, metric in METRICS.items()}
     found["Zeros in the whole model"] = percent(result.sparsity_model)
-    found["Verdict on the texts"] = result.texts.verdict.verdict if result.texts else ""
+    found["Verdict on the texts"] = result.texts.verdict.said if result.texts else ""
     return found
 
 

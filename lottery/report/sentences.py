@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lottery.analysis.findings import Survivors
-from lottery.common.format import change, number, percent, size
+from lottery.common.format import change, multiple, number, percent, size
 from lottery.experiments.threshold import Crossing
 
 METHODS_NAMED = 4  # more names of methods than that nobody reads
@@ -88,6 +88,7 @@ _TEMPLATES = Environment(
 )
 _TEMPLATES.filters |= {
     "number": number,
+    "multiple": multiple,
     "percent": percent,
     "size": size,
     "change": change,

@@ -8,8 +8,9 @@ from IPython.display import Markdown
 
 from lottery.analysis.findings import keeps_working
 from lottery.analysis.frame import speed_ratio, timed
-from lottery.common.format import NBSP, count, number, percent, size
+from lottery.common.format import NBSP, count, multiple, number, percent, size
 from lottery.evaluation.bootstrap import MIN_WINDOWS
+from lottery.evaluation.coherence import Verdict
 from lottery.evaluation.metrics import METRICS, Metric
 from lottery.evaluation.savings import Form
 from lottery.experiments.records import Record, Result
@@ -53,7 +54,7 @@ def _rows(records: list[Record], folder: str, named: bool) -> list[dict]:
             "Perplexity": number(record.result.perplexity),
             "Tokens/sec": _tokens_per_second(record.result),
             "Memory": _memory(record.result),
-            "Coherent?": f"{_SAID[record.result.texts.verdict.verdict]}; {record.result.texts.verdict.reason}",
+            "Coherent?": _coherent(record.result.texts.verdict),
         }
         for record in records
         if record.result.texts
@@ -130,7 +131,9 @@ def knowledge(records: list[Record]) -> str:
     return table(rows, "|".join(list(rows[0])[1:]), "What the variants know, with standard errors.") if rows else ""
 
 
-_SAID = {"coherent": "yes", "degraded": "degraded", "broken": "no"}
+def _coherent(verdict: Verdict) -> str:
+    said = {"coherent": "yes", "broken": "no"}.get(verdict.said, verdict.said)
+    return f"{said}; {verdict.reason}"
 
 
 def linked(record: Record, folder: str, named: bool = True) -> str:
@@ -194,8 +197,9 @@ def cost(records: list[Record], folder: str) -> str:
 
 
 def within(row: pd.Series, name: str) -> str:
-    """Return a value and its 95% interval, where there is one."""
-    value, low, high = (number(row[column]) for column in (name, f"{name}_low", f"{name}_high"))
+    """Return a value and its 95% interval, where there is one; all but perplexities are ratios."""
+    shown = number if name == "perplexity" else multiple
+    value, low, high = (shown(row[column]) for column in (name, f"{name}_low", f"{name}_high"))
     if math.isnan(row[f"{name}_low"]):
         return value
     # Together on a line, but for powers of ten, which would be cut in the middle where a column is narrow.
@@ -306,7 +310,7 @@ def samples(records: list[Record]) -> Markdown:
         for record in written:
             for sample in record.result.texts.samples:
                 if sample.prompt == beginning:
-                    parts.append(f"#### {record.request.title}, {sample.how}: {record.result.texts.verdict.verdict}")
+                    parts.append(f"#### {record.request.title}, {sample.how}: {record.result.texts.verdict.said}")
                     parts.append(verbatim(sample.text.strip("\n") or "(nothing)"))
     return markdown(*parts)
 
@@ -320,7 +324,7 @@ def side_by_side(records: list[Record]) -> str:
     rows = [
         {
             "Sparsity": linked(record, f"{record.model}/records"),
-            "Verdict": record.result.texts.verdict.verdict,
+            "Verdict": record.result.texts.verdict.said,
             "Continuation": escape_markdown(
                 next(s.text for s in record.result.texts.samples if s.prompt == beginning and s.how == "sampled")
             )

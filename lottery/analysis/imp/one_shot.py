@@ -6,17 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lottery.analysis.findings import Scores, rank_correlation
+from lottery.analysis.findings import FEWEST_MODELS, Scores, rank_correlation
 from lottery.analysis.imp.results import ImpResults
 from lottery.analysis.imp.verdict import mean
 from lottery.experiments.threshold import COST_LEVELS, last_crossing
 
 LEVEL = "5% more"
-FEWEST = 3  # two architectures rank nothing
 
 
-def at_a_cost(outcome: ImpResults, arm: str = "ticket") -> dict[str, float]:
-    """Return for each model the sparsity at which an arm's mean loss is 5% above the dense one; infinite beyond the last level."""
+def at_a_cost(outcome: ImpResults, arm: str = "ticket") -> dict[str, tuple[float, float]]:
+    """Return for each model between which sparsities an arm's mean loss rises to 5% above the dense one.
+
+    These are the last level below it, 0 for the dense model, and the next; infinite beyond the last level. Levels lie too far apart to
+    interpolate: the first may leave a third of the weights.
+    """
     found = {}
     for model in outcome.models if outcome.levels else []:
         columns = [outcome.by_seed(model, arm if level else outcome.baseline(model), level) for level in (0, *outcome.levels)]
@@ -24,7 +27,8 @@ def at_a_cost(outcome: ImpResults, arm: str = "ticket") -> dict[str, float]:
         if not len(rows) or not np.isfinite(rows[:, 0]).all():
             continue
         sparsities = np.array([0.0, *(1 - outcome.left(level) for level in outcome.levels)])
-        found[model] = float(last_crossing(sparsities, rows.sum(0, keepdims=True), COST_LEVELS[LEVEL])[0][0])
+        _, (below,), (above,) = last_crossing(sparsities, rows.sum(0, keepdims=True), COST_LEVELS[LEVEL])
+        found[model] = float(below), float(above)
     return found
 
 
@@ -33,15 +37,16 @@ def both_scores(outcome: ImpResults, one_shot: Scores) -> pd.DataFrame:
 
     It holds the sparsity at which one-shot pruning costs 5%, where it is known closely, and what is lost by its ticket at the last level,
     as a multiple of the dense model's loss (a ``MeanCI``). The ticket's own 5% would not do: good tickets cost less than that at every
-    level.
+    level. ``seeds`` are those in which it could be made.
     """
     rows = []
     for model in outcome.models if outcome.levels else []:
-        times = mean((outcome.by_seed(model, "ticket", outcome.levels[-1]) / outcome.by_seed(model, outcome.baseline(model), 0)).dropna())
+        by_seed = (outcome.by_seed(model, "ticket", outcome.levels[-1]) / outcome.by_seed(model, outcome.baseline(model), 0)).dropna()
+        times = mean(by_seed)
         known = model in one_shot and (one_shot[model][LEVEL].is_number or math.isinf(one_shot[model][LEVEL].at))
         if known and not math.isnan(times.value):
-            rows.append({"model": model, "one_shot": one_shot[model][LEVEL].at, "times_dense": times})
-    return pd.DataFrame(rows, columns=["model", "one_shot", "times_dense"])
+            rows.append({"model": model, "one_shot": one_shot[model][LEVEL].at, "times_dense": times, "seeds": len(by_seed)})
+    return pd.DataFrame(rows, columns=["model", "one_shot", "times_dense", "seeds"])
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class RankAgreement:
 
     @property
     def comparable(self) -> bool:
-        return self.models >= FEWEST
+        return self.models >= FEWEST_MODELS
 
     @property
     def decided(self) -> bool:
@@ -72,7 +77,7 @@ class RankAgreement:
 def rank_agreement(outcome: ImpResults, one_shot: Scores) -> RankAgreement:
     """Return how well one-shot prunability ranks architectures as their tickets do."""
     both = both_scores(outcome, one_shot)
-    if len(both) < FEWEST:
+    if len(both) < FEWEST_MODELS:
         return RankAgreement(len(both))
     rho, chance = rank_correlation(list(both["one_shot"]), [-times.value for times in both["times_dense"]])
     return RankAgreement(len(both), outcome.left(outcome.levels[-1]), rho, chance)

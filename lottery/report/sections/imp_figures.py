@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lottery.analysis.findings import Scores
-from lottery.analysis.imp.one_shot import FEWEST, both_scores
+from lottery.analysis.imp.one_shot import both_scores
 from lottery.analysis.imp.results import ImpResults
 from lottery.analysis.imp.verdict import mean
 from lottery.common.format import number, percent
@@ -41,7 +41,7 @@ def bridge(outcome: ImpResults, one_shot: Scores) -> Picture | None:
     The figure shows what a ticket loses at the last level over how far the trained model can be pruned in one shot.
     """
     both = both_scores(outcome, one_shot)
-    if len(both) < FEWEST:
+    if both.empty:
         return None
     figure = style.new_figure(8, 4)
     axes = figure.subplots()
@@ -62,9 +62,11 @@ def bridge(outcome: ImpResults, one_shot: Scores) -> Picture | None:
     axes.set_ylabel(f"ticket's loss with {left} left,\ntimes the dense model's (less is better)")
     axes.margins(x=0.2, y=0.15)
     sns.despine(figure)
+    short = [f"{row.model} {row.seeds}" for row in both.itertuples() if row.seeds < outcome.seeds]
+    fewer = f" Fewer seeds, where pruning left nothing of a layer: {', '.join(short)}." if short else ""
     caption = (
         f"What the ticket of each architecture loses with {left} of its weights left, over how far its trained model can be pruned in one"
-        f" shot. Dotted: as much as the dense model.{_of_bars(outcome, 'Bars')}"
+        f" shot. Dotted: as much as the dense model.{_of_bars(outcome, 'Bars')}{fewer}"
     )
     alt = "Scatter of tickets over one-shot pruning. " + " ".join(
         f"{row.model}: one shot {percent(row.one_shot) if math.isfinite(row.one_shot) else 'beyond what was measured'}, ticket"
