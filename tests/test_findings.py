@@ -259,3 +259,26 @@ def test_quartiles_are_those_of_seven_values_or_more_and_fewer_have_a_range():
     assert spread([3.0, 1.0, 2.0]) == [1.0, 2.0, 3.0]
     assert spread([5.0]) == [5.0, 5.0, 5.0]
     assert spread([float(i) for i in range(1, 9)]) == [2.75, 4.5, 6.25]
+
+
+def test_ways_of_pruning_one_model_are_told_apart_by_where_its_bits_pass_a_level():
+    """What is hard in the text is hard for all ways. Ranges that overlap by far may be told apart all the same."""
+    noise = np.random.default_rng(0).normal(0, 0.7, 40)
+    grid, records = [0.0, *np.arange(0.1, 0.6, 0.005)], []
+    for way, cost in (("alps", 0.5), ("wanda", 0.56), ("twin", 0.501)):
+        records += [
+            record_of(
+                "a",
+                way if s else "dense",
+                float(s),
+                windows=40,
+                window_nll=[1 + cost * s * s * (1 + n) for n in noise],
+                bits_per_byte=1 + cost * s * s,
+            )
+            for s in grid
+        ]
+    scores = {way: findings.scores(records, way)["a"] for way in ("alps", "wanda", "twin")}
+    five, twice = findings.latest_crossings(scores)
+    assert (five.cost, five.first, five.rivals, five.others) == ("5% more", "alps", ["twin"], 2)
+    assert (twice.cost, len(twice.rivals)) == ("twice", 2), "beyond what was measured by all three"
+    assert scores["wanda"]["5% more"].high > scores["alps"]["5% more"].low, "their ranges overlap"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lottery.analysis import findings
-from lottery.analysis.findings import Agreement, Decline, MethodRanking, SizeCorrelation, Survivors
+from lottery.analysis.findings import Agreement, Decline, Latest, MethodRanking, SizeCorrelation, Survivors
 from lottery.analysis.imp.one_shot import RankAgreement
 from lottery.analysis.imp.results import ImpResults
 from lottery.analysis.imp.verdict import MARGIN, Compared, MeanCI, Verdict, WhyNot
@@ -377,3 +377,13 @@ def test_lists_read_as_people_write_them():
 
 def test_a_ratio_near_one_shows_on_which_side_it_lies():
     assert [multiple(value) for value in (0.9975, 1.0029, 1.055, 1.2, 12.0, math.inf)] == ["0.998", "1.003", "1.055", "1.20", "12.0", "∞"]
+
+
+def test_by_which_way_of_pruning_a_level_is_passed_latest():
+    found = [Latest("5% more", "alps", ["admm"], 3, True), Latest("twice", "alps", [], 3, True)]
+    assert sentences("latest", found=found) == (
+        "Bits cost 5% more latest by alps; admm cannot be told apart from it. Bits double latest by alps; all others are told apart from it."
+    )
+    few = sentences("latest", found=[Latest("twice", "alps", ["admm"], 1, False)])
+    assert few == "Bits double latest by alps, with too few windows to tell ways of pruning apart."
+    assert sentences("latest", found=[Latest("twice", "alps", [], 0, True)]) == "Bits double latest by alps."

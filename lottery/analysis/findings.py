@@ -231,6 +231,39 @@ def declines(data: pd.DataFrame, scores: Scores) -> list[Decline]:
 
 
 @dataclass(frozen=True)
+class Latest:
+    """By which way of pruning the bits of a model pass a level at the highest sparsity.
+
+    Attributes:
+        cost: One of ``COST_LEVELS``.
+        first: The way.
+        rivals: Ways that cannot be told apart from it: ranges are paired over windows and allow for all pairs.
+        others: How many other ways there are.
+        has_interval: Whether there are enough windows to tell any apart.
+    """
+
+    cost: str
+    first: str
+    rivals: list[str]
+    others: int
+    has_interval: bool
+
+
+def latest_crossings(scores: dict[str, dict[str, Crossing]]) -> list[Latest]:
+    """Return by which way of pruning a model passes each level latest.
+
+    Args:
+        scores: The ticket scores of one model by each way of pruning.
+    """
+    found = []
+    for cost in COST_LEVELS:
+        at = {way: crossings[cost] for way, crossings in scores.items()}
+        ranks = sorted(at, key=lambda way: -at[way].at)
+        found.append(Latest(cost, ranks[0], _rivals(ranks, at), len(ranks) - 1, at[ranks[0]].has_interval))
+    return found
+
+
+@dataclass(frozen=True)
 class MethodRanking:
     """Which way of pruning loses least at a sparsity, in the mean of the models that were pruned in every way.
 

@@ -143,7 +143,10 @@ class Report:
             return []
         by_method = {method: findings.scores(self.records, method) for method in findings.methods(self.data)}
         models = {model: {way: found[model] for way, found in by_method.items() if model in found} for model in self.data["model"].unique()}
-        return [tables.cliffs(self._named[self._named["model"] == model], ways) for model, ways in models.items() if ways]
+        shown = [(self._named[self._named["model"] == model], ways) for model, ways in models.items() if ways]
+        return [
+            part for data, ways in shown for part in (tables.cliffs(data, ways), sentences("latest", found=findings.latest_crossings(ways)))
+        ]
 
     def methods_figure(self) -> Picture | None:
         return self._keep_figure("methods", figures.methods_compared(self.data)) if self._several else None
