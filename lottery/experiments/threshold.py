@@ -31,6 +31,7 @@ class Crossing(NamedTuple):
         lows: The lower end for each resampled text; empty where there are too few windows.
         highs: The upper end for each resampled text; empty where there are too few windows.
         windows: How many windows were scored.
+        ats: ``at`` for each resampled text; empty where there are too few windows.
     """
 
     at: float
@@ -41,6 +42,7 @@ class Crossing(NamedTuple):
     lows: np.ndarray
     highs: np.ndarray
     windows: int
+    ats: np.ndarray = np.array([])
 
     @property
     def has_interval(self) -> bool:
@@ -78,10 +80,10 @@ def crossing(points: list[Record], level: float) -> Crossing | None:
         return Crossing(float(at), float(below), float(above), math.nan, math.nan, np.array([]), np.array([]), windows)
     times = bootstrap.draws(points[0].model, windows)
     resampled = np.stack([bootstrap.resampled(total, times) for total in totals], axis=1)
-    _, lows, highs = last_crossing(sparsities, resampled, level)
+    ats, lows, highs = last_crossing(sparsities, resampled, level)
     low, high = bootstrap.interval(lows, windows)[0], bootstrap.interval(highs, windows)[1]
     # The text as it is must lie inside, too, however few of the resampled ones pass where it does.
-    return Crossing(float(at), float(below), float(above), min(low, float(below)), max(high, float(above)), lows, highs, windows)
+    return Crossing(float(at), float(below), float(above), min(low, float(below)), max(high, float(above)), lows, highs, windows, ats)
 
 
 def width(one: Crossing, other: Crossing) -> Crossing:
@@ -94,7 +96,7 @@ def width(one: Crossing, other: Crossing) -> Crossing:
     if not len(least):
         return Crossing(other.at - one.at, below, above, math.nan, math.nan, least, most, one.windows)
     low, high = bootstrap.interval(least, one.windows)[0], bootstrap.interval(most, one.windows)[1]
-    return Crossing(other.at - one.at, below, above, min(low, below), max(high, above), least, most, one.windows)
+    return Crossing(other.at - one.at, below, above, min(low, below), max(high, above), least, most, one.windows, other.ats - one.ats)
 
 
 def significantly_different(one: Crossing, other: Crossing, comparisons: int = 1) -> bool | None:
@@ -115,13 +117,17 @@ def significantly_different(one: Crossing, other: Crossing, comparisons: int = 1
 
 
 def _least(one: Crossing, other: Crossing, comparisons: int, windows: int) -> float:
-    """Return how far one lies above another at least."""
-    with np.errstate(invalid="ignore"):  # infinity less infinity
-        least, here = (
-            np.nan_to_num(by, nan=0.0, posinf=2, neginf=-2) for by in (one.lows - other.highs, np.float64(one.below) - other.above)
-        )
-    low = bootstrap.interval(least, windows)[0]
-    return float(here - (here - low) * bootstrap.wider(comparisons, windows))
+    """Return how far one lies above another at least: as far as the measured sparsities around them leave no doubt, less what is chance.
+
+    Chance is how far the crossings themselves, by straight lines, move towards each other over the resampled texts. One that is never
+    reached counts as the last sparsity measured.
+    """
+    if math.isinf(other.above):
+        return -math.inf
+    upper = np.where(np.isfinite(one.ats), one.ats, one.lows)
+    apart = (one.at if math.isfinite(one.at) else one.below) - other.at
+    chance = max(0.0, apart - bootstrap.interval(upper - other.ats, windows)[0])
+    return one.below - other.above - chance * bootstrap.wider(comparisons, windows)
 
 
 def last_crossing(sparsities: np.ndarray, nll: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
