@@ -67,7 +67,7 @@ def test_an_unknown_profile_names_those_that_exist(project):
         load_profile("dmeo")
     assert (
         str(caught.value)
-        == "profile: given 'dmeo'; allowed: the name of a file in params/ (demo, full, methods, real, real-allocation, real-bytes, real-methods, real-models, real-one-shot, real-recovery, ticket)"
+        == "profile: given 'dmeo'; allowed: the name of a file in params/ (demo, full, full-methods, methods, real, real-allocation, real-bytes, real-methods, real-models, real-one-shot, real-recovery, ticket)"
     )
 
 
@@ -138,7 +138,7 @@ def test_parameters_may_extend_a_profile_too(project):
     [
         ({"a": {"extends": "a"}}, "extends: given 'a', a circle: a > a; allowed: a profile outside it, or null"),
         ({"a": {"extends": "b"}, "b": {"extends": "a"}}, "extends: given 'a', a circle: a > b > a; allowed: a profile outside it, or null"),
-        ({"a": {"extends": "dmeo"}}, "extends: given 'dmeo'; allowed: the name of another profile in params/ (a, demo, full, methods, real, real-allocation, real-bytes, real-methods, real-models, real-one-shot, real-recovery, ticket)"),
+        ({"a": {"extends": "dmeo"}}, "extends: given 'dmeo'; allowed: the name of another profile in params/ (a, demo, full, full-methods, methods, real, real-allocation, real-bytes, real-methods, real-models, real-one-shot, real-recovery, ticket)"),
         ({"a": {"extends": ["demo"]}}, "extends: given ['demo']; allowed: the name of another profile in params/ (a, demo, "),
         ({"a": {"extends": "../demo"}}, "extends: given '../demo'; allowed: the name of another profile in params/ (a, demo, "),
         ({"a": {"extend": "demo"}}, "unknown key 'extend' (given 'demo'), did you mean 'extends'?; allowed: profile, extends, "),

@@ -178,5 +178,5 @@ def test_a_profile_that_is_not_there_is_one_line_and_exit_status_1(project):
     assert run.returncode == 1
     assert (
         run.stderr
-        == "ParamsError: profile: given 'nonsense'; allowed: the name of a file in params/ (demo, full, methods, real, real-allocation, real-bytes, real-methods, real-models, real-one-shot, real-recovery, ticket)\n"
+        == "ParamsError: profile: given 'nonsense'; allowed: the name of a file in params/ (demo, full, full-methods, methods, real, real-allocation, real-bytes, real-methods, real-models, real-one-shot, real-recovery, ticket)\n"
     )
