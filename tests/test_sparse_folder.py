@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lottery.__main__ import main
 from lottery.common.errors import LotteryError, ParamsError
@@ -64,6 +64,20 @@ def test_a_model_comes_back_to_the_bit_dense_and_packed(name, dtype, tmp_path):
     with torch.inference_mode():
         assert torch.equal(model(tokens).logits, packed(tokens).logits)
     assert (dense.lm_head.weight is dense.model.embed_tokens.weight) == model.config.tie_word_embeddings
+
+
+def test_a_dense_copy_for_other_programs_is_the_same_model(tmp_path):
+    """As docs/sparse.md has it."""
+    model = pruned("qwen2.5-0.5b")
+    written(model, "qwen2.5-0.5b", tmp_path / "out")
+    dense = loading.load_sparse(Checkpoint("mine", "folder", str(tmp_path / "out")), packed=False)
+    dense.save_pretrained(tmp_path / "dense")
+    AutoTokenizer.from_pretrained(tmp_path / "out").save_pretrained(tmp_path / "dense")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "dense").eval()
+    assert "sparsity_config" not in (tmp_path / "dense" / "config.json").read_text()
+    tokens = torch.arange(5, 45)[None]
+    with torch.inference_mode():
+        assert torch.equal(again(tokens).logits, model(tokens).logits)
 
 
 def test_the_folder_says_what_it_is_and_holds_the_tokenizer(tmp_path):

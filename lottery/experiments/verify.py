@@ -12,7 +12,9 @@ from lottery.experiments.provenance import COMMIT, DIRTY
 from lottery.experiments.records import Record
 from lottery.experiments.status import run_status
 
-TOLERANCE = 1e-4  # relative, of bits per byte: on the machine of the record figures are equal, on another they differ by rounding
+# Relative, of bits per byte: on the machine of the record figures are equal, on another they differ by rounding. Those of methods that
+# update weights may differ by more, since what was rounded decides which weights go next.
+TOLERANCE = 1e-4
 
 
 def verify(profile: Profile, count: int, seed: int) -> int:

@@ -243,6 +243,8 @@ def load_sparse(checkpoint: Checkpoint, dtype: torch.dtype | None = None, packed
                 set_module_tensor_to_device(model, name, "cpu", value=dense, dtype=dtype or model.dtype)
         except (AttributeError, ValueError) as error:
             raise FormatError(f"{checkpoint.source}: {name} does not fit the model of its config.json; export it again") from error
+    if not packed and hasattr(model.config, "sparsity_config"):
+        del model.config.sparsity_config  # so that a copy of it does not call itself packed
     model.tie_weights()
     if empty := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
         raise FormatError(f"{checkpoint.source} lacks {empty[0]}; export the model again")

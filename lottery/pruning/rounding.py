@@ -39,7 +39,7 @@ ROUNDERS = {
 
 @torch.no_grad()
 def round_model(model: nn.Module, rounder: str, bits: int, samples: torch.Tensor | None = None, *, device=None, progress=None) -> None:
-    """Round every linear layer inside the blocks, in place; what a file would give back is written as plain weights.
+    """Round every linear layer inside the blocks, in place; what a file would give back is written as plain weights, in the model's dtype.
 
     Args:
         model: A dense or pruned model.

@@ -20,7 +20,8 @@ class Elsa:
         layers: The layers to make sparse, by their names; their weights need gradients.
         specs: What each is to look like at the end.
         weighted: Whether a projection keeps the weights with the largest |w|·√v, v being Adam's second moment, rather than the largest
-            |w|. The paper calls that the objective-aware projection: v estimates the diagonal of the Fisher information.
+            |w|. The paper calls that the objective-aware projection, v being an estimate of the diagonal of the Fisher information. Here v
+            is Adam's own, of gradients that the pull is part of.
     """
 
     def __init__(self, layers: dict[str, nn.Linear], specs: dict[str, LayerSpec], weighted: bool):

@@ -1,7 +1,7 @@
 """Retrain a checkpoint for some hundred steps, towards the zeros that it has or is to have: what a little text gives back.
 
 It is plain AdamW on the linear layers inside the blocks. Embedding, head, norms and biases stay as they are, so that what is recovered is
-recovered by the ticket itself. Wanda (arXiv 2306.11695) fine-tunes its pruned models in the same way, with LoRA and in full.
+recovered by the ticket itself. Wanda (arXiv 2306.11695) fine-tunes pruned models, too: by LoRA, and all of their parameters.
 
 Whoever retrains has also seen more text than the dense model. So the dense model is retrained on as much, as a control.
 """

@@ -26,7 +26,8 @@ def admm_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype:
     Inputs are scaled to norm 1, and weights to match. With H the scaled and damped products, M = (H + ρI)⁻¹, ρ = 1, and U = 0 it repeats 20
     times: Z is W + U without its lowest weights, U becomes W + U - Z, and W becomes M(HW₀ + ρ(Z - U)). In the first 15 iterations the
     sparsity rises to the one asked for, s - s(1 - t/15)³, as in the paper; then the mask stays, and at last the weights are W + U under it.
-    The lowest are those of the whole layer, as in the authors' runs, or with N:M of each group, from the start.
+    The lowest are those of the whole layer, as in the authors' runs, or with N:M of each group, from the start. The authors' code lets the
+    sparsity rise where it chooses by rows, and asks for all of it at once where it chooses over the layer; here the two go together.
 
     Args:
         weight: Weights [out, in].
