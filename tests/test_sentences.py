@@ -382,8 +382,9 @@ def test_a_ratio_near_one_shows_on_which_side_it_lies():
 def test_by_which_way_of_pruning_a_level_is_passed_latest():
     found = [Latest("5% more", "alps", ["admm"], 3, True), Latest("twice", "alps", [], 3, True)]
     assert sentences("latest", found=found) == (
-        "Bits cost 5% more latest by alps; admm cannot be told apart from it. Bits double latest by alps; all others are told apart from it."
+        "Before bits cost 5% more, most weights can go by alps; admm cannot be told apart from it. Before bits double, most weights can go by"
+        " alps; all others are told apart from it."
     )
     few = sentences("latest", found=[Latest("twice", "alps", ["admm"], 1, False)])
-    assert few == "Bits double latest by alps, with too few windows to tell ways of pruning apart."
-    assert sentences("latest", found=[Latest("twice", "alps", [], 0, True)]) == "Bits double latest by alps."
+    assert few == "Before bits double, most weights can go by alps, with too few windows to tell ways of pruning apart."
+    assert sentences("latest", found=[Latest("twice", "alps", [], 0, True)]) == "Before bits double, most weights can go by alps."
