@@ -181,7 +181,7 @@ def test_the_report_tells_what_is_recorded_and_names_the_gap(profile):
     assert "- **qwen2.5-0.5b: not decided.** An interval needs at least two seeds." in said
     assert "7 runs, 1 seed, 0.7" in said
     assert "[executed notebook](winning-ticket/winning-ticket.ipynb)" in said
-    assert "Fewer than three architectures have both scores" in report.bridge().data
+    assert "Cannot be decided with fewer than 5 architectures" in report.bridge().data
     assert report.tickets_figure()
     assert report.steps_figure()
     assert {path.name for path in (outputs("toy") / "figures").iterdir()} >= {"loss-over-weights-left.svg", "steps-over-weights-left.png"}
