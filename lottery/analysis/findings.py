@@ -363,9 +363,9 @@ def agreement(data: pd.DataFrame, records: list[Record]) -> Agreement:
 
     Random pruning looks for nothing: it is the control, and has no say.
     """
-    best, undecided, methods_ = {}, [], methods(data[data["base_method"] != "random"])
-    for method in methods_:
-        by_method = best_ticket(judged_by(data, method), scores(records, method), len(methods_))
+    best, undecided, asked = {}, [], methods(data[data["base_method"] != "random"])
+    for method in asked:
+        by_method = best_ticket(judged_by(data, method), scores(records, method), len(asked))
         if len(by_method.ranks) < 2:
             continue
         if by_method.rivals:
