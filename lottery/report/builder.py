@@ -22,7 +22,7 @@ from lottery.models.checkpoints import shown
 from lottery.report import figures, tables
 from lottery.report.markdown import Picture, escape_markdown, markdown
 from lottery.report.notebook import profile_of_this_notebook
-from lottery.report.sections import imp, imp_figures, machines, method, one_shot_vs_imp, protocols, published, savings, size, zeros
+from lottery.report.sections import imp, imp_figures, machines, method, one_shot_vs_imp, protocols, pruning, published, savings, size, zeros
 from lottery.report.sections import recovery as retraining
 from lottery.report.sentences import paragraphs, sentences
 
@@ -125,28 +125,14 @@ class Report:
         """Show the ways of pruning beside each other, where there are several."""
         if not self._several:
             return None
-        said = sentences("methods", found=findings.method_rankings(self._named, self.records))
-        if self._several_models:
-            parts = [tables.by_method(self._named, level) for level in findings.levels(self._named)]
-        else:
-            parts = [tables.by_sparsity(self._named)]
+        said, *parts = pruning.told(self._named, self.records)
         return markdown(
             f"{said} {self._agreement}",
             *parts,
-            *self._cliffs(),
+            *pruning.allocations(self.records),
+            *(pruning.cliffs(self._named, self.records) if self.profile.bisect else []),
             "The seconds of pruning are those of a whole model, passes over the calibration data included.",
         )
-
-    def _cliffs(self) -> list[str]:
-        """Show where each way of pruning has its cliff, a table a model, if a bisection looked for it."""
-        if not self.profile.bisect:
-            return []
-        by_method = {method: findings.scores(self.records, method) for method in findings.methods(self.data)}
-        models = {model: {way: found[model] for way, found in by_method.items() if model in found} for model in self.data["model"].unique()}
-        shown = [(self._named[self._named["model"] == model], ways) for model, ways in models.items() if ways]
-        return [
-            part for data, ways in shown for part in (tables.cliffs(data, ways), sentences("latest", found=findings.latest_crossings(ways)))
-        ]
 
     def methods_figure(self) -> Picture | None:
         return self._keep_figure("methods", figures.methods_compared(self.data)) if self._several else None
