@@ -222,6 +222,12 @@ def test_what_a_bisection_adds_for_one_model_leaves_the_others_in_the_comparison
     assert 0.8 in set(report.data["sparsity"])
     assert "It is not decided whether the best ticket depends on the pruning method." in report.methods().data
     assert "By magnitude, wanda it cannot be told which model is best." in report.methods().data, "mistral-7b is in the comparison"
+    latest = "Before bits double, most weights can go by magnitude; wanda cannot be told apart from it."
+    assert latest not in report.answer().data, "with several models the question is which of them"
+    single = Report(searching.model_copy(update={"checkpoints": {"phi-2": searching.checkpoints["phi-2"]}}))
+    assert "Judged by magnitude: **phi-2** is the only model measured" in single.answer().data
+    assert latest in single.answer().data
+    assert latest in single.methods().data
 
 
 def test_a_model_that_is_no_longer_there_is_named(profile):

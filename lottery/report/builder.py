@@ -112,7 +112,9 @@ class Report:
         mixed = sentences("several_devices", models=costs.on_several_devices(self.data) if self.records else [])
         answer = self._best_ticket
         if self._several:
-            answer = f"Judged by {self._first_way}: {answer} {self._agreement}"
+            # Where there is one model, the question is by which way it loses least.
+            asked = self._agreement if self._several_models else " ".join(said for said, _ in self._cliffs.values())
+            answer = f"Judged by {self._first_way}: {answer} {asked}"
         return markdown(self.stand_in_notice(), answer, mixed, self._gaps())
 
     def figure(self) -> Picture | Markdown:
@@ -130,9 +132,14 @@ class Report:
             f"{said} {self._agreement}",
             *parts,
             *pruning.allocations(self.records),
-            *(pruning.cliffs(self._named, self.records) if self.profile.bisect else []),
+            *(part for said, table in self._cliffs.values() for part in (table, said)),
             "The seconds of pruning are those of a whole model, passes over the calibration data included.",
         )
+
+    @cached_property
+    def _cliffs(self) -> dict[str, tuple[str, str]]:
+        """Where each way of pruning has its cliff, a sentence and a table a model, if a bisection looked for it."""
+        return pruning.cliffs(self._named, self.records) if self.profile.bisect else {}
 
     def methods_figure(self) -> Picture | None:
         return self._keep_figure("methods", figures.methods_compared(self.data)) if self._several else None

@@ -23,19 +23,18 @@ def told(data: pd.DataFrame, records: list[Record]) -> list[str]:
     return [sentences("methods", found=findings.method_rankings(data, records)), *parts]
 
 
-def cliffs(data: pd.DataFrame, records: list[Record]) -> list[str]:
-    """Return where each way of pruning has its cliff, a table a model.
+def cliffs(data: pd.DataFrame, records: list[Record]) -> dict[str, tuple[str, str]]:
+    """Return where each way of pruning has its cliff: for each model a sentence that names the latest, and a table.
 
     Args:
         data: What was measured at the sparsities that the profile names.
         records: The records of it, and those that a bisection added.
     """
-    by_way = {way: findings.scores(records, way) for way in findings.methods(data)}
-    models = {model: {way: found[model] for way, found in by_way.items() if model in found} for model in data["model"].unique()}
-    shown = [(data[data["model"] == model], ways) for model, ways in models.items() if ways]
-    return [
-        part for rows, ways in shown for part in (tables.cliffs(rows, ways), sentences("latest", found=findings.latest_crossings(ways)))
-    ]
+    by_way, found = {way: findings.scores(records, way) for way in findings.methods(data)}, {}
+    for model, rows in data.groupby("model", sort=False):
+        if ways := {way: scores[model] for way, scores in by_way.items() if model in scores}:
+            found[model] = sentences("latest", found=findings.latest_crossings(ways)), tables.cliffs(rows, ways)
+    return found
 
 
 def allocations(records: list[Record]) -> list[str]:
