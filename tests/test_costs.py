@@ -49,9 +49,9 @@ def test_what_was_not_timed_is_not_told():
 
 def test_several_devices_do_not_compare():
     mixed = data([record_of("a", "dense", 0), record_of("a", "magnitude", 0.5, device="another")])
-    said = sentences("several_devices", models=costs.on_several_devices(mixed))
-    assert said.startswith("**Not one measurement.** The variants of a were measured on different devices")
-    assert sentences("several_devices", models=costs.on_several_devices(data(timed("a", 1.0)))) == ""
+    said = sentences("several_devices", found=costs.on_several_devices(mixed))
+    assert said.startswith("**Not one measurement.** The variants of a were measured on a CPU in float32 and another in float32: their")
+    assert sentences("several_devices", found=costs.on_several_devices(data(timed("a", 1.0)))) == ""
 
 
 def test_the_share_of_the_bandwidth_is_that_of_the_bytes_read():

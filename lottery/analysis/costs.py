@@ -47,9 +47,10 @@ def bandwidth_shares(data: pd.DataFrame) -> dict[str, float]:
     return dict(zip(dense["model"], dense["bandwidth_share"], strict=True))
 
 
-def on_several_devices(data: pd.DataFrame) -> list[str]:
-    """Return the models whose variants were measured on several devices or in several dtypes: their speeds do not compare."""
-    return [str(model) for model, rows in data.groupby("model", sort=False) if len(rows[["device", "dtype"]].drop_duplicates()) > 1]
+def on_several_devices(data: pd.DataFrame) -> dict[str, list[str]]:
+    """Return for each model whose variants were measured on several devices or in several dtypes, which: their speeds do not compare."""
+    used = (data["device"] + " in " + data["dtype"]).groupby(data["model"], sort=False).unique()
+    return {model: list(pairs) for model, pairs in used.items() if len(pairs) > 1}
 
 
 @dataclass(frozen=True)

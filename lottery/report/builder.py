@@ -109,7 +109,7 @@ class Report:
 
     def answer(self) -> Markdown:
         """Show the first screen: whether these are stand-ins, the answer, and what is missing."""
-        mixed = sentences("several_devices", models=costs.on_several_devices(self.data) if self.records else [])
+        mixed = sentences("several_devices", found=costs.on_several_devices(self.data) if self.records else {})
         answer = self._best_ticket
         if self._several:
             # Where there is one model, the question is by which way it loses least.
