@@ -63,9 +63,11 @@ def memory_of(name: str) -> dict:
 
 
 if __name__ == "__main__":
-    device, rounds = arguments()
+    _, rounds = arguments()
     taken = seconds(rounds)
     rows = [memory_of(name) for name in SHAPES]
     ratio = taken["streamed"] / taken["resident"]
     print(f"{MODEL}: streamed takes {ratio:.3f} of the resident time, {taken['streamed']:.1f} of {taken['resident']:.1f} s")
-    publish("streaming", device, rounds, rows, timed=MODEL, window=WINDOW, windows=WINDOWS, seconds=taken, times_resident=ratio)
+    publish(
+        "streaming", torch.device("cpu"), rounds, rows, timed=MODEL, window=WINDOW, windows=WINDOWS, seconds=taken, times_resident=ratio
+    )

@@ -151,8 +151,9 @@ def told(rows, quantization=None, windows=20, in_float32=()):
 def test_the_answer_in_words():
     assert told(ROWS).startswith(
         "**With as few bytes, a predicts best:** - given half of the layers' bytes (at most 60%) as **rtn 8 bit**, 1.010 times the dense"
-        " bits (95%: 1.010 to 1.010); then wanda 50%, 1.30 times: 1.29 times as many bits as the first (95%: 1.29 to 1.29), the best of 9 pairs;"
-        " then wanda 50% + rtn 4 bit (1.50). - given a quarter of the layers' bytes (at most 30%) as **rtn 4 bit**, 1.10 times"
+        " bits (95%: 1.010 to 1.010), 51% of the bytes; then wanda 50%, 1.30 times, 56% of the bytes: 1.29 times as many bits as the first"
+        " (95%: 1.29 to 1.29), the best of 9 pairs; then wanda 50% + rtn 4 bit (1.50, 20% of the bytes). - given a quarter of the layers'"
+        " bytes (at most 30%) as **rtn 4 bit**, 1.10 times"
     )
     assert "better to round" not in told(ROWS)
     assert told(ROWS, in_float32=["a"]).endswith("Of a model in 16 bits the same rounded weights are twice as large a share.")
@@ -162,15 +163,27 @@ def test_the_answer_in_words():
     assert "better to round" not in told(few), "nothing that is only pruned is as small as a quarter"
     assert ", so the two cannot be told apart." in told(OVERLAP)
     assert "; no other way takes as few." in told(few)
-    assert "wanda 90%, ∞ times: ∞ times as many bits as the first." in told([*ROWS[:3], ("wanda", 0.9, None, 0.16, math.inf), *ROWS[4:6]])
+    endless = told([*ROWS[:3], ("wanda", 0.9, None, 0.16, math.inf), *ROWS[4:6]])
+    assert "wanda 90%, ∞ times, 16% of the bytes: ∞ times as many bits as the first." in endless
+
     assert (
-        "rtn 8 bit**, 1.010 times the dense bits; then wanda 50%, 1.30 times: 1.29 times as many bits as the first, the best of 9 pairs,"
-        in (few_windows := told(ROWS, windows=3))
+        "rtn 8 bit**, 1.010 times the dense bits, 51% of the bytes; then wanda 50%, 1.30 times, 56% of the bytes: 1.29 times as many bits as"
+        " the first, the best of 9 pairs," in (few_windows := told(ROWS, windows=3))
     )
-    assert "pairs, with too few windows to tell them apart; then wanda 50% + rtn 4 bit (1.50)." in few_windows
+    assert "pairs, with too few windows to tell them apart; then wanda 50% + rtn 4 bit (1.50, 20% of the bytes)." in few_windows
     assert "told apart" not in told(ROWS)
     assert "nan" not in few_windows
     assert "Its weights had been rounded before (Q4_1)" in told(ROWS, "Q4_1")
+
+
+def test_texts_that_are_not_clearly_coherent_are_named_with_their_verdict():
+    records = made(ROWS)
+    doubtful = record_of("a", "dense", 0.0, verdict="degraded").result.texts
+    records[4].result.texts = doubtful
+    (found,) = compared(records).values()
+    said = " ".join(paragraphs("equal_bytes", found={"a": found}, limits=SHARES, quantization={}, in_float32=()))
+    assert f"(95%: 1.010 to 1.010), 51% of the bytes, texts {doubtful.verdict.said}; then" in said
+    assert said.count("texts degraded") == 1
 
 
 def test_rounding_is_called_better_than_pruning_only_where_it_was_held_against_pruning():

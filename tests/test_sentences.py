@@ -162,7 +162,7 @@ def test_which_method_keeps_most():
     known = MethodRanking(0.5, lost, models=1, wins=1, interval=(0.29, 0.31), rivals=["ria", "wanda"])
     said = "At 50% sparsegpt loses least, 0.300 (0.290 to 0.310) bits per byte, random most, ∞; ria and wanda cannot be told apart from sparsegpt."
     assert sentences("methods", found=[known]) == said
-    told = " Ways of pruning are told apart window by window, by intervals that allow for all pairs of them."
+    told = " Ways of pruning are told apart window by window, by intervals that allow for all pairs of them at all sparsities."
     assert sentences("methods", found=[replace(known, pairs=6)]) == said + told
     unsure = MethodRanking(0.7, {"wanda": 1.25, "random": 8.0}, models=3, wins=2, interval=None)
     assert sentences("methods", found=[unsure]) == (

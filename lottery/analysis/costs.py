@@ -64,7 +64,6 @@ class Saved:
         speed: Tokens per second of decoding.
         slowest: The low end of its spread over rounds.
         fastest: The high end.
-        prefill: Tokens of the prompt read per second.
     """
 
     sparsity: float
@@ -73,7 +72,6 @@ class Saved:
     speed: float
     slowest: float
     fastest: float
-    prefill: float
 
     @property
     def timed(self) -> bool:
@@ -114,7 +112,7 @@ def model_savings(data: pd.DataFrame) -> list[ModelSavings]:
     """Return what the zeros of each model save, of variants pruned in one way."""
     found = []
     for model, rows in data[data["stored_ratio"].notna()].groupby("model", sort=False):
-        names = ["sparsity", "stored_ratio", "memory_ratio", "sparse_speed", "sparse_speed_low", "sparse_speed_high", "sparse_prefill"]
+        names = ["sparsity", "stored_ratio", "memory_ratio", "sparse_speed", "sparse_speed_low", "sparse_speed_high"]
         levels = [Saved(*values) for values in rows.sort_values("sparsity")[names].itertuples(index=False)]
         found.append(ModelSavings(str(model), bool((rows["kind"] == "stand-in").all()), levels))
     return found

@@ -27,7 +27,8 @@ class Contender:
         low: The lower end of the 95% interval, widened for how many of this way have as few bytes: it is the best of them on the text that
             is scored. Not a number where there are too few windows.
         high: The upper end.
-        coherent: Whether its texts are.
+        texts: The verdict on its texts; ``None`` where none were drawn.
+        layers: The bytes of its layers as a share of the dense ones'; not a number for a smaller model, which has other layers.
     """
 
     way: str
@@ -35,7 +36,8 @@ class Contender:
     factor: float
     low: float
     high: float
-    coherent: bool
+    texts: str | None
+    layers: float
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,13 @@ def _at_share(name: str, most: float, rows: pd.DataFrame, dense: pd.DataFrame, b
         return None
     found = [by_key[row["model"], row["key"]] for _, row in best.iterrows()]
     contenders = [
-        Contender(row["way"], row["title"], *bits_ratio(record, by_key[own["model"], own["key"]], int(ways[row["way"]])), row["coherent"])
+        Contender(
+            row["way"],
+            row["title"],
+            *bits_ratio(record, by_key[own["model"], own["key"]], int(ways[row["way"]])),
+            row["verdict"],
+            math.nan if row["way"] == SMALLER else row["layer_share"],
+        )
         for record, (_, row) in zip(found, best.iterrows(), strict=True)
     ]
     if len(found) < 2:

@@ -237,7 +237,7 @@ class Latest:
     Attributes:
         cost: One of ``COST_LEVELS``.
         first: The way.
-        rivals: Ways that cannot be told apart from it: ranges are paired over windows and allow for all pairs.
+        rivals: Ways that cannot be told apart from it: ranges are paired over windows and allow for all pairs at both levels.
         others: How many other ways there are.
         has_interval: Whether there are enough windows to tell any apart.
     """
@@ -259,7 +259,7 @@ def latest_crossings(scores: dict[str, dict[str, Crossing]]) -> list[Latest]:
     for cost in COST_LEVELS:
         at = {way: crossings[cost] for way, crossings in scores.items()}
         ranks = sorted(at, key=lambda way: -at[way].at)
-        found.append(Latest(cost, ranks[0], _rivals(ranks, at), len(ranks) - 1, at[ranks[0]].has_interval))
+        found.append(Latest(cost, ranks[0], _rivals(ranks, at, len(COST_LEVELS)), len(ranks) - 1, at[ranks[0]].has_interval))
     return found
 
 
@@ -274,8 +274,8 @@ class MethodRanking:
         wins: In how many of them the best way loses least of all.
         interval: The 95% interval of the best way's loss; ``None`` where there are too few windows.
         rivals: Ways that cannot be told apart from the best. Differences are paired, window by window. As the best is chosen on the text
-            that is scored, their 95% intervals are widened for ``pairs`` (``bootstrap.wider``).
-        pairs: How many pairs of ways there are.
+            that is scored, at each sparsity anew, their 95% intervals are widened for ``pairs`` (``bootstrap.wider``).
+        pairs: How many pairs of ways there are at all sparsities together.
     """
 
     sparsity: float
@@ -289,15 +289,14 @@ class MethodRanking:
 
 def method_rankings(data: pd.DataFrame, records: list[Record]) -> list[MethodRanking]:
     """Rank the ways of pruning at each sparsity at which two or more were measured on the same models."""
-    found = []
-    for level in levels(data):
-        grid = lost_by_method(data, level)
-        if grid.empty or len(grid.columns) < 2:
-            continue
+    grids = {level: lost_by_method(data, level) for level in levels(data)}
+    grids = {level: grid for level, grid in grids.items() if len(grid) and len(grid.columns) > 1}
+    found, pairs = [], sum(math.comb(len(grid.columns), 2) for grid in grids.values())
+    for level, grid in grids.items():
         means = grid.mean().sort_values(kind="stable")  # of equal ones the first that was asked for
         best, *others = means.index
         wins, (lost, windows) = int((grid.idxmin(axis=1) == best).sum()), _resampled_losses(records, level, grid)
-        interval, rivals, pairs = None, [], len(means) * len(others) // 2
+        interval, rivals = None, []
         if lost:
             interval = bootstrap.interval(lost[best], windows)
             rivals = [way for way in others if not _least(means[way] - means[best], lost[way], lost[best], windows, pairs) > 0]

@@ -48,8 +48,8 @@ class Verdict(NamedTuple):
 
     @property
     def said(self) -> str:
-        """The verdict with those that are as possible, as in 'degraded or broken'."""
-        return " or ".join(name for name in VERDICTS if name == self.verdict or name in self.others)
+        """The verdict, then those that are possible, too, as in 'degraded, perhaps broken'."""
+        return ", perhaps ".join([self.verdict, *self.others])
 
 
 def yardsticks(text: str, beginning: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

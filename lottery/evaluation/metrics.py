@@ -58,7 +58,6 @@ class Metric(NamedTuple):
         version: Raised when the metric's meaning changes.
         title: Heads a column.
         unit: Unit of the value.
-        better: Which direction is better.
         summary: Says what the column holds.
         beside_dense: Whether only pruned variants have it.
     """
@@ -67,7 +66,6 @@ class Metric(NamedTuple):
     version: int
     title: str
     unit: Literal["", "nats per token", "share of tokens"]
-    better: Literal["lower", "higher"]
     summary: str
     beside_dense: bool
 
@@ -79,11 +77,11 @@ class Metric(NamedTuple):
 METRICS: dict[str, Metric] = {}
 
 
-def metric(title: str, summary: str, *, version: int = 1, unit: str = "", better: str = "lower", beside_dense: bool = False):
+def metric(title: str, summary: str, *, version: int = 1, unit: str = "", beside_dense: bool = False):
     """Register a function of ``WindowSums`` as a metric under its own name."""
 
     def register(function: Callable[[WindowSums], Ratio]) -> Callable[[WindowSums], Ratio]:
-        METRICS[function.__name__] = Metric(function, version, title, unit, better, summary, beside_dense)
+        METRICS[function.__name__] = Metric(function, version, title, unit, summary, beside_dense)
         return function
 
     return register
@@ -115,8 +113,7 @@ def kl(sums: WindowSums) -> Ratio:
     return Ratio(sums.kl, sums.tokens)
 
 
-@metric("Top-1", "tokens for which it ranks the same next token first as the dense model", unit="share of tokens", better="higher",
-        beside_dense=True)  # fmt: skip
+@metric("Top-1", "tokens for which it ranks the same next token first as the dense model", unit="share of tokens", beside_dense=True)
 def agreement(sums: WindowSums) -> Ratio:
     return Ratio(sums.agreed, sums.tokens)
 

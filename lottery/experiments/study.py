@@ -183,7 +183,8 @@ class Study:
         """Measure a trial and write its record, unless another run just did; or remember why that is impossible."""
         if read_record(self.folder, request) is not None:
             return
-        label = f"trial {self.requests.index(request) + 1} of {len(self.requests)}, {request.title}"
+        requests = self.requests
+        label = f"trial {requests.index(request) + 1} of {len(requests)}, {request.title}"
         try:
             record = self.trials.run(request, label, with_fewer_tasks(self.folder, request) if request.tasks else None)
         except ImpossibleTrialError as error:

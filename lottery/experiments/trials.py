@@ -270,7 +270,7 @@ class Trials:
         if request.bits:
             return rounded_savings(model, request.bits, study.stored_dtype)
         with self._memory_to_generate:
-            prompt, pruned = self._encode(study.starts[0]), request.method != "dense"
+            prompt, pruned = self._encode(study.starts[0]), request.variant.pruned
             return savings(model, prompt, profile.new_tokens, profile.repeats, study.stored_dtype, pruned, study.plan.generates_on)
 
     def _encode(self, text: str) -> torch.Tensor:

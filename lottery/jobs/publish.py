@@ -30,11 +30,13 @@ def publish(profile: Profile, folder: Path) -> Path:
         The report.
 
     Raises:
-        LotteryError: Anything is missing. What is published must be complete.
+        LotteryError: Anything is missing: what is published must be complete. Or the folder is that of the study itself.
     """
     made = outputs(profile.profile)
     if not (made / "report.html").exists():
         raise LotteryError(f"profile {profile.profile}: there is no report; run make report PROFILE={profile.profile} first")
+    if folder.resolve() == made.resolve():
+        raise LotteryError(f"given {folder}, where the study itself lies; name another folder, such as docs/{profile.profile}")
     parts = [run_status(profile, name) for name in profile.parts]
     for part in parts:
         if part.problem:
@@ -50,6 +52,7 @@ def publish(profile: Profile, folder: Path) -> Path:
             holder.metadata.pop("papermill", None)  # when and where on this machine it ran
             holder.metadata.pop("execution", None)
         atomic_write(folder / part.name / f"{part.name}.ipynb", nbformat.writes(notebook) + "\n")
+    shutil.rmtree(folder / "tables", ignore_errors=True)
     for table in sorted((made / "tables").glob("*.csv")):
         if table.name not in LEFT_OUT:
             _copy(made, folder, f"tables/{table.name}")

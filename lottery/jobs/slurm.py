@@ -256,7 +256,7 @@ def status(profile: Profile) -> None:
         elif state.state == "failed":
             how = f"failed: {state.reason}"
         elif state.state == "finished":
-            how = "missing: the profile changed since it ran"
+            how = f"missing: {model.problem}"
         else:
             ended = fate(state.job) if state.job else ""
             how = f"failed: {ended}" if ended else f"{state.state} since {state.at:%Y-%m-%d %H:%M}"

@@ -3,34 +3,29 @@
 import torch
 from torch import nn
 
-from lottery.pruning.allocations.blockwise import mean_score, stretched, wanda_chunks
+from lottery.pruning.allocations.blockwise import median_score, stretched
 from lottery.pruning.registry import allocation
 from lottery.pruning.walk import walk
 
 RANGE = 0.15  # α of the authors' scripts
 
 
-def mean_scores(model: nn.Module, samples: torch.Tensor, **walking) -> list[float]:
-    """Return the mean Wanda score of each block's weights on the dense model, fed samples [samples, length]."""
+def median_scores(model: nn.Module, samples: torch.Tensor, **walking) -> list[float]:
+    """Return the median Wanda score of each block's weights on the dense model, fed samples [samples, length]."""
     scores: list[float] = []
-
-    def visit(_, layers) -> None:
-        scores.append(mean_score([wanda_chunks(layer) for layer in layers], layers))
-
-    walk(model, samples, visit, changes=False, **walking)
+    walk(model, samples, lambda _, layers: scores.append(median_score(layers)), changes=False, **walking)
     return scores
 
 
 @allocation(
-    "dlp", "keeps more weights in blocks with lower scores", "Chen et al. 2025, arXiv 2505.23807", needs="norms", measure=mean_scores
+    "dlp", "keeps more weights in blocks with lower scores", "Chen et al. 2025, arXiv 2505.23807", needs="norms", measure=median_scores
 )
 def dlp(sparsity: float, scores: list[float], weights: list[int]) -> list[float]:
     """Keep more weights in blocks with lower Wanda scores.
 
-    With S the mean Wanda score of all weights of a block on the dense model, its importance is 1 - S / ΣS: scores grow with the activations
-    from block to block, and the first blocks matter most. Densities are the importances, stretched to a range of 2α = 0.3 and shifted so
-    that the mean sparsity is the target. The paper speaks of medians; implementations take means. α is fixed here: it is not tuned on the
-    text that is scored.
+    With S the median Wanda score of all weights of a block on the dense model, its importance is 1 - S / ΣS: scores grow with the
+    activations from block to block, and the first blocks matter most. Densities are the importances, stretched to a range of 2α = 0.3 and
+    shifted so that the mean sparsity is the target. α is fixed here: it is not tuned on the text that is scored.
 
     Args:
         sparsity: The target.

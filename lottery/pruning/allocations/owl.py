@@ -7,7 +7,7 @@ from lottery.pruning.allocations.blockwise import mean_score, stretched, wanda_c
 from lottery.pruning.registry import allocation
 from lottery.pruning.walk import Layer, walk
 
-OUTLIER, RANGE = 5.0, 0.08  # M and λ of the paper
+OUTLIER, RANGE = 5.0, 0.08  # M and λ of the paper, which shows them for LLaMA-7B; they are not tuned here
 
 
 def outlier_shares(model: nn.Module, samples: torch.Tensor, **walking) -> list[float]:

@@ -14,7 +14,7 @@ def told(models: list[RunStatus], records: list[Record], seed: int) -> list[str]
     for model in models:
         for where, count in Counter(_where(record) for record in model.records).items():
             own = [record.provenance for record in model.records if _where(record) == where]
-            between = f"{min(p.started for p in own):%Y-%m-%d %H:%M} to {max(p.finished for p in own):%H:%M}"
+            between = f"{min(p.started for p in own):%Y-%m-%d %H:%M} to {max(p.finished for p in own):%Y-%m-%d %H:%M}"
             rows.append({"Model": model.name, "Trials": count, "When": between, **dict(where)})
     versions = "; or ".join(dict.fromkeys(", ".join(f"{k} {v}" for k, v in r.provenance.versions.items()) for r in records))
     reason = "; ".join(dict.fromkeys(f"{r.provenance.dtype}: {r.provenance.dtype_reason}" for r in records))
