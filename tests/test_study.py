@@ -14,7 +14,7 @@ from lottery.common.format import NBSP
 from lottery.common.paths import outputs
 from lottery.config.profile import validated
 from lottery.experiments import pruned as module
-from lottery.experiments.records import read_state, write_state
+from lottery.experiments.records import read_state, write_record, write_state
 from lottery.experiments.study import Study
 from lottery.experiments.trials import Trials
 from lottery.jobs.pipeline import measure as run_model
@@ -50,6 +50,17 @@ def test_a_study_measures_once_and_a_second_run_measures_nothing(toy, counted, c
     assert len(counted) == 3
     assert again.records == study.records
     assert "recorded already" in capsys.readouterr().out
+
+
+def test_the_dense_record_says_what_token_frequencies_score_and_an_older_one_learns_it(toy, counted):
+    study = run(toy)
+    dense, *pruned = study.records
+    assert dense.result.perplexity < dense.result.unigram_perplexity < len(study.tokenizer)
+    assert dense.result.unigram_bits_per_byte > dense.result.bits_per_byte
+    assert all(record.result.window_unigram is None for record in pruned)
+    write_record(study.folder, dense.model_copy(update={"result": dense.result.model_copy(update={"window_unigram": None})}))
+    assert Study(study.profile).records == [dense, *pruned]
+    assert len(counted) == 3, "nothing was measured again"
 
 
 def test_the_same_seed_gives_the_same_numbers_and_texts(toy):

@@ -276,6 +276,7 @@ class MethodRanking:
         rivals: Ways that cannot be told apart from the best. Differences are paired, window by window. As the best is chosen on the text
             that is scored, at each sparsity anew, their 95% intervals are widened for ``pairs`` (``bootstrap.wider``).
         pairs: How many pairs of ways there are at all sparsities together.
+        blind: Whether even the best way predicts worse than token frequencies do, in the mean of the models.
     """
 
     sparsity: float
@@ -285,12 +286,14 @@ class MethodRanking:
     interval: tuple[float, float] | None
     rivals: list[str] = field(default_factory=list)
     pairs: int = 1
+    blind: bool = False
 
 
 def method_rankings(data: pd.DataFrame, records: list[Record]) -> list[MethodRanking]:
     """Rank the ways of pruning at each sparsity at which two or more were measured on the same models."""
     grids = {level: lost_by_method(data, level) for level in levels(data)}
     grids = {level: grid for level, grid in grids.items() if len(grid) and len(grid.columns) > 1}
+    frequencies = data.drop_duplicates("model").set_index("model")["unigram_lost_bits"]
     found, pairs = [], sum(math.comb(len(grid.columns), 2) for grid in grids.values())
     for level, grid in grids.items():
         means = grid.mean().sort_values(kind="stable")  # of equal ones the first that was asked for
@@ -300,7 +303,8 @@ def method_rankings(data: pd.DataFrame, records: list[Record]) -> list[MethodRan
         if lost:
             interval = bootstrap.interval(lost[best], windows)
             rivals = [way for way in others if not _least(means[way] - means[best], lost[way], lost[best], windows, pairs) > 0]
-        found.append(MethodRanking(level, means.to_dict(), len(grid), wins, interval, rivals, pairs))
+        blind = bool(means.iloc[0] > frequencies[grid.index].mean())
+        found.append(MethodRanking(level, means.to_dict(), len(grid), wins, interval, rivals, pairs, blind))
     return found
 
 

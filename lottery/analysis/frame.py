@@ -34,6 +34,7 @@ def frame(records: list[Record]) -> pd.DataFrame:
                 **result.metrics,
                 **intervals(record),
                 **beside(record, dense.get(record.model)),
+                **_unigram(dense.get(record.model)),
                 **timed(result),
                 **speed_ratio(result),
                 **_saved(result),
@@ -65,8 +66,19 @@ def frame(records: list[Record]) -> pd.DataFrame:
         "factor",
         "bits_factor",
         "lost_bits",
+        "unigram_perplexity",
+        "unigram_lost_bits",
+        "unigram_factor",
     ]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+
+def _unigram(dense: Record | None) -> dict[str, float]:
+    """Return what token frequencies alone score on a model's windows; not numbers where its dense record does not say."""
+    if dense is None:
+        return {"unigram_perplexity": math.nan, "unigram_lost_bits": math.nan, "unigram_factor": math.nan}
+    bits, own = dense.result.unigram_bits_per_byte, dense.result.bits_per_byte
+    return {"unigram_perplexity": dense.result.unigram_perplexity, "unigram_lost_bits": bits - own, "unigram_factor": bits / own}
 
 
 def timed(result: Result) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 from datetime import datetime
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from lottery.common.files import atomic_write
 from lottery.config.profile import Profile, Settings
 from lottery.evaluation import coherence, lm_eval_tasks
+from lottery.evaluation.bootstrap import exp, to_bits_per_byte
 from lottery.evaluation.generation import Speed
 from lottery.evaluation.metrics import METRICS, WindowSums, window_sums
 from lottery.evaluation.savings import Savings
@@ -154,6 +156,7 @@ class Result(BaseModel):
     window_agreed: list[float]  # tokens on which both agree,
     window_bytes: list[int]  # bytes
     window_words: list[int]  # and words of the scored text
+    window_unigram: list[float] | None = None  # of each window: summed nats by ``unigram_nll``, in records of dense models
     scored_tokens: int
     parameters: int
     prunable_parameters: int
@@ -195,6 +198,16 @@ class Result(BaseModel):
     @property
     def bits_per_byte(self) -> float:
         return self.metrics["bits_per_byte"]
+
+    @property
+    def unigram_perplexity(self) -> float:
+        """The perplexity of token frequencies alone; not a number where it is not known."""
+        return exp(sum(self.window_unigram) / self.scored_tokens) if self.window_unigram else math.nan
+
+    @property
+    def unigram_bits_per_byte(self) -> float:
+        """The bits per byte of token frequencies alone; not a number where it is not known."""
+        return to_bits_per_byte(sum(self.window_unigram), sum(self.window_bytes)) if self.window_unigram else math.nan
 
 
 class Provenance(BaseModel):

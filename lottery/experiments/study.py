@@ -19,6 +19,7 @@ from lottery.config.profile import Profile
 from lottery.data.calibration import Calibration, Retraining, calibration, retraining
 from lottery.data.corpus import HUB_TEXTS, corpus, corpus_identity, prompts, windows
 from lottery.evaluation import lm_eval_tasks
+from lottery.evaluation.unigram import unigram_nll
 from lottery.experiments import pruned_once
 from lottery.experiments.lifecycle import finish, held, raise_if_stop_requested, record_failure, stopped
 from lottery.experiments.protocols import runs as protocol_runs
@@ -58,6 +59,7 @@ class Study:
             self._check_context()
             self._check_vocabulary()
             self.windows = windows(self.tokenizer, self.text, profile.seq_len, profile.max_windows)
+            self._complete_dense()
             if any(request.calibration and read_record(self.folder, request) is None for request in self.requests):
                 self.calibration  # noqa: B018 - so that an unsuitable text fails now and not after hours
                 self._check_recovery()
@@ -214,6 +216,18 @@ class Study:
         profile, text = self.profile, corpus(self.profile.calibration_text, "calibration_text")
         windows = profile.recover.steps * profile.recover.batch_size
         return retraining(self.tokenizer, text, windows, profile.calibration_seq_len, profile.seed + 1)
+
+    @cached_property
+    def window_unigram(self) -> list[float]:
+        """Of each window the nats of token frequencies alone."""
+        return unigram_nll(self.windows.tokens, len(self.tokenizer)).tolist()
+
+    def _complete_dense(self) -> None:
+        """Add token frequencies to a dense record that is older than they are; they need no model."""
+        dense = read_record(self.folder, self._named[0])
+        if dense and dense.result.window_unigram is None:
+            dense.result.window_unigram = self.window_unigram
+            write_record(self.folder, dense)
 
     def _check_calibration_text(self, source: str | None) -> None:
         """Refuse the scored text by whichever name it comes."""

@@ -125,6 +125,7 @@ class Trials:
                 window_agreed=scored.agreed.tolist(),
                 window_bytes=windows.scored_bytes.tolist(),
                 window_words=windows.scored_words.tolist(),
+                window_unigram=study.window_unigram if request.method == "dense" else None,
                 scored_tokens=windows.tokens[:, 1:].size,
                 parameters=sparsity.parameters,
                 prunable_parameters=sparsity.prunable_parameters,

@@ -111,6 +111,7 @@ def methods_compared(data: pd.DataFrame) -> Picture:
             handles.setdefault(label, drawn[0])
         for level in (1, *COST_LEVELS.values()):
             panel.axhline(level, color=".4", linewidth=1, linestyle=":", zorder=1)
+        panel.axhline(data.loc[data["model"] == model, "unigram_factor"].iloc[0], color=".4", linewidth=1, linestyle="--", zorder=1)
         panel.set_title(model, fontsize=10, fontweight="bold")
         panel.set_xticks(ticks, [percent(tick) for tick in ticks])
         if ticks:
@@ -129,6 +130,8 @@ def methods_compared(data: pd.DataFrame) -> Picture:
         "Bits per byte over sparsity by method, as multiples of the dense model's, a panel a model. Dotted: the dense model, 5% more and"
         " twice as many. Bars, where they are longer than a mark: 95% intervals."
     )
+    if data["unigram_factor"].notna().any():
+        caption += " Dashed: token frequencies alone."
     if (shown["pattern"] != "unstructured").any():
         caption += " Without filling: N:M."
     if (data["allocation"] != "uniform").any():

@@ -251,7 +251,7 @@ def by_method(data: pd.DataFrame, level: float) -> str:
     grid, first = pd.concat([top, _by_column(at, "model")]), "Method"
     if len(models) > WIDE:
         grid, first = grid.T, "Model"
-    caption = f"Perplexity by method at {percent(level)}. Bold: the lowest of each model. {_PRUNING}"
+    caption = f"Perplexity by method at {percent(level)}. Bold: the lowest of each model.{_frequencies(data)} {_PRUNING}"
     return table(grid.rename_axis(first).reset_index().to_dict("records"), "|".join(grid.columns), caption)
 
 
@@ -260,18 +260,27 @@ def by_sparsity(data: pd.DataFrame) -> str:
     at = data[data["method"] != "dense"].sort_values("sparsity", kind="stable")
     grid = _by_column(at.assign(sparsity=at["sparsity"].map(percent)), "sparsity")
     dense = ", ".join(number(value) for value in data[data["method"] == "dense"]["perplexity"])
-    caption = f"Perplexity by method and sparsity, dense {dense or 'not measured'}. Bold: the lowest at each sparsity. {_PRUNING}"
+    bold = f"Bold: the lowest at each sparsity.{_frequencies(data)}"
+    caption = f"Perplexity by method and sparsity, dense {dense or 'not measured'}. {bold} {_PRUNING}"
     return table(grid.rename_axis("Method").reset_index().to_dict("records"), "|".join(grid.columns), caption)
+
+
+def _frequencies(data: pd.DataFrame) -> str:
+    """Say what token frequencies alone score, where that is known."""
+    known = data.dropna(subset=["unigram_perplexity"]).drop_duplicates("model")
+    found = ", ".join(number(row["unigram_perplexity"]) + (f" for {row['model']}" if len(known) > 1 else "") for _, row in known.iterrows())
+    return f" Italic: worse than token frequencies alone, {found}." if found else ""
 
 
 def _by_column(points: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return perplexity, a row a way of pruning, a column a value of ``column``, and the median seconds of pruning."""
     best, columns, rows = points.groupby(column)["perplexity"].min(), list(points[column].unique()), {}
     for method, own in points.groupby("method", sort=False):
-        values = own.set_index(column)["perplexity"]
-        cells = {name: number(values[name]) if name in values else "" for name in columns}
-        bold = {name: f"**{text}**" if text and values[name] == best[name] else text for name, text in cells.items()}
-        rows[str(method).replace(" ", NBSP)] = {**bold, "Pruning": f"{number(own['pruning_seconds'].median())} s"}
+        cells = dict.fromkeys(columns, "")
+        for _, row in own.iterrows():
+            worse, lowest = row["perplexity"] > row["unigram_perplexity"], row["perplexity"] == best[row[column]]
+            cells[row[column]] = ("*" if worse else "**" if lowest else "").join(["", number(row["perplexity"]), ""])
+        rows[str(method).replace(" ", NBSP)] = {**cells, "Pruning": f"{number(own['pruning_seconds'].median())} s"}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
