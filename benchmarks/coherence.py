@@ -140,7 +140,7 @@ def summary(data: pd.DataFrame) -> str:
     parts += [
         "## Where the verdict is not sure of itself",
         "Other texts of the same model might be judged otherwise. Where at least one in 20 resampled sets of the texts is, the reports name"
-        f" both verdicts, as in *degraded, perhaps broken*: here for {len(doubtful)} of {len(variants)} variants. The reader's label is among the"
+        f" both, as in *degraded, perhaps broken*: here for {len(doubtful)} of {len(variants)} variants. The reader's label is among the"
         f" verdicts named for {sum(named)} of {len(variants)}.",
     ]
     rows = [

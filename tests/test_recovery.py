@@ -93,6 +93,9 @@ def test_a_real_model_at_70_per_cent_gets_better_and_keeps_its_zeros(project, tm
     found = recovered(after.records)
     assert list(found["title"].str.replace(NBSP, " ")) == ["dense + masked", "magnitude 70% + masked", "magnitude 70% + elsa", "elsa 70%"]
     assert list(found["tokens"]) == [60 * 4 * 128] * 4
+    assert masked.recovery_moved == 0
+    assert 0 < elsa.recovery_moved < 0.5
+    assert from_dense.recovery_moved is None
     assert found["beside_masked"].iloc[2] == pytest.approx(elsa.bits_per_byte / masked.bits_per_byte)
     assert found["before"].iloc[1] == found["before"].iloc[2] == pytest.approx(one.bits_per_byte / after.records[0].result.bits_per_byte)
 

@@ -45,6 +45,15 @@ def test_each_is_compared_with_its_start_and_with_the_same_tokens_masked():
     assert list(found["tokens"]) == [100 * 4 * 512] * 3
 
 
+def test_how_many_zeros_moved_is_shown_where_it_was_measured():
+    records = study()
+    assert "Zeros moved" not in by_variant(recovered(records))
+    records[-1].result.recovery_moved, records[-2].result.recovery_moved = 0.125, 0.0
+    header, _, *rows = (line.split("|") for line in by_variant(recovered(records)).splitlines()[:5])
+    column = [name.strip() for name in header].index("Zeros moved")
+    assert [row[column].strip() for row in rows] == ["", "0%", "12.5%"]
+
+
 def test_the_tokens_that_chose_a_learning_rate_are_counted_too():
     records = study()
     assert "choosing" not in by_variant(recovered(records))

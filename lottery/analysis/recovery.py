@@ -22,6 +22,7 @@ def recovered(records: list[Record]) -> pd.DataFrame:
     are paired over windows and have a 95% interval. What starts from the dense model is compared with the best that has as many zeros, and
     the interval widened for as many as there are.
     ``choice_tokens`` were trained on besides ``tokens``, to choose the learning rate; ``seconds`` are of both.
+    ``moved`` is the share of the zeros of a pruned start that retraining moved, not a number where that was not measured.
     ``edge`` is "≥" or "≤" where the rate was the highest or lowest of several: one beyond may do better.
     ``beside_best`` is the same beside the best masked one whatever its start, for a single pair: ``recoveries`` widens it. Both are not a
     number for what is masked itself.
@@ -34,6 +35,7 @@ def recovered(records: list[Record]) -> pd.DataFrame:
     data["tokens"] = [_tokens(request, request.recover_steps) for request in requests]
     data["choice_tokens"] = [_tokens(request, _steps_of_choice(request)) for request in requests]
     data["seconds"] = [record.result.recovery_seconds for record in records]
+    data["moved"] = pd.Series([record.result.recovery_moved for record in records], dtype=float)
     data["rate"] = [record.result.recovery_learning_rate for record in records]
     data["edge"] = [_edge(record.result.recovery_learning_rate, record.request.recover_learning_rate or []) for record in records]
     data["before"] = [

@@ -32,6 +32,7 @@ class Pruned(NamedTuple):
         seconds: Of pruning and rounding, passes over the calibration data included.
         recovery_seconds: Of retraining, and of choosing its learning rate.
         rate: The peak learning rate of that; ``None`` where nothing was retrained.
+        moved: The share of the pruned model's zeros that retraining moved; ``None`` where it did not start from one.
         peak: Bytes of memory while it was pruned and rounded, its weights included.
         wider: What was done in a wider dtype than that of the study, for the record; empty where nothing was.
     """
@@ -40,6 +41,7 @@ class Pruned(NamedTuple):
     seconds: float
     recovery_seconds: float
     rate: float | None
+    moved: float | None
     peak: int
     wider: str = ""
 
@@ -76,10 +78,12 @@ class PrunedModels:
 
     def _made(self, model, request: Request, label: str) -> Pruned:
         cost = self._pruned_once(model, request, label)
-        seconds, recovered, rate, began = cost.seconds, 0.0, None, time.monotonic()
+        seconds, recovered, rate, moved, began = cost.seconds, 0.0, None, None, time.monotonic()
         if request.recovery:
             with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory", whole=True):
+                zeros = {name: layer.weight == 0 for name, layer in prunable(model).items()} if request.variant.one_shot else {}
                 rate = self._retrain(model, request, label)
+                moved = _moved(zeros, model)
             recovered = time.monotonic() - began
         peak = cost.peak
         if request.bits:
@@ -87,7 +91,7 @@ class PrunedModels:
             with memory.watched(self.study.plan.device, self.weights) as held:
                 self._round(model, request, label)
             seconds, peak = seconds + time.monotonic() - began, max(peak, held.bytes)
-        return Pruned(model, seconds, recovered, rate, peak)
+        return Pruned(model, seconds, recovered, rate, moved, peak)
 
     @property
     def weights(self) -> int:
@@ -212,3 +216,9 @@ class PrunedModels:
 
     def _progress(self, label: str):
         return progress(self.study.say, label)
+
+
+def _moved(zeros: dict[str, torch.Tensor], model) -> float | None:
+    """Return the share of some zeros, masks of layers, where a model has none any more; ``None`` without zeros."""
+    layers, count = prunable(model), sum(int(mask.sum()) for mask in zeros.values())
+    return sum(int((layers[name].weight[mask] != 0).sum()) for name, mask in zeros.items()) / count if count else None

@@ -167,6 +167,7 @@ class Result(BaseModel):
     calibration_within_rows: bool | None  # whether each calibration sample lies within one row of its text; None where none was used
     recovery_distinct_tokens: int | None = None  # of the text that a variant was retrained on; fewer than it saw if it saw some twice
     recovery_learning_rate: float | None = None  # the one that was chosen
+    recovery_moved: float | None = None  # the share of the zeros that retraining moved; None where it did not start from a pruned model
     pruning_seconds: float
     recovery_seconds: float = 0.0
     bandwidth: float  # bytes per second that the device that generated reads

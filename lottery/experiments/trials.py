@@ -94,7 +94,7 @@ class Trials:
         others, bandwidth = memory.others(plan.device), self._bandwidth  # the first time before anything is loaded
         scored, peak = self._score_dense(label) if self._dense_states is None else (None, 0)
         judged_by = self._judged_by if request.prompts else None
-        model, seconds, recovered, rate, pruning_peak, wider = self.models.pruned(request, label)
+        model, seconds, recovered, rate, moved, pruning_peak, wider = self.models.pruned(request, label)
         if wider:
             plan = replace(plan, dtype_reason=f"{plan.dtype_reason}; {wider}")
         sparsity = count_zeros(model)
@@ -136,6 +136,7 @@ class Trials:
                 calibration_within_rows=study.calibration.within_rows if request.variant.calibrated else None,
                 recovery_distinct_tokens=study.recovery.distinct if request.recovery else None,
                 recovery_learning_rate=rate,
+                recovery_moved=moved,
                 pruning_seconds=seconds,
                 recovery_seconds=recovered,
                 bandwidth=bandwidth,

@@ -5,8 +5,8 @@ CHOICE = 8  # a learning rate is judged after one in so many of the steps
 
 RECOVERIES = {  # how, with the way as its subject
     "masked": "trains what pruning left; zeros stay zero",
-    "elsa": "trains all weights and pulls them towards a sparse copy, which a projection that knows their gradients renews every"
-    f" {PERIOD} steps (arXiv 2510.01650)",
+    "elsa": "lets zeros move: it trains the linear layers inside the blocks and pulls them towards a sparse copy, which a projection that"
+    f" knows their gradients renews every {PERIOD} steps (arXiv 2510.01650, where all parameters are trained, and longer)",
     "elsa-identity": "is elsa with a projection by magnitude",
 }
 LOSSES = {

@@ -4,8 +4,8 @@ import math
 
 import pandas as pd
 
-from lottery.analysis.recovery import recoveries
-from lottery.common.format import NBSP, number
+from lottery.analysis.recovery import MASKED, recoveries
+from lottery.common.format import NBSP, number, percent
 from lottery.report.markdown import table
 from lottery.report.sentences import paragraphs
 from lottery.report.tables import within
@@ -18,7 +18,7 @@ def told(data: pd.DataFrame) -> list[str]:
 
 def by_variant(data: pd.DataFrame) -> str:
     """Return a row for each retrained variant: its bits before and after, what that took, and whether its texts are coherent."""
-    rows = []
+    rows, has_moved = [], data.loc[data["recovery"] != MASKED, "moved"].notna().any()
     for model, variants in data.groupby("model", sort=False):
         for index, (_, row) in enumerate(variants.iterrows()):
             rows.append(
@@ -30,6 +30,7 @@ def by_variant(data: pd.DataFrame) -> str:
                     "Beside masked": "" if math.isnan(row["beside_masked"]) else within(row, "beside_masked"),
                     "Perplexity": number(row["perplexity"]),
                     "Rate": f"{row['edge']}{NBSP if row['edge'] else ''}{row['rate']:g}",
+                    **({"Zeros moved": "" if math.isnan(row["moved"]) else percent(row["moved"])} if has_moved else {}),
                     "Tokens": f"{row['tokens']:,.0f}" + (f" + {row['choice_tokens']:,.0f}" if row["choice_tokens"] else ""),
                     "Seconds": f"{row['seconds']:,.0f}",
                     "Texts": row["verdict"],
@@ -43,4 +44,4 @@ def by_variant(data: pd.DataFrame) -> str:
         caption += " Tokens: of the retraining, and of choosing its learning rate; seconds are of both."
     if (data["edge"] != "").any():
         caption += " Rate: of those tried the highest (≥) or the lowest (≤) did best, so one beyond may do better."
-    return table(rows, "Before|After|Beside masked|Perplexity|Rate|Tokens|Seconds", caption)
+    return table(rows, "Before|After|Beside masked|Perplexity|Rate|Zeros moved|Tokens|Seconds", caption)
