@@ -2,9 +2,8 @@
 
 import torch
 
-from benchmarks.alternate import alternate, arguments, publish
+from benchmarks.alternate import arguments, beside_plain, publish
 from lottery.pruning.activations import ActivationStats
-from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.methods.alps import alps_
 
 SPARSITY = 0.7
@@ -62,34 +61,6 @@ def plainly(weight: torch.Tensor, inputs: ActivationStats) -> torch.Tensor:
     return kept / norms
 
 
-def compare(shape: tuple[int, int], device: torch.device, rounds: int) -> dict:
-    torch.manual_seed(0)
-    outputs, size = shape
-    weight = torch.randn(outputs, size, device=device)
-    x = torch.randn(2 * size, size // 2, device=device) @ torch.randn(size // 2, size, device=device) / 30
-    x += torch.randn(2 * size, size, device=device)
-
-    def prepare() -> tuple[torch.Tensor, ActivationStats]:
-        inputs = ActivationStats(size, device, gram=True)
-        inputs.add(x)
-        return weight.clone(), inputs
-
-    def ours(given) -> torch.Tensor:
-        alps_(given[0], LayerSpec("layer", SPARSITY), given[1])
-        return given[0]
-
-    seconds, held, results = alternate({"lottery": ours, "plain": lambda given: plainly(*given)}, prepare, device, rounds)
-    error = {name: float((x @ (result - weight).T).norm() / (x @ weight.T).norm()) for name, result in results.items()}
-    return {
-        "size": f"{outputs} × {size}",
-        **{f"{name}_seconds": taken for name, taken in seconds.items()},
-        "times_faster": seconds["plain"] / seconds["lottery"],
-        "masks_differ": float(((results["lottery"] == 0) != (results["plain"] == 0)).double().mean()),
-        **{f"output_error_{name}": value for name, value in error.items()},
-        **{f"extra_memory_{name}_mb": value / 1e6 for name, value in held.items()},
-    }
-
-
 if __name__ == "__main__":
     device, rounds = arguments(3)
-    publish("alps", device, rounds, [compare(shape, device, rounds) for shape in SHAPES], sparsity=SPARSITY)
+    publish("alps", device, rounds, [beside_plain(alps_, plainly, shape, SPARSITY, device, rounds) for shape in SHAPES], sparsity=SPARSITY)

@@ -14,6 +14,8 @@ from lottery.common.files import atomic_write
 from lottery.experiments.provenance import commit_of
 from lottery.models import memory
 from lottery.models.devices import describe
+from lottery.pruning.activations import ActivationStats
+from lottery.pruning.layer_spec import LayerSpec
 from lottery.report.markdown import table
 
 
@@ -46,6 +48,40 @@ def alternate(
 
 # What is measured, read once before it is; the results themselves are no part of it.
 COMMIT, DIRTY = commit_of(Path(__file__).parents[1], ":!benchmarks/results")
+
+
+def beside_plain(method: Callable, plainly: Callable, shape: tuple[int, int], sparsity: float, device: torch.device, rounds: int) -> dict:
+    """Times a method on one layer with correlated inputs beside a plain transcription of its paper; both get the weight and all products.
+
+    ``method`` prunes a weight [outputs, inputs] in place, given its ``LayerSpec`` and the inputs; ``plainly`` returns a pruned one, given
+    weight and inputs.
+    """
+    torch.manual_seed(0)
+    outputs, size = shape
+    weight = torch.randn(outputs, size, device=device)
+    x = torch.randn(2 * size, size // 2, device=device) @ torch.randn(size // 2, size, device=device) / 30
+    x += torch.randn(2 * size, size, device=device)
+
+    def prepare() -> tuple[torch.Tensor, ActivationStats]:
+        inputs = ActivationStats(size, device, gram=True)
+        inputs.add(x)
+        return weight.clone(), inputs
+
+    def ours(given) -> torch.Tensor:
+        method(given[0], LayerSpec("layer", sparsity), given[1])
+        return given[0]
+
+    seconds, held, results = alternate({"lottery": ours, "plain": lambda given: plainly(*given)}, prepare, device, rounds)
+    error = {name: float((x @ (result - weight).T).norm() / (x @ weight.T).norm()) for name, result in results.items()}
+    return {
+        "size": f"{outputs} × {size}",
+        **{f"{name}_seconds": taken for name, taken in seconds.items()},
+        "times_faster": seconds["plain"] / seconds["lottery"],
+        "masks_differ": float(((results["lottery"] == 0) != (results["plain"] == 0)).double().mean()),
+        "relative_difference": float((results["lottery"] - results["plain"]).norm() / results["plain"].norm()),
+        **{f"output_error_{name}": value for name, value in error.items()},
+        **{f"extra_memory_{name}_mb": value / 1e6 for name, value in held.items()},
+    }
 
 
 def arguments(rounds: int = 3) -> tuple[torch.device, int]:

@@ -2,9 +2,8 @@
 
 import torch
 
-from benchmarks.alternate import alternate, arguments, publish
+from benchmarks.alternate import arguments, beside_plain, publish
 from lottery.pruning.activations import ActivationStats
-from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.methods.sparsegpt import BLOCK, sparsegpt_
 
 SPARSITY = 0.5
@@ -34,35 +33,12 @@ def plainly(weight: torch.Tensor, inputs: ActivationStats) -> torch.Tensor:
     return weight
 
 
-def compare(size: int, device: torch.device, rounds: int) -> dict:
-    torch.manual_seed(0)
-    weight = torch.randn(size, size, device=device)
-    x = torch.randn(2 * size, size // 2, device=device) @ torch.randn(size // 2, size, device=device) / 30 + torch.randn(
-        2 * size, size, device=device
-    )
-
-    def prepare() -> tuple[torch.Tensor, ActivationStats]:
-        inputs = ActivationStats(size, device, gram=True)
-        inputs.add(x)
-        return weight.clone(), inputs
-
-    def ours(given) -> torch.Tensor:
-        sparsegpt_(given[0], LayerSpec("layer", SPARSITY), given[1])
-        return given[0]
-
-    seconds, held, results = alternate({"lottery": ours, "plain": lambda given: plainly(*given)}, prepare, device, rounds)
-    error = {name: float((x @ (result - weight).T).norm() / (x @ weight.T).norm()) for name, result in results.items()}
-    return {
-        "size": f"{size} × {size}",
-        **{f"{name}_seconds": taken for name, taken in seconds.items()},
-        "times_faster": seconds["plain"] / seconds["lottery"],
-        "masks_differ": float(((results["lottery"] == 0) != (results["plain"] == 0)).double().mean()),
-        "relative_difference": float((results["lottery"] - results["plain"]).norm() / results["plain"].norm()),
-        **{f"output_error_{name}": value for name, value in error.items()},
-        **{f"extra_memory_{name}_mb": value / 1e6 for name, value in held.items()},
-    }
-
-
 if __name__ == "__main__":
     device, rounds = arguments(2)
-    publish("sparsegpt", device, rounds, [compare(size, device, rounds) for size in (2048, 4096)], sparsity=SPARSITY)
+    publish(
+        "sparsegpt",
+        device,
+        rounds,
+        [beside_plain(sparsegpt_, plainly, (size, size), SPARSITY, device, rounds) for size in (2048, 4096)],
+        sparsity=SPARSITY,
+    )

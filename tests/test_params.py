@@ -82,21 +82,6 @@ def test_a_whole_profile_may_come_as_parameters(project):
     assert load_profile("mine", **given).profile == "mine"
 
 
-@pytest.mark.parametrize(
-    ("old", "gone", "message"),
-    [
-        ({"cliff": True}, [], "cliff: is called 'bisect' now; write that instead"),
-        ({"window": 64}, ["seq_len"], "window: is called 'seq_len' now; write that instead (and 1 more)"),
-        ({"recover": {"steps": 3, "rate": 0.1}}, [], "recover['rate']: is called 'learning_rate' now; write that instead"),
-        ({"tickets": {"share": 0.5}}, [], "tickets['share']: is called 'prune_fraction' now; write that instead (and 9 more)"),
-    ],
-)
-def test_a_key_of_an_older_profile_is_told_its_new_name(old, gone, message):
-    with pytest.raises(ParamsError) as caught:
-        validated({key: value for key, value in {**TOY, **old}.items() if key not in gone})
-    assert str(caught.value) == message
-
-
 def write(project, **profiles):
     for name, values in profiles.items():
         (project / "params" / f"{name}.yaml").write_text(yaml.safe_dump(values))

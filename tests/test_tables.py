@@ -104,7 +104,10 @@ def test_all_models_share_one_table_and_each_is_named_once():
     several = all_models({"a": [*sweep_of("a", [1, 2, 3, 4]), record_of("a", "wanda", 0.5)]})
     assert "[wanda\u00a050%]" in several
     assert "pruned by" not in several
-    assert about(sweep_of("a", [1, 2, 3, 4])) == "Bits per new byte: 1.00 of its own texts, 8.00 of shuffled words."
+    records = sweep_of("a", [1, 2, 3, 4])
+    assert about(records) == "Bits per new byte: 1.00 of its own texts, 8.00 of shuffled words."
+    records[0].result.sparsity_prunable = 0.0496
+    assert about(records).startswith("5% of the weights that can be pruned are zero in the dense model. Bits per new byte")
 
 
 def test_samples_stand_beside_their_verdict():

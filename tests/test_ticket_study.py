@@ -202,7 +202,7 @@ def test_a_summary_is_whole_or_refused(profile, tmp_path, capsys, monkeypatch):
     assert "- **qwen2.5-0.5b: ticket.** With 40% of the weights left it does as well as the dense model" in text
     assert "14 runs, 2 seeds" in text
     assert all((page.parent / name).exists() for name in re.findall(r"\]\(([\w.-]+)\)", text))
-    assert {path.name for path in page.parent.iterdir()} >= {"loss-over-weights-left.svg", "winning-ticket.csv"}
+    assert {path.name for path in page.parent.iterdir()} >= {"loss-over-weights-left.svg", "steps-over-weights-left.svg"}
     page.write_text(text.replace("14 runs", "13 runs") + f"\n{BY_HAND}\n\n## Withdrawn\n\nOnce more.\n")
     for _ in range(2):
         assert summarize(profile, tmp_path / "docs").read_text() == f"{text}\n{BY_HAND}\n\n## Withdrawn\n\nOnce more.\n"

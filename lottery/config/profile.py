@@ -337,8 +337,6 @@ def _sentence(fault: dict) -> str:
     where = key + "".join(f"[{short(part)}]" for part in inner if part != "[key]")
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = keys_of(_NESTED[key] if inner else Profile)
-        if new := RENAMED.get(fault["loc"]):
-            return f"{where}: is called {new!r} now; write that instead"
         close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
         hint = f", did you mean '{close[0]}'?" if close else ""
         name = short(".".join(map(str, fault["loc"])))
@@ -353,19 +351,6 @@ def _sentence(fault: dict) -> str:
 
 
 _NESTED = {"tickets": Tickets, "recover": Recovery}
-
-RENAMED = {  # keys of profiles written before 2026-11, and what they are called since
-    ("window",): "seq_len",
-    ("cliff",): "bisect",
-    ("calibration_tokens",): "calibration_seq_len",
-    ("recover", "rate"): "learning_rate",
-    ("recover", "batch"): "batch_size",
-    ("tickets", "text"): "train_text",
-    ("tickets", "share"): "prune_fraction",
-    ("tickets", "batch"): "batch_size",
-    ("tickets", "window"): "seq_len",
-    ("tickets", "rate"): "learning_rate",
-}
 
 
 def _allowed(key: str, *inner: str) -> str:

@@ -39,7 +39,6 @@ def summarize(profile: Profile, folder: Path) -> Path:
         raise LotteryError(f"profile {profile.profile}: {problem}; make report PROFILE={profile.profile} first")
     pictures = report.tickets_figure(), report.steps_figure(), report.bridge_figure()
     drawn = [_drawn(picture, name, folder) for picture, name in zip(pictures, FIGURES, strict=True) if picture]
-    atomic_write(folder / "winning-ticket.csv", report.tickets.data.drop(columns="record").to_csv(index=False))
     commits = sorted({commit(record.provenance.commit, record.provenance.dirty) for record in procedure.records})
     devices = sorted({record.provenance.device for record in procedure.records})
     text = [
@@ -47,8 +46,8 @@ def summarize(profile: Profile, folder: Path) -> Path:
         report.stand_in_notice(),
         f"Made by `make report PROFILE={profile.profile}` and `make ticket-summary PROFILE={profile.profile}`. The runs are of"
         f" {', '.join(commits)}, on {' and '.join(devices)}; the page is of {commit(COMMIT, DIRTY)}."
-        " All runs at the chosen rates are in [winning-ticket.csv](winning-ticket.csv). After one round the ticket and one-shot pruning are"
-        " the same run, which stands there under both names.",
+        f" All runs at the chosen rates are in [a table]({profile.profile}/tables/winning-ticket.csv), which `make publish` writes. After one"
+        " round the ticket and one-shot pruning are the same run, which stands there under both names.",
         "## Is there a ticket?",
         imp.verdicts(report.tickets),
         imp.protocol(report.tickets, ""),

@@ -110,10 +110,11 @@ def _scored_only(records: list[Record]) -> str:
 
 
 def about(records: list[Record]) -> str:
-    """Say what the table of all models leaves out: what texts of one model are judged by, and which sparsities were only scored."""
-    texts = records[0].result.texts
+    """Say what the table of all models leaves out: the dense model's zeros, what texts are judged by, sparsities that were only scored."""
+    texts, own_zeros = records[0].result.texts, records[0].result.sparsity_prunable
+    zeros = f"{percent(own_zeros)} of the weights that can be pruned are zero in the dense model." if own_zeros >= 0.005 else ""
     bits = f"Bits per new byte: {texts.dense_bits:.2f} of its own texts, {texts.shuffled:.2f} of shuffled words." if texts else ""
-    return " ".join(filter(None, [bits, _scored_only(records)]))
+    return " ".join(filter(None, [zeros, bits, _scored_only(records)]))
 
 
 def knowledge(records: list[Record]) -> str:
