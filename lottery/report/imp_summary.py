@@ -46,8 +46,8 @@ def summarize(profile: Profile, folder: Path) -> Path:
         report.stand_in_notice(),
         f"Made by `make report PROFILE={profile.profile}` and `make ticket-summary PROFILE={profile.profile}`. The runs are of"
         f" {', '.join(commits)}, on {' and '.join(devices)}; the page is of {commit(COMMIT, DIRTY)}."
-        f" All runs at the chosen rates are in [a table]({profile.profile}/tables/winning-ticket.csv), which `make publish` writes. After one"
-        " round the ticket and one-shot pruning are the same run, which stands there under both names.",
+        f" All runs at the chosen rates are in [a table]({profile.profile}/tables/winning-ticket.csv), which `make publish` writes. After"
+        " one round the ticket and one-shot pruning are the same run, which stands there under both names.",
         "## Is there a ticket?",
         imp.verdicts(report.tickets),
         imp.protocol(report.tickets, ""),
