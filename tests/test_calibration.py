@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lottery.common.errors import LotteryError, NotFetchedError
-from lottery.data.calibration import calibration, retraining
+from lottery.data.calibration import CHARACTERS, HELD_BACK, calibration, retraining
 from lottery.data.corpus import Corpus, corpus
 
 
@@ -47,6 +47,17 @@ def test_windows_to_retrain_on_share_no_token_and_are_all_seen_before_one_is_see
     assert first[: len(second)] != second, "drawn anew"
     assert torch.equal(tokens, retraining(Letters(), text, 300, 10, seed=0).tokens)
     assert not torch.equal(tokens, retraining(Letters(), text, 300, 10, seed=1).tokens)
+
+
+def test_of_a_long_text_no_more_is_read_than_is_needed():
+    def rows():
+        for _ in range(3 + HELD_BACK):
+            yield "a" * CHARACTERS * 10
+        raise AssertionError("the rest of it is not read")
+
+    long = type("Lazy", (), {"name": "t", "rows": rows()})
+    tokens, held_back, _ = retraining(Letters(), long, 3, 10, seed=0)
+    assert (tokens.shape, held_back.shape) == ((3, 10), (HELD_BACK, 10))
 
 
 def test_a_text_shorter_than_two_windows_cannot_be_retrained_on():
