@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from lottery.analysis.allocations import gains
+from lottery.analysis.frame import frame
 from lottery.common.format import NBSP
+from lottery.report.figures import methods_compared
 from lottery.report.sections.pruning import allocations
 from tests.factory import record_of
 
@@ -43,6 +45,18 @@ def test_it_is_told_in_words_and_in_a_table():
     )
     assert f"| wanda | 0.923{NBSP}(0.923–0.923) | 0.800{NBSP}(0.800–0.800) |" in re.sub(" +", " ", shown)
     assert "95% intervals allow for all 4 pairs." in shown
+
+
+def test_the_figure_draws_the_uniform_allocation_or_the_only_one():
+    records = made(PAIRS)
+    both = methods_compared(frame(records))
+    assert "a, wanda: 50% 1.30, 70% 3.00." in both.alt
+    assert "owl" not in both.alt
+    assert both.caption.endswith("All with the uniform allocation; the others are in the tables.")
+    alone = methods_compared(frame([r for r in records if not r.request.sparsity or r.request.allocation == "owl"]))
+    assert "a, wanda + owl: 50% 1.20, 70% 2.40." in alone.alt
+    assert "allocation" not in alone.caption
+    assert methods_compared(frame(records[:1])).alt, "nothing to draw is no error"
 
 
 def test_what_was_measured_one_way_only_is_left_out():

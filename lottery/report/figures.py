@@ -80,16 +80,18 @@ def bits_over_sparsity(data: pd.DataFrame) -> Picture:
 def methods_compared(data: pd.DataFrame) -> Picture:
     """Draw bits per byte over sparsity as multiples of the dense model's, a panel a model, a line a method.
 
-    N:M is a single point without filling. All panels share one logarithmic scale. Only the uniform allocation is drawn, the others are left
-    to the tables: three lines a method are more than an eye can follow.
+    N:M is a single point without filling. All panels share one logarithmic scale. Only one allocation is drawn, the uniform one where there
+    is one, and the others are left to the tables: three lines a method are more than an eye can follow.
     """
-    shown = data[(data["allocation"] == "uniform") & (data["method"] != "dense") & data["bits_factor"].map(math.isfinite)]
+    pruned = data[data["method"] != "dense"]
+    allocation = "uniform" if (pruned["allocation"] == "uniform").any() else next(iter(pruned["allocation"]), "uniform")
+    shown = pruned[(pruned["allocation"] == allocation) & pruned["bits_factor"].map(math.isfinite)]
     models, methods = list(data["model"].unique()), list(shown["base_method"].unique())
     columns = min(3, len(models))
     rows = math.ceil(len(models) / columns)
     figure = style.new_figure(height=max(4.5, 2.6 * rows + 0.9))
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
-    colours = dict(zip(methods, style.colours(len(methods)), strict=True))
+    colours = dict(zip(methods, style.colours(len(methods)), strict=False))  # there may be none that is finite
     markers = dict(zip(methods, itertools.cycle(style.MARKERS), strict=False))
     step = 0.1 if columns == 1 else 0.2
     least, most = (shown["sparsity"].min(), shown["sparsity"].max()) if len(shown) else (1, 0)
@@ -134,8 +136,8 @@ def methods_compared(data: pd.DataFrame) -> Picture:
         caption += " Dashed: token frequencies alone."
     if (shown["pattern"] != "unstructured").any():
         caption += " Without filling: N:M."
-    if (data["allocation"] != "uniform").any():
-        caption += " All with the uniform allocation; the others are in the tables."
+    if (pruned["allocation"] != allocation).any():
+        caption += f" All with the {allocation} allocation; the others are in the tables."
     alt = "Line charts of bits per byte, times dense, over sparsity by method. " + " ".join(
         f"{model}, {label}: "
         + ", ".join(f"{percent(s)} {number(b)}" for s, b in zip(points["sparsity"], points["bits_factor"], strict=True))
