@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
-from lottery.pruning.allocations.blockwise import median_score, stretched
+from lottery.pruning.allocations.blockwise import stretched, wanda_chunks
 from lottery.pruning.registry import allocation
-from lottery.pruning.walk import walk
+from lottery.pruning.selection import kth_lowest
+from lottery.pruning.walk import Layer, walk
 
 RANGE = 0.15  # α of the authors' scripts
 
@@ -15,6 +16,14 @@ def median_scores(model: nn.Module, samples: torch.Tensor, **walking) -> list[fl
     scores: list[float] = []
     walk(model, samples, lambda _, layers: scores.append(median_score(layers)), changes=False, **walking)
     return scores
+
+
+def median_score(layers: list[Layer]) -> float:
+    """Return the median Wanda score of a block's layers, of an even number the lower one of the two in the middle."""
+    chunks = [wanda_chunks(layer) for layer in layers]
+    half = (sum(layer.linear.weight.numel() for layer in layers) + 1) // 2
+    found = kth_lowest(lambda: (pair for one in chunks for pair in one()), half)
+    return torch.tensor(found.pattern, dtype=torch.int32).view(torch.float32).item()
 
 
 @allocation(

@@ -3,8 +3,9 @@
 import torch
 from torch import nn
 
-from lottery.pruning.allocations.blockwise import mean_score, stretched, wanda_chunks
+from lottery.pruning.allocations.blockwise import stretched, wanda_chunks
 from lottery.pruning.registry import allocation
+from lottery.pruning.selection import Chunks
 from lottery.pruning.walk import Layer, walk
 
 OUTLIER, RANGE = 5.0, 0.08  # M and λ of the paper, which shows them for LLaMA-7B; they are not tuned here
@@ -23,6 +24,12 @@ def outlier_share(layers: list[Layer]) -> float:
     mean = mean_score(scores, layers)
     above = sum(int((score > OUTLIER * mean).sum()) for chunks in scores for _, score in chunks())
     return 100 * above / sum(layer.linear.weight.numel() for layer in layers)
+
+
+def mean_score(chunks: list[Chunks], layers: list[Layer]) -> float:
+    """Return the mean of all scores of a block's layers."""
+    total = sum(float(score.sum(dtype=torch.float64)) for one in chunks for _, score in one())
+    return total / sum(layer.linear.weight.numel() for layer in layers)
 
 
 @allocation(
