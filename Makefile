@@ -20,7 +20,7 @@ lint: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && { said=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$said"; exit 1; }; } && $(BIN)/python -m pytest -q tests/test_notebooks.py -k "outputs or function or shared"
 
 bench: $(READY)
-	@failed=; for benchmark in selection whole_model scored sparsegpt alps walk real_model perplexity streaming training recovery reconstruction calibration_draws sparse_kernel decoding sparse_gpu full_shapes; do $(BIN)/python -m benchmarks.$$benchmark || failed="$$failed $$benchmark"; done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
+	@failed=; for benchmark in selection whole_model scored products sparsegpt alps walk real_model perplexity streaming training recovery reconstruction calibration_draws sparse_kernel decoding sparse_gpu full_shapes; do $(BIN)/python -m benchmarks.$$benchmark || failed="$$failed $$benchmark"; done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
 lab: $(READY)
 	@$(BIN)/python -m ipykernel install --sys-prefix --name lottery --display-name lottery
