@@ -204,7 +204,10 @@ def test_the_table_and_the_picture_have_all_of_them():
     assert written.count("26%") == 1
     picture = size.picture(data)
     assert "rtn\u00a04\u00a0bit 0.0 MiB 1.10" in picture.alt
-    assert "Without filling: weights rounded to few bits, dashed by rtn; single marks" in picture.caption
+    assert "Without filling: weights rounded to few bits, dashed by rtn; half filled" in picture.caption
     assert picture.svg.count("<!-- 50% -->") == 1, "two methods reach it, and their names would cover each other"
     assert picture.svg.count("<!-- 4 bit -->") == 1
+    assert picture.svg.count("<!-- 50% + 4 bit -->") == 1, "it is on the front"
+    half_filled = [line for line in picture.figure.axes[0].lines if line.get_fillstyle() == "left"]
+    assert [len(line.get_xdata()) for line in half_filled] == [1]
     assert size.by_bytes(frame(made(ROWS[:4]))) == ""

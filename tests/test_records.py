@@ -13,7 +13,7 @@ from lottery.evaluation import metrics
 from lottery.evaluation.metrics import METRICS
 from lottery.experiments import records
 from lottery.experiments.records import read_record, read_state, requests, write_record, write_state
-from lottery.pruning.catalogue import METHODS
+from lottery.pruning.catalogue import ALLOCATIONS, METHODS
 from tests.conftest import TOY
 from tests.factory import record_of
 
@@ -92,6 +92,16 @@ def test_a_method_of_another_version_is_measured_again_and_nothing_else_is(monke
     before = keys()
     monkeypatch.setitem(METHODS, "random", METHODS["random"]._replace(version=2))
     assert {title for title, key in keys().items() if key != before[title]} == {title for title in before if title.startswith("random")}
+
+
+def test_an_allocation_of_another_version_is_measured_again_and_nothing_else_is(monkeypatch):
+    def keys():
+        return {r.title: r.key for r in asked(methods=["magnitude"], allocation=["uniform", "owl"], calibration_text="training-stories")}
+
+    before = keys()
+    monkeypatch.setitem(ALLOCATIONS, "owl", ALLOCATIONS["owl"]._replace(version=2))
+    changed = {title for title, key in keys().items() if key != before[title]}
+    assert changed == {title for title in before if "owl" in title} != set()
 
 
 def test_a_record_comes_back_as_it_was_infinity_included(tmp_path):

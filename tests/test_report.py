@@ -11,7 +11,7 @@ from lottery.config.profile import Recovery, validated
 from lottery.data.corpus import corpus, corpus_identity
 from lottery.evaluation.savings import Form, Savings
 from lottery.experiments.records import requests, write_record, write_state
-from lottery.pruning.catalogue import METHODS
+from lottery.pruning.catalogue import ALLOCATIONS, METHODS
 from lottery.report.builder import Report
 from lottery.report.sections import method
 from tests.conftest import TOY
@@ -138,15 +138,17 @@ def test_a_corrupt_record_is_named_and_the_rest_appears(profile):
     assert "70%" not in report.figure().alt
 
 
-@pytest.mark.parametrize("older_than", ["the measurement", "its method"])
+@pytest.mark.parametrize("older_than", ["the measurement", "its method", "its allocation"])
 def test_records_of_an_older_version_are_named_and_measured_again(profile, older_than, monkeypatch):
     if older_than == "its method":
         monkeypatch.setitem(METHODS, "magnitude", METHODS["magnitude"]._replace(version=2))
+    if older_than == "its allocation":
+        monkeypatch.setitem(ALLOCATIONS, "uniform", ALLOCATIONS["uniform"]._replace(version=2))
     asked = fill(profile, "phi-2", [10, 12, 18, 500])
     path = outputs("toy") / "phi-2" / "records" / asked[3].file_name
     older = json.loads(path.read_text())
-    if older_than == "its method":
-        del older["request"]["method_version"]
+    if older_than.startswith("its "):
+        del older["request"][f"{older_than.removeprefix('its ')}_version"]
     else:
         older["request"]["measurement"] -= 1
         del older["result"]["window_kl"]

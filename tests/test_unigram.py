@@ -50,7 +50,9 @@ def test_what_is_worse_than_token_frequencies_is_said_to_be():
     said = "At 70% there is nothing to rank: even wanda predicts worse than token frequencies alone."
     assert sentences("methods", found=[more]).startswith(said)
     assert "token frequencies" not in sentences("methods", found=[half])
-    assert "Dashed: token frequencies alone." in methods_compared(data).caption
+    picture = methods_compared(data)
+    assert "Dashed: token frequencies alone." in picture.caption
+    assert all(picture.svg.count(f"<!-- {name} -->") == 1 for name in ("5% more", "twice", "token frequencies"))
 
 
 def test_tables_mark_what_is_worse_than_token_frequencies():

@@ -19,7 +19,7 @@ from lottery.evaluation.bootstrap import exp, to_bits_per_byte
 from lottery.evaluation.generation import Speed
 from lottery.evaluation.metrics import METRICS, WindowSums, window_sums
 from lottery.evaluation.savings import Savings
-from lottery.pruning.catalogue import METHODS
+from lottery.pruning.catalogue import ALLOCATIONS, METHODS
 from lottery.pruning.variants import Variant
 
 # Raised whenever the meaning of a measured number changes, or one is added: older records are then measured again. Metrics, which are
@@ -41,6 +41,7 @@ class Request(Settings):
     method: str
     method_version: int = 1  # 1 also where no method prunes
     allocation: str
+    allocation_version: int = 1
     pattern: str
     sparsity: float
     rounder: str | None = None  # how the weights are rounded; None where they are not
@@ -62,8 +63,8 @@ class Request(Settings):
         # What is not asked for is not in the key, so that it is that of the time before this could be asked for.
         retraining = set() if self.recovery else {"recovery", "loss", "recover_steps", "recover_learning_rate", "recover_batch_size"}
         rounding = set() if self.bits else {"rounder", "bits"}
-        version = {"method_version"} if self.method_version == 1 else set()
-        values = self.model_dump(exclude=retraining | rounding | version)
+        first = {name for name in ("method_version", "allocation_version") if getattr(self, name) == 1}
+        values = self.model_dump(exclude=retraining | rounding | first)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -275,8 +276,11 @@ def requests(profile: Profile, checkpoint: str, text_sha256: str, calibration: s
             calibrated["calibration_samples"] = None
             calibrated = calibrated if retrained else dict.fromkeys(calibrated)
         identity = {"measurement": MEASUREMENT, "checkpoint": checkpoint, "text_sha256": text_sha256}
-        version = METHODS[variant.method].version if variant.one_shot else 1
-        found.append(Request(**identity, **variant._asdict(), method_version=version, **calibrated, **shared, **retrained))
+        versions = {}
+        if variant.one_shot:
+            versions["method_version"] = METHODS[variant.method].version
+            versions["allocation_version"] = ALLOCATIONS[variant.allocation].version
+        found.append(Request(**identity, **variant._asdict(), **versions, **calibrated, **shared, **retrained))
     return found
 
 

@@ -14,7 +14,7 @@ from lottery.experiments.protocols.records import ProtocolRecord, recorded
 from lottery.experiments.protocols.records import wanted as wanted_protocols
 from lottery.experiments.records import Record, Request, all_records, read_record, read_state, requests
 from lottery.experiments.threshold import with_bisections
-from lottery.pruning.catalogue import METHODS
+from lottery.pruning.catalogue import ALLOCATIONS, METHODS
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,13 @@ def _problem(folder: Path, recorded: list[Request] | list[TicketRequest], wanted
 
 
 def _older(folder: Path, measurement: int) -> bool:
-    """Return whether any records are older than ``measurement``, so that a number in them meant something else, or than their method."""
+    """Return whether any records are older than ``measurement``, so that a number in them meant something else, or than what prunes."""
     for path in (folder / "records").glob("*.json"):
         try:
             asked = json.loads(path.read_bytes())["request"]
-            method = METHODS.get(asked.get("method"))
-            if asked["measurement"] < measurement or (method and asked.get("method_version", 1) < method.version):
+            pruned_by = {"method": METHODS.get(asked.get("method")), "allocation": ALLOCATIONS.get(asked.get("allocation"))}
+            older = any(found and asked.get(f"{kind}_version", 1) < found.version for kind, found in pruned_by.items())
+            if older or asked["measurement"] < measurement:
                 return True
         except (ValueError, KeyError, TypeError):
             continue

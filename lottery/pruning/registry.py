@@ -39,6 +39,7 @@ class Allocation(NamedTuple):
     needs: Literal["nothing", "norms"]
     summary: str
     source: str
+    version: int  # as of a method
 
     @property
     def calibrated(self) -> bool:
@@ -68,11 +69,19 @@ def method(
     return register
 
 
-def allocation(name: str, summary: str, source: str, *, needs: Literal["nothing", "norms"] = "nothing", measure: Callable | None = None):
+def allocation(
+    name: str,
+    summary: str,
+    source: str,
+    *,
+    needs: Literal["nothing", "norms"] = "nothing",
+    measure: Callable | None = None,
+    version: int = 1,
+):
     """Register an allocation."""
 
     def register(function: Callable) -> Callable:
-        ALLOCATIONS[name] = Allocation(function, measure, needs, summary, source)
+        ALLOCATIONS[name] = Allocation(function, measure, needs, summary, source, version)
         return function
 
     return register

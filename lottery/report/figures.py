@@ -52,9 +52,7 @@ def bits_over_sparsity(data: pd.DataFrame) -> Picture:
     axes.set_ylim(low, top * 1.15)
     for name, level in COST_LEVELS.items():
         axes.axhline(level, color=".45", linewidth=1, linestyle=":", zorder=1)
-        axes.annotate(
-            name, (0, level), xycoords=("axes fraction", "data"), textcoords="offset points", xytext=(4, 3), fontsize=8, color=".35"
-        )
+        style.name_level(axes, level, name)
     style.label_ends(axes, ends)
     ticks = _apart(_named(data))
     axes.set_xticks(ticks, [percent(t) if t else "dense" for t in ticks])
@@ -111,9 +109,11 @@ def methods_compared(data: pd.DataFrame) -> Picture:
             ends = (points[f"bits_factor_{end}"].clip(upper=top) for end in ("low", "high"))
             panel.vlines(points["sparsity"], *ends, color=colours[method], linewidth=1, zorder=2)
             handles.setdefault(label, drawn[0])
-        for level in (1, *COST_LEVELS.values()):
-            panel.axhline(level, color=".4", linewidth=1, linestyle=":", zorder=1)
-        panel.axhline(data.loc[data["model"] == model, "unigram_factor"].iloc[0], color=".4", linewidth=1, linestyle="--", zorder=1)
+        floor = data.loc[data["model"] == model, "unigram_factor"].iloc[0]
+        for name, level in {"": 1, **COST_LEVELS, "token frequencies": floor}.items():
+            panel.axhline(level, color=".4", linewidth=1, linestyle="--" if level is floor else ":", zorder=1)
+            if panel is panels[0] and math.isfinite(level):
+                style.name_level(panel, level, name)
         panel.set_title(model, fontsize=10, fontweight="bold")
         panel.set_xticks(ticks, [percent(tick) for tick in ticks])
         if ticks:

@@ -77,6 +77,11 @@ def _written(value: float) -> str:
     return power if float(times) == 1 else f"{float(times):g}×{power}"
 
 
+def name_level(axes: Axes, level: float, name: str) -> None:
+    """Write what a horizontal line stands for just above its left end."""
+    axes.annotate(name, (0, level), xycoords=("axes fraction", "data"), textcoords="offset points", xytext=(4, 3), fontsize=8, color=".35")
+
+
 def label_ends(axes: Axes, ends: list[tuple]) -> None:
     """Write names at the right end of each line, pushed apart so that none covers another: ``(y, x, name, colour)`` each."""
     figure_height = axes.figure.get_size_inches()[1] * 72 * 0.8

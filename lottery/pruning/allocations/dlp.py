@@ -27,7 +27,12 @@ def median_score(layers: list[Layer]) -> float:
 
 
 @allocation(
-    "dlp", "keeps more weights in blocks with lower scores", "Chen et al. 2025, arXiv 2505.23807", needs="norms", measure=median_scores
+    "dlp",
+    "keeps more weights in blocks with lower scores",
+    "Chen et al. 2025, arXiv 2505.23807",
+    needs="norms",
+    measure=median_scores,
+    version=2,  # 1 took means
 )
 def dlp(sparsity: float, scores: list[float], weights: list[int]) -> list[float]:
     """Keep more weights in blocks with lower Wanda scores.

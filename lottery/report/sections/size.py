@@ -26,21 +26,20 @@ def picture(data: pd.DataFrame) -> Picture | None:
     front = found[found["front"]]
     axes.step(_mebibytes(front), front["bits_per_byte"], where="post", color=".7", linewidth=1.5, zorder=1)
     # Whoever else reached a level lies near, and would write its label over that of the best.
-    levels = found[found["way"].isin(WAYS[:2])].sort_values("bits_per_byte")
+    levels = found[found["way"].isin(WAYS[:2]) | (found["front"] & (found["way"] == WAYS[2]))].sort_values("bits_per_byte")
     named = levels.drop_duplicates(["model", "way", "sparsity", "bits"]).index
     models = [model for model in data["model"].unique() if model in set(found["model"])]
     for model, colour, marker in zip(models, style.colours(len(models)), style.MARKERS * len(models), strict=False):
         for way, line, points in _series(found[found["model"] == model]):
-            drawn = {"markerfacecolor": colour if way == WAYS[0] else "white", "markeredgecolor": "white" if way == WAYS[0] else colour}
             label = model if way == WAYS[0] else None
-            axes.plot(
-                _mebibytes(points), points["bits_per_byte"], color=colour, marker=marker, markersize=7, linestyle=line, zorder=3,
-                label=label, **drawn,
-            )  # fmt: skip
+            look = {"color": colour, "marker": marker, "linestyle": line, "markersize": 7, **_filling(way, colour)}
+            axes.plot(_mebibytes(points), points["bits_per_byte"], zorder=3, label=label, **look)
             for _, point in points[points.index.isin(named)].iterrows():
-                text, place = (percent(point["sparsity"]), (7, 4)) if way == WAYS[0] else (f"{point['bits']:g} bit", (-7, -14))
-                at = (point["stored"] / 2**20, point["bits_per_byte"])
-                axes.annotate(text, at, textcoords="offset points", xytext=place, fontsize=8, color=style.ink(colour))
+                parts = [percent(point["sparsity"])] * (way != WAYS[1]) + [f"{point['bits']:g} bit"] * (way != WAYS[0])
+                place = {WAYS[0]: (7, 4), WAYS[1]: (8, 3), WAYS[2]: (-8, -3)}[way]
+                at, side = (point["stored"] / 2**20, point["bits_per_byte"]), "right" if way == WAYS[2] else "left"
+                text = axes.annotate(" + ".join(parts), at, textcoords="offset points", xytext=place, ha=side, fontsize=8)
+                text.set_color(style.ink(colour))
     axes.set_xscale("log")
     axes.set_yscale("log")
     low, high = found["bits_per_byte"].min(), found["bits_per_byte"].max()
@@ -49,7 +48,7 @@ def picture(data: pd.DataFrame) -> Picture | None:
     legend = axes.legend(loc="upper right", frameon=False)
     for name, line in zip(legend.get_texts(), legend.legend_handles, strict=True):
         name.set(color=style.ink(line.get_color()), fontweight="bold")
-    axes.margins(x=0.12)
+    axes.margins(x=0.15)
     style.logarithmic(axes.xaxis)
     style.logarithmic(axes.yaxis)
     axes.set_xlabel("MiB of weights in a file, log scale")
@@ -58,7 +57,7 @@ def picture(data: pd.DataFrame) -> Picture | None:
     rounded, rounders = "", set(found["rounder"].dropna())
     if rounders:
         lines = " and ".join(f"{dash} by {name}" for name, dash in zip(ROUNDERS, ("dashed", "dotted"), strict=True) if name in rounders)
-        rounded = f" Without filling: weights rounded to few bits, {lines}; single marks: pruned and then rounded to as many bits."
+        rounded = f" Without filling: weights rounded to few bits, {lines}; half filled: pruned and then rounded to as many bits."
     caption = (
         "Bits per byte over the bytes that the weights take in a file, zeros packed, each line from the dense model on the right to its"
         f" sparsest ticket on the left.{rounded} Grey line: the front, what no variant with as few or fewer bytes betters. Compares across"
@@ -69,6 +68,16 @@ def picture(data: pd.DataFrame) -> Picture | None:
         for model, points in found.sort_values("stored", ascending=False).groupby("model", sort=False)
     )
     return Picture(figure, caption, alt)
+
+
+def _filling(way: str, colour) -> dict:
+    """Return how marks of a way look: full where weights were pruned, empty where they were rounded, half full where both was done."""
+    looks = {
+        WAYS[0]: {"markerfacecolor": colour, "markeredgecolor": "white"},
+        WAYS[1]: {"markerfacecolor": "white", "markeredgecolor": colour},
+        WAYS[2]: {"markerfacecolor": colour, "markerfacecoloralt": "white", "markeredgecolor": colour, "fillstyle": "left"},
+    }
+    return looks[way]
 
 
 def _series(found: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
