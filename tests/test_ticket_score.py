@@ -199,7 +199,7 @@ def test_bisections_are_asked_for_one_by_one_scored_only_and_go_on_from_what_is_
         write_record(project, record.model_copy(update={"request": request}))
 
     def wanted():
-        return with_bisections(named, lambda request: read_record(project, request))
+        return with_bisections(named, project)
 
     assert wanted() == named, "before the named ones are recorded nothing is added"
     for request in named:

@@ -43,6 +43,10 @@ class ImpossibleTrialError(LotteryError):
     """One trial cannot be made as asked for, whatever the machine; the others of its study can."""
 
 
+class TrialMemoryError(LotteryError):
+    """One trial needs more memory than this machine has free; the others of its study need less."""
+
+
 class DivergedError(ImpossibleTrialError, ArithmeticError):
     """A retraining leaves weights that are not finite: its learning rate is too high."""
 

@@ -21,6 +21,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 One = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)  # a single value is a list of one
 Alone = BeforeValidator(lambda value: value if isinstance(value, list) else [value])  # the same of numbers
 WINNING_TICKET = "winning-ticket"  # the notebook of the lottery ticket procedure, and the folder of what it records
+TAKEN = (WINNING_TICKET, "report", "explore", "figures", "tables", "logs")  # names of other notebooks, and of folders beside the models'
 Sparsity = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
@@ -198,6 +199,13 @@ class Profile(Settings):
         _check_once(info.field_name, values)
         return values
 
+    @field_validator("checkpoints")
+    @classmethod
+    def _own_names(cls, values: dict) -> dict:
+        if taken := [name for name in values if name in TAKEN]:
+            raise ValueError(f"checkpoints: given {short(taken[0])}; allowed: any other name for a model than {', '.join(TAKEN)}")
+        return values
+
     @field_validator("pattern")
     @classmethod
     def _patterns(cls, values: list[str]) -> list[str]:
@@ -216,12 +224,17 @@ class Profile(Settings):
         if needy and self.calibration_text is None:
             allowed = type(self).model_fields["calibration_text"].description
             raise ValueError(f"calibration_text: not given, but {needy[0]} needs it; allowed: {allowed}")
-        if self.text == "c4":
-            raise ValueError("text: given 'c4', which is for calibration: 800 MB of its training split; allowed: a file with some of it")
+        for key, given in {"text": self.text, "tickets['train_text']": self.tickets and self.tickets.train_text}.items():
+            if given == "c4":
+                raise ValueError(
+                    f"{key}: given 'c4', which is for calibration: 800 MB of its training split; allowed: a file with some of it"
+                )
         if needy and self.calibration_text == self.text:
             raise ValueError(f"calibration_text: given {short(self.text)}, the text that is scored; allowed: another one")
-        if self.rounding_sparsities and not self.rounding:
-            raise ValueError(f"rounding: not given, but rounding_sparsities is; allowed: {type(self).model_fields['rounding'].description}")
+        for key in ("rounding_sparsities", "rounder"):
+            if not self.rounding and getattr(self, key) != type(self).model_fields[key].default:
+                allowed = type(self).model_fields["rounding"].description
+                raise ValueError(f"rounding: not given, but {key} is; allowed: {allowed}")
         if unknown := [one for one in self.rounding_sparsities if one not in self.sparsities or not one]:
             raise ValueError(f"rounding_sparsities: given {unknown[0]:g}; allowed: numbers above 0 of 'sparsities', {self.sparsities}")
         if self.tickets and (unknown := [name for name in self.tickets.models if name not in self.checkpoints]):

@@ -25,6 +25,7 @@ LOOPS = 0.5  # of the dense texts' different sequences: with fewer, texts are br
 _GRAM = 10  # characters
 _STRETCHES, _STRETCH_WORDS = 20, 40
 _RESAMPLES = 400
+_SURE = 1e-6  # bits per byte; a text that costs less counts as this, so that its cost has a logarithm
 
 VERDICTS = ("coherent", "degraded", "broken")
 
@@ -119,9 +120,9 @@ def _judged(own: list[_Part], dense: list[_Part], real: float, shuffled: float) 
     """Return the verdict and the place on the scale, which is not a number where the dense model cannot judge."""
     if not shuffled >= CAN_JUDGE * real:  # also where they are not numbers
         return ("broken" if _mean_distinct(own) < LOOPS * _mean_distinct(dense) else "coherent"), math.nan
-    cost, sound = _bits_per_new_byte(own), min(_bits_per_new_byte(dense), real)
+    cost, sound = (max(bits, _SURE) for bits in (_bits_per_new_byte(own), min(_bits_per_new_byte(dense), real)))
     surprise = (
-        math.log(cost / sound) / math.log(shuffled / sound) if 0 < cost < math.inf and sound < shuffled else math.inf
+        math.log(cost / sound) / math.log(shuffled / sound) if cost < math.inf and sound < shuffled else math.inf
     )  # also where it is no number
     return VERDICTS[0 if surprise <= DEGRADED else 1 if surprise <= BROKEN else 2], surprise
 

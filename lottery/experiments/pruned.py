@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from safetensors import SafetensorError
 
-from lottery.common.errors import CalibrationNotFiniteError, DivergedError
+from lottery.common.errors import CalibrationNotFiniteError, DivergedError, TrialMemoryError
 from lottery.common.format import number
 from lottery.common.progress import progress
 from lottery.evaluation.evaluate import evaluate
@@ -80,6 +80,7 @@ class PrunedModels:
         cost = self._pruned_once(model, request, label)
         seconds, recovered, rate, moved, began = cost.seconds, 0.0, None, None, time.monotonic()
         if request.recovery:
+            check_whole(self.study.plan, self.study.profile.model_name)  # it may have been resident when the study began
             with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory", whole=True):
                 zeros = {name: layer.weight == 0 for name, layer in prunable(model).items()} if request.variant.one_shot else {}
                 rate = self._retrain(model, request, label)
@@ -216,6 +217,15 @@ class PrunedModels:
 
     def _progress(self, label: str):
         return progress(self.study.say, label)
+
+
+def check_whole(plan: loading.Plan, name: str) -> None:
+    """Raise ``TrialMemoryError`` if a plan streams a model to its device: retraining would take place in main memory, for days."""
+    if plan.streamed and plan.device.type != "cpu":
+        raise TrialMemoryError(
+            f"memory: {name} is streamed to {plan.device} ({plan.memory_reason}), and recover trains a whole model on its device, at 16"
+            " bytes a weight or more; take memory: resident where it fits, or device: cpu"
+        )
 
 
 def _moved(zeros: dict[str, torch.Tensor], model) -> float | None:

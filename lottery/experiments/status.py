@@ -75,7 +75,7 @@ def _requests(profile: Profile, folder: Path) -> list[Request]:
         identity, text_sha256 = recorded[-1].request.checkpoint, recorded[-1].request.text_sha256
         calibration = next((r.request.calibration for r in reversed(recorded) if r.request.calibration), None)
     named = requests(profile, identity, text_sha256, calibration)
-    return with_bisections(named, lambda request: read_record(folder, request)) if profile.bisect else named
+    return with_bisections(named, folder) if profile.bisect else named
 
 
 def _problem(folder: Path, recorded: list[Request] | list[TicketRequest], wanted: list[Request] | list[TicketRequest]) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from lottery.common.errors import HeldError, ImpossibleTrialError, LotteryError
-from lottery.common.format import number
+from lottery.common.errors import HeldError, ImpossibleTrialError, LotteryError, TrialMemoryError
+from lottery.common.format import number, size
 from lottery.common.paths import outputs
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
@@ -21,15 +21,19 @@ from lottery.data.corpus import HUB_TEXTS, corpus, corpus_identity, prompts, win
 from lottery.evaluation import lm_eval_tasks
 from lottery.evaluation.unigram import unigram_nll
 from lottery.experiments import pruned_once
+from lottery.experiments.impossible import remember, why_impossible
 from lottery.experiments.lifecycle import finish, held, raise_if_stop_requested, record_failure, stopped
 from lottery.experiments.protocols import runs as protocol_runs
 from lottery.experiments.protocols.records import ProtocolRecord
+from lottery.experiments.pruned import check_whole
 from lottery.experiments.records import Record, Request, read_record, requests, with_fewer_tasks, write_record, write_state
 from lottery.experiments.threshold import with_bisections
 from lottery.experiments.trials import Trials
 from lottery.models import loading
+from lottery.models.devices import describe
 from lottery.models.gguf_files import convert
 from lottery.pruning.prune import check_pattern
+from lottery.training.recovery import least_memory
 
 
 class Study:
@@ -39,7 +43,7 @@ class Study:
         self.profile = profile
         self.checkpoint = checkpoint(profile)
         self.folder = outputs(profile.profile) / profile.model_name
-        self._impossible: dict[str, tuple[str, str]] = {}  # key: title and reason of a trial
+        self._too_large: dict[str, str] = {}  # key of a trial: why this run cannot make it, though another may
         with record_failure(self.folder):
             if self.checkpoint.kind == "gguf":
                 convert(Path(self.checkpoint.source))
@@ -60,8 +64,10 @@ class Study:
             self._check_vocabulary()
             self.windows = windows(self.tokenizer, self.text, profile.seq_len, profile.max_windows)
             self._complete_dense()
-            if any(request.calibration and read_record(self.folder, request) is None for request in self.requests):
+            missing = self._missing(self.requests)
+            if any(request.calibration for request in missing):
                 self.calibration  # noqa: B018 - so that an unsuitable text fails now and not after hours
+            if any(request.recovery for request in missing):
                 self._check_recovery()
 
     @cached_property
@@ -86,7 +92,7 @@ class Study:
     @property
     def requests(self) -> list[Request]:
         """The trials in their order; with ``bisect`` their number grows as they are measured."""
-        return with_bisections(self._named, lambda request: read_record(self.folder, request)) if self.profile.bisect else self._named
+        return with_bisections(self._named, self.folder) if self.profile.bisect else self._named
 
     @cached_property
     def trials(self) -> Trials:
@@ -129,20 +135,25 @@ class Study:
         self.say(line)
 
     def _missing(self, wanted: list[Request]) -> list[Request]:
-        """Return the trials that are neither recorded nor found impossible by this run."""
-        return [request for request in wanted if request.key not in self._impossible and read_record(self.folder, request) is None]
+        """Return the trials that are neither recorded nor found impossible."""
+        return [request for request in wanted if read_record(self.folder, request) is None and not self._why_not(request)]
+
+    def _why_not(self, request: Request) -> str | None:
+        """Return why a trial cannot be made, as this run or one before it found out."""
+        return self._too_large.get(request.key) or why_impossible(self.folder, request)
 
     def _raise_if_impossible(self) -> None:
-        if self._impossible:
-            title, error = next(iter(self._impossible.values()))
-            others = len(self._impossible) - 1
+        missing = (request for request in self.requests if read_record(self.folder, request) is None)
+        if impossible := [(request.title, why) for request in missing if (why := self._why_not(request))]:
+            title, error = impossible[0]
+            others = len(impossible) - 1
             others = "" if not others else "; so is another trial" if others == 1 else f"; so are {others} other trials"
             raise ImpossibleTrialError(f"{title} is impossible: {error}{others}; all else is recorded")
 
     def _measure(self, wanted: list[Request]) -> None:
         todo = self._missing(wanted)
         if not todo:
-            if not self._impossible:
+            if all(read_record(self.folder, request) for request in wanted):
                 self.say(f"{', '.join(request.title for request in wanted)}: recorded already")
             return
         with held(self.folder), record_failure(self.folder):
@@ -183,15 +194,18 @@ class Study:
 
     def _record(self, request: Request) -> None:
         """Measure a trial and write its record, unless another run just did; or remember why that is impossible."""
-        if read_record(self.folder, request) is not None:
-            return
         requests = self.requests
+        if not self._missing([request]):
+            return
         label = f"trial {requests.index(request) + 1} of {len(requests)}, {request.title}"
         try:
             record = self.trials.run(request, label, with_fewer_tasks(self.folder, request) if request.tasks else None)
-        except ImpossibleTrialError as error:
+        except (ImpossibleTrialError, TrialMemoryError) as error:
             self.trials.forget()  # a model that is half changed
-            self._impossible[request.key] = request.title, str(error)
+            if isinstance(error, ImpossibleTrialError):
+                remember(self.folder, request, str(error))
+            else:
+                self._too_large[request.key] = str(error)
             self.say(f"{label}: impossible: {error}; going on with the others")
             return
         write_record(self.folder, record)
@@ -251,10 +265,14 @@ class Study:
         plan = self._planned()  # not the plan that trials go by: until they begin, another run may record the dense model
         if plan.dtype == torch.float16:
             raise LotteryError(f"dtype: {plan.dtype_reason}, and recover cannot train in float16; set dtype: float32")
-        if plan.streamed and plan.device.type != "cpu":
+        check_whole(plan, self.profile.model_name)
+        asked = self.profile.recover
+        needed = least_memory(self.skeleton, elsa=asked.how != ["masked"], teacher="distillation" in asked.loss)
+        free = loading.available(plan.device)
+        if needed > free:
             raise LotteryError(
-                f"memory: {self.profile.model_name} is streamed to {plan.device} ({plan.memory_reason}), and recover trains a whole model"
-                " on its device, at 16 bytes a weight or more; take memory: resident where it fits, or device: cpu"
+                f"recover: to train {self.profile.model_name} takes {size(needed)} or more, {describe(plan.device)} has {size(free)} free;"
+                " take a device with more memory or a smaller model, or leave recover out"
             )
 
     def _check_vocabulary(self) -> None:

@@ -7,13 +7,14 @@ measured sparsities and the sample of text (bootstrap over blocks of windows).
 """
 
 import math
-from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from lottery.evaluation import bootstrap
-from lottery.experiments.records import Record, Request
+from lottery.experiments.impossible import why_impossible
+from lottery.experiments.records import Record, Request, read_record
 
 COST_LEVELS = {"5% more": 1.05, "twice": 2.0}
 FINE = 0.025  # of sparsity: no further apart may the measured ones lie between which a score is stated as a number
@@ -189,23 +190,27 @@ def _beside(score: Crossing, sparsities: list[float]) -> float | None:
     return None
 
 
-def with_bisections(requests: list[Request], read: Callable[[Request], Record | None]) -> list[Request]:
+def with_bisections(requests: list[Request], folder: Path) -> list[Request]:
     """Return the requests, followed by those that a bisection adds for each unstructured way of pruning.
 
     The added ones are only scored, without texts, timings and tasks. Where the records of a way are incomplete, it gets no requests yet:
-    what was measured decides what comes next, so a run that was killed goes on in the same way.
+    what was measured decides what comes next, so a run that was killed goes on in the same way. A bisection ends at a sparsity that cannot
+    be made, since nobody named it.
 
     Args:
         requests: The requests that a profile names, the dense one first.
-        read: Returns the record of a request, or ``None``.
+        folder: Of the study, with its records.
     """
-    known = {request.key: read(request) for request in requests}
+    known = {request.key: read_record(folder, request) for request in requests}
     found = list(requests)
     ways = dict.fromkeys(r.variant.label for r in requests[1:] if r.pattern == "unstructured" and not r.variant.changed)
     for way in ways:
-        own = [request for request in requests[1:] if request.variant.label == way]
+        own = [request for request in requests[1:] if request.variant.label == way and not why_impossible(folder, request)]
         points = [known[request.key] for request in (requests[0], *own)]
         while all(points) and (sparsity := next_sparsity(sorted(points, key=lambda record: record.request.sparsity))):
-            found.append(own[0].model_copy(update={"sparsity": sparsity, "prompts": 0, "repeats": 0, "tasks": []}))
-            points.append(read(found[-1]))
+            added = own[0].model_copy(update={"sparsity": sparsity, "prompts": 0, "repeats": 0, "tasks": []})
+            if why_impossible(folder, added):
+                break
+            found.append(added)
+            points.append(read_record(folder, added))
     return found

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from lottery.common.errors import LotteryError, NotFiniteError
+from lottery.common.errors import LotteryError, NotFiniteError, TrialMemoryError
 from lottery.common.progress import progress
 from lottery.evaluation import bootstrap, coherence, generation, lm_eval_tasks
 from lottery.evaluation.evaluate import evaluate
@@ -307,7 +307,7 @@ class Trials:
             study.plan = replace(plan, generates_on=plan.home, memory_reason=f"{plan.memory_reason}; texts and speed on the CPU, too")
             study.say(f"out of memory {error.step}; going on with texts and speed on the CPU")
         else:
-            raise LotteryError(str(error))
+            raise (TrialMemoryError if error.whole else LotteryError)(str(error))
 
     def forget(self) -> None:
         """Release the model and what is kept of the dense one."""

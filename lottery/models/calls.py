@@ -8,6 +8,8 @@ import torch
 from accelerate.utils import send_to_device
 from torch import nn
 
+from lottery.common.errors import ImpossibleTrialError
+
 
 class Call(NamedTuple):
     """How a model calls a block, without the hidden states.
@@ -77,6 +79,9 @@ def entered(model: nn.Module, chain: nn.ModuleList, batches: Iterable[torch.Tens
 
     Returns:
         The hidden states of each batch, and how the blocks are called with them.
+
+    Raises:
+        ImpossibleTrialError: Blocks are called with more that depends on the tokens than the hidden states.
     """
     states, calls, in_tuple = [], {}, None
     for tokens in batches:
@@ -84,10 +89,33 @@ def entered(model: nn.Module, chain: nn.ModuleList, batches: Iterable[torch.Tens
         state, call = entering(model, chain, tokens)
         if in_tuple is None:
             in_tuple = _answers_in_tuple(chain[0], state, call, device)
+            _check_independent(model, chain, tokens, in_tuple)
         if state.shape not in calls:
             calls[state.shape] = learned(model, chain, tokens, in_tuple)
         states.append(state)
     return Entered(states, [calls[state.shape] for state in states], in_tuple)
+
+
+def _check_independent(model: nn.Module, chain: nn.ModuleList, tokens: torch.Tensor, in_tuple: bool) -> None:
+    """Raise where blocks get something beside the hidden states that other tokens change, or that one block could fill for another."""
+    others = (tokens + 1) % model.get_input_embeddings().weight.shape[0]
+    for one, other in zip(learned(model, chain, tokens, in_tuple), learned(model, chain, others, in_tuple), strict=True):
+        if not _same([*one.arguments, *one.keywords.values()], [*other.arguments, *other.keywords.values()]):
+            raise ImpossibleTrialError(
+                f"{type(model).__name__} gives its blocks more than their input that depends on the tokens, so they cannot be called one by"
+                " one: it can only be pruned without calibration text (methods: [magnitude]), and with memory: resident"
+            )
+
+
+def _same(one, other) -> bool:
+    """Return whether two arguments are equal, with everything in them. A mapping without entries is there to be filled, so it never is."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.shape == other.shape and torch.equal(one, other)
+    if isinstance(one, dict):
+        return bool(one) and one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, tuple | list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return True
 
 
 def _answers_in_tuple(block: nn.Module, state: torch.Tensor, call: Call, device: torch.device | None) -> bool:

@@ -87,7 +87,11 @@ def convert(path: Path) -> Path:
             _write_folder(path, Path(part) / "whole", name)
             about = {"file": path.name, "sha256": sha256(path), "quantization": rounded}
             (Path(part) / "whole" / "gguf.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-            (Path(part) / "whole").replace(folder)
+            try:
+                (Path(part) / "whole").replace(folder)
+            except OSError:
+                if not folder.exists():  # or another run converted the same file meanwhile
+                    raise
     return folder
 
 

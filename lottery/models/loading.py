@@ -190,8 +190,15 @@ def skeleton(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> torch.
     Args:
         checkpoint: Whose configuration is read.
         dtype: Of the parameters; that of the configuration unless given.
+
+    Raises:
+        LotteryError: It is no model of text alone.
     """
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+    if not hasattr(config, "hidden_size"):
+        raise LotteryError(
+            f"model: {checkpoint.name} is of the kind {config.model_type}; allowed: a model of text alone, with its own config"
+        )
     with init_empty_weights():
         model = AutoModelForCausalLM.from_config(config, dtype=dtype or config.dtype, trust_remote_code=False)
     model.tie_weights()

@@ -110,6 +110,19 @@ def recover(
     _check_finite(layers, rate)  # also in the dtype that the model has again
 
 
+def least_memory(model: nn.Module, elsa: bool, teacher: bool) -> int:
+    """Return the bytes without which ``recover`` cannot begin, whatever the batch: weights, gradients, moments and what a way adds.
+
+    Args:
+        model: The model, with or without its weights.
+        elsa: Whether it learns by ELSA.
+        teacher: Whether it learns from a dense model's predictions.
+    """
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    pruned = sum(layer.weight.numel() for layer in prunable(model).values())
+    return 4 * whole * (2 if teacher else 1) + (12 + (8 if elsa else 1)) * pruned
+
+
 def _without_dropout(model: nn.Module) -> list[tuple[object, str, float]]:
     """Set every dropout of a model to 0, and return what was set: its owner, its name there, and its share.
 

@@ -61,7 +61,13 @@ class Architecture:
     @cached_property
     def _training_windows(self) -> torch.Tensor:
         asked = self._profile.tickets
-        return torch.from_numpy(windows(self._tokenizer, corpus(asked.train_text, "tickets['train_text']"), asked.seq_len).tokens)
+        found = windows(self._tokenizer, corpus(asked.train_text, "tickets['train_text']"), asked.seq_len).tokens
+        if len(found) < 2:
+            raise LotteryError(
+                f"tickets['train_text']: given {asked.train_text!r}, one window of {asked.seq_len} tokens, and one is kept back; give"
+                " a longer text or a smaller tickets['seq_len']"
+            )
+        return torch.from_numpy(found)
 
     @property
     def _kept_back(self) -> int:
