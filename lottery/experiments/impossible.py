@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from lottery.common.commit import COMMIT
 from lottery.common.files import atomic_write
-from lottery.experiments.provenance import COMMIT
 from lottery.experiments.records import Request, read_json
 
 FOLDER = "impossible"

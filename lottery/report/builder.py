@@ -9,6 +9,7 @@ from lottery.analysis import costs, equal_bytes, findings, layers, sizes
 from lottery.analysis.frame import frame
 from lottery.analysis.imp.one_shot import rank_agreement
 from lottery.analysis.imp.results import ImpResults
+from lottery.analysis.least_lost import least_lost
 from lottery.analysis.protocols import frame as protocol_frame
 from lottery.analysis.published import WIKITEXT, beside, name_of
 from lottery.analysis.recovery import recovered
@@ -85,7 +86,8 @@ class Report:
 
     @cached_property
     def _best_ticket(self) -> str:
-        return sentences("best_ticket", found=findings.best_ticket(self.main, self.scores))
+        best = sentences("best_ticket", found=findings.best_ticket(self.main, self.scores))
+        return f"{best} {sentences('least_lost', found=least_lost(self._main_records, findings.levels(self.main)))}".strip()
 
     @cached_property
     def _agreement(self) -> str:
