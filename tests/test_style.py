@@ -43,7 +43,7 @@ def test_a_logarithmic_axis_has_seven_labels_at_most_and_powers_of_ten(low, high
     assert len(labels) <= style.LABELS
 
 
-def test_the_axis_of_the_methods_has_tens_wherever_something_was_measured():
+def test_the_axis_of_the_methods_has_what_was_named_and_tens_wherever_else_something_was_measured():
     """A bisection measures far from the sparsities that a profile names, and there the levels are passed."""
 
     def labels(models: str) -> list[str]:
@@ -51,5 +51,5 @@ def test_the_axis_of_the_methods_has_tens_wherever_something_was_measured():
         figure = methods_compared(frame([record_of(model, way, s, bits_per_byte=1 + s) for model in models for way, s in steps])).figure
         return [label.get_text() for label in figure.axes[0].get_xticklabels()]
 
-    assert labels("a") == ["30%", "40%", "50%", "60%", "70%"]
-    assert labels("ab") == ["40%", "60%"]
+    assert labels("a") == ["30%", "40%", "50%", "60%", "72%"]
+    assert labels("ab") == ["22.5%", "50%", "72%"]

@@ -93,7 +93,8 @@ def methods_compared(data: pd.DataFrame) -> Picture:
     markers = dict(zip(methods, itertools.cycle(style.MARKERS), strict=False))
     step = 0.1 if columns == 1 else 0.2
     least, most = (shown["sparsity"].min(), shown["sparsity"].max()) if len(shown) else (1, 0)
-    ticks = [tick for i in range(10) if least - 0.02 <= (tick := round(step * i, 1)) <= most + 0.02]
+    round_ones = [tick for i in range(10) if least - 0.02 <= (tick := round(step * i, 1)) <= most + 0.02]
+    ticks = _apart({*_named(shown), *round_ones}, step)
     top = max([*shown["bits_factor"], 2.0]) * 1.15
     handles = {}
     for panel, model in zip(panels, models, strict=False):
@@ -152,10 +153,10 @@ def _named(data: pd.DataFrame) -> list[float]:
     return list(data.loc[data["verdict"].notna(), "sparsity"].unique())
 
 
-def _apart(sparsities) -> list[float]:
+def _apart(sparsities, least: float = 0.06) -> list[float]:
     """Return the sparsities that can be written beside each other, from the highest down: a bisection measures some that cannot."""
     found: list[float] = []
     for sparsity in sorted(sparsities, reverse=True):
-        if not found or found[-1] - sparsity >= 0.06 - 1e-9:  # 0.7 less 0.6 is less than 0.1
+        if not found or found[-1] - sparsity >= least - 1e-9:  # 0.7 less 0.6 is less than 0.1
             found.append(float(sparsity))
     return found[::-1]
