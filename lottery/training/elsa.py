@@ -12,7 +12,9 @@ PENALTY = 0.01  # λ of the paper, tuned by its authors: 200 times less costs th
 
 
 class Elsa:
-    """The state of an ELSA run: z and u of each layer, in float32, 8 bytes a weight.
+    """The state of an ELSA run: u − z of each layer in float32 and which weights z keeps, 5 bytes a weight.
+
+    Where z keeps a weight it is w + u, so that u becomes 0 there; elsewhere z is 0. So one tensor holds both.
 
     It is for an AdamW whose second moment forgets as quickly as ``trainer.BETAS`` say, as in the paper.
 
@@ -28,14 +30,14 @@ class Elsa:
         self._specs, self._weighted = specs, weighted
         self._weights = {name: layer.weight for name, layer in layers.items()}
         self._moments: dict[str, torch.Tensor] = {}
-        self._u = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in self._weights.items()}
-        self._z = {name: self._projected(name, weight.detach().float()) for name, weight in self._weights.items()}
+        self._u_less_z = {name: -self._projected(name, weight.detach().float()) for name, weight in self._weights.items()}  # u is 0
+        self._kept = {name: found != 0 for name, found in self._u_less_z.items()}
 
     @torch.no_grad()
     def pull(self, optimizer: torch.optim.Optimizer) -> None:
         """Add the proximal gradient λ(w − z + u) to the gradients."""
         for name, weight in self._weights.items():
-            weight.grad.add_(weight - self._z[name] + self._u[name], alpha=PENALTY)
+            weight.grad.add_(weight, alpha=PENALTY).add_(self._u_less_z[name], alpha=PENALTY)
             if weight in optimizer.state:
                 self._moments[name] = optimizer.state[weight]["exp_avg_sq"]
 
@@ -43,8 +45,11 @@ class Elsa:
     def project(self) -> None:
         """Set z = Proj(w + u) and u = u + w − z, as is due every ``recoveries.PERIOD`` steps."""
         for name, weight in self._weights.items():
-            self._z[name] = self._projected(name, weight + self._u[name])
-            self._u[name] += weight - self._z[name]
+            u = self._u_less_z[name].masked_fill_(self._kept[name], 0)
+            both = u.add_(weight)
+            z = self._projected(name, both)
+            self._kept[name] = z != 0
+            self._u_less_z[name] = both.sub_(z, alpha=2)  # −z where z keeps a weight, else the new u, which is w + u
 
     @torch.no_grad()
     def finish(self) -> None:
