@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from lottery.common.commit import commit_of
 from lottery.common.files import atomic_write
+from lottery.experiments.provenance import commit_of
 from lottery.models import memory
 from lottery.models.devices import describe
 from lottery.pruning.activations import ActivationStats

@@ -47,10 +47,12 @@ def test_verdicts_and_why(texts, a_byte, expected, reason):
     assert reason in found.reason
 
 
-def test_a_text_that_costs_the_dense_model_nothing_is_what_it_would_write():
-    sure = costs(SOUND, 0.0)
-    assert verdict(sure, sure, 1.3, 2.3).verdict == "coherent"
-    assert verdict(costs(SOUND, 2.2), sure, 1.3, 2.3).verdict == "broken"
+@pytest.mark.parametrize("a_byte", [0.0, 0.01, 1.3])
+def test_a_dense_model_whose_own_texts_cost_it_nothing_judges_loops_only(a_byte):
+    found = verdict(costs(SOUND, a_byte), costs(SOUND, 0.0), 1.3, 2.3)
+    assert found.verdict == "coherent"
+    assert found.reason.endswith("; the dense model's own texts cost it next to nothing")
+    assert verdict(costs(SAME_WORD, a_byte), costs(SOUND, 0.0), 1.3, 2.3).verdict == "broken"
 
 
 def test_no_text_at_all_is_broken():

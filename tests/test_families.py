@@ -100,11 +100,12 @@ def test_a_family_whose_blocks_get_more_of_the_tokens_than_their_input_is_not_wa
     kind = CONFIG_MAPPING["gemma3n_text"]
     config = kind(**{name: value for name, value in SMALL.items() if hasattr(kind(), name)} | sizes | layers)
     model = AutoModelForCausalLM.from_config(config).eval()
-    said = r"^Gemma3nForCausalLM gives its blocks more than their input that depends on the tokens, .* \(methods: \[magnitude\]\)"
+    said = r"^Gemma3nForCausalLM gives its blocks more than their input that hangs on the tokens or on blocks before, .* \(methods: \[magnitude\]\)"
     with pytest.raises(ImpossibleTrialError, match=said):
         prune(model, WANDA, TOKENS)
-    with pytest.raises(ImpossibleTrialError, match=said):
+    with pytest.raises(LotteryError, match=said) as caught:
         evaluate(model, TOKENS.numpy(), device=torch.device("cpu"))
+    assert not isinstance(caught.value, ImpossibleTrialError), "with more memory it can be scored"
     evaluate(model, TOKENS.numpy())
 
 

@@ -29,10 +29,10 @@ def made(name: str, method: str, sparsity: float, nll: np.ndarray):
 
 def test_the_least_is_named_with_its_factor_and_told_apart():
     (at,) = least_lost(model("good", 1.2, 0.02) | model("bad", 1.4, 0.02, seed=1) | model("worse", 2.0, 0.02, seed=2), [0.5])
-    assert (at.model, at.rivals, at.others, at.blind) == ("good", [], 2, False)
+    assert (at.model, at.rivals, at.others, at.few) == ("good", [], 2, False)
     assert at.factor.ratio == pytest.approx(1.2, rel=0.01)
     assert at.factor.low < at.factor.ratio < at.factor.high
-    assert sentences("least_lost", found=[at]).startswith("At 50% text costs good least: 1.2")
+    assert sentences("least_lost", found=[at]).startswith("At 50% good loses least: its text costs 1.2")
     assert "told apart" not in sentences("least_lost", found=[at])
 
 
@@ -58,17 +58,20 @@ def test_few_windows_tell_nothing_apart_and_one_model_is_not_compared():
     (at,) = least_lost(few, [0.5])
     assert at.rivals == ["bad"]
     assert sentences("least_lost", found=[at]) == (
-        "At 50% text costs good least: 1.20 times the dense model's bits per byte; bad cannot be told apart from it."
+        "At 50% good loses least: its text costs 1.20 times the dense model's bits per byte; bad cannot be told apart from it."
+        " There are too few windows to tell models apart."
     )
     assert least_lost(model("alone", 1.2), [0.5]) == []
     assert sentences("least_lost", found=[]) == ""
 
 
-def test_the_least_of_what_is_useless_is_called_useless():
-    (at,) = least_lost(model("good", 3.0, 0.02, floor=2.0) | model("bad", 5.0, 0.02, seed=1, floor=2.0), [0.5])
-    assert at.blind
-    said = "At 50% even good, which loses least, predicts worse than token frequencies alone."
-    assert sentences("least_lost", found=[at]) == said
+def test_what_predicts_worse_than_token_frequencies_is_not_ranked():
+    blind = model("blind", 3.0, 0.02, floor=2.0)
+    (at,) = least_lost(blind | model("bad", 5.0, 0.02, seed=1, floor=2.0), [0.5])
+    assert at.model is None
+    assert sentences("least_lost", found=[at]) == "At 50% every model predicts worse than token frequencies alone."
+    (at,) = least_lost(blind | model("good", 4.0, 0.02, seed=1, floor=9.0), [0.5])
+    assert (at.model, at.rivals, at.others) == ("good", [], 0), "it loses more than the other, and is of use"
 
 
 def test_only_models_that_were_measured_at_a_sparsity_are_compared_there():

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from benchmarks import alternate
-from lottery.common.commit import commit_of
 from lottery.experiments import provenance
+from lottery.experiments.provenance import commit_of
 from lottery.models.loading import Plan
 from tests.conftest import ROOT
 
@@ -57,7 +57,7 @@ def test_a_package_that_is_in_no_checkout_has_no_commit(checkout, tmp_path_facto
 def test_it_is_read_when_the_code_is_loaded(monkeypatch):
     """A pull while a study runs changes the files, and not what runs."""
     assert len(provenance.COMMIT) == 40
-    monkeypatch.setattr("lottery.common.commit.commit_of", lambda *_: ("b" * 40, True))
+    monkeypatch.setattr(provenance, "commit_of", lambda *_: ("b" * 40, True))
     plan = Plan(torch.device("cpu"), torch.float32, "")
     found = provenance.provenance(plan, datetime.now().astimezone())
     assert (found.commit, found.dirty) == (provenance.COMMIT, provenance.DIRTY)

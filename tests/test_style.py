@@ -51,5 +51,5 @@ def test_the_axis_of_the_methods_has_what_was_named_and_tens_wherever_else_somet
         figure = methods_compared(frame([record_of(model, way, s, bits_per_byte=1 + s) for model in models for way, s in steps])).figure
         return [label.get_text() for label in figure.axes[0].get_xticklabels()]
 
-    assert labels("a") == ["30%", "40%", "50%", "60%", "72%"]
+    assert labels("a") == ["22.5%", "40%", "50%", "60%", "72%"]
     assert labels("ab") == ["22.5%", "50%", "72%"]

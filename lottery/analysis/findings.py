@@ -17,6 +17,7 @@ from lottery.experiments.threshold import COST_LEVELS, FINE, Crossing, crossing,
 
 KEEPS = 1.25  # times the dense model's bits per byte: up to there, and with coherent texts, a variant keeps working
 GRACE = 0.9  # of the weights: a model whose bits have not doubled by then degrades gracefully
+ASKED = (0.5, 0.7, 0.9)  # the sparsities that the first screen speaks of
 FEWEST_MODELS = 5  # with fewer, no order of models is rarer than 1 in 20, so that nothing can be decided
 
 

@@ -16,19 +16,19 @@ class LeastLost:
 
     Attributes:
         sparsity: The share of weights pruned.
-        model: The model.
+        model: The model; ``None`` where every one predicts worse than token frequencies alone, so that there is nothing to rank.
         factor: Its bits per byte as a multiple of the dense model's, with the 95% interval.
         rivals: Those that cannot be told apart from it.
-        others: How many other models were measured there.
-        blind: Whether even this one predicts worse than token frequencies alone.
+        others: How many other models predict better than token frequencies there.
+        few: Whether there are too few windows to tell models apart.
     """
 
     sparsity: float
-    model: str
+    model: str | None
     factor: Interval
     rivals: list[str]
     others: int
-    blind: bool
+    few: bool
 
 
 def least_lost(by_model: dict[str, list[Record]], sparsities: list[float]) -> list[LeastLost]:
@@ -48,21 +48,28 @@ def least_lost(by_model: dict[str, list[Record]], sparsities: list[float]) -> li
     }
     grids = {sparsity: grid for sparsity, grid in grids.items() if len(grid) > 1}
     pairs = sum(math.comb(len(grid), 2) for grid in grids.values())
-    found = []
-    for sparsity, grid in grids.items():
-        factors = {model: record.result.bits_per_byte / dense[model].result.bits_per_byte for model, record in grid.items()}
-        best = min(factors, key=factors.get)
-        if not math.isfinite(factors[best]):
-            continue
-        windows, draws = min(len(r.result.window_nll) for r in grid.values()), {}
-        own = Interval(factors[best])
-        if windows >= bootstrap.MIN_WINDOWS:
-            draws = {model: _factors(record, dense[model]) for model, record in grid.items()}
-            own = Interval(factors[best], *bootstrap.interval(draws[best], windows))
-        rivals = [model for model in factors if model != best and not _more(factors, draws, model, best, pairs, windows)]
-        floor = dense[best].result.unigram_bits_per_byte
-        found.append(LeastLost(sparsity, best, own, rivals, len(grid) - 1, grid[best].result.bits_per_byte > floor))
-    return found
+    return [_at(sparsity, grid, dense, pairs) for sparsity, grid in grids.items()]
+
+
+def _at(sparsity: float, grid: dict[str, Record], dense: dict[str, Record], pairs: int) -> LeastLost:
+    windows = min(len(record.result.window_nll) for record in grid.values())
+    few = windows < bootstrap.MIN_WINDOWS
+    seeing = {
+        model: record
+        for model, record in grid.items()
+        if math.isfinite(record.result.bits_per_byte) and not record.result.bits_per_byte > dense[model].result.unigram_bits_per_byte
+    }
+    if not seeing:
+        return LeastLost(sparsity, None, Interval(math.nan), [], 0, few)
+    factors = {model: record.result.bits_per_byte / dense[model].result.bits_per_byte for model, record in seeing.items()}
+    best, draws = min(factors, key=factors.get), {}
+    rivals = [model for model in factors if model != best]
+    own = Interval(factors[best])
+    if not few:
+        draws = {model: _factors(record, dense[model]) for model, record in seeing.items()}
+        own = Interval(factors[best], *bootstrap.interval(draws[best], windows))
+        rivals = [model for model in rivals if not _more(factors, draws, model, best, pairs, windows)]
+    return LeastLost(sparsity, best, own, rivals, len(factors) - 1, few)
 
 
 def _factors(record: Record, dense: Record) -> np.ndarray:
@@ -73,7 +80,5 @@ def _factors(record: Record, dense: Record) -> np.ndarray:
 
 def _more(factors: dict[str, float], draws: dict[str, np.ndarray], model: str, best: str, pairs: int, windows: int) -> bool:
     """Return whether a model is shown to lose more than the best."""
-    if not draws:
-        return False
     low, high = bootstrap.interval(draws[model] / draws[best], windows)
     return widened(Interval(factors[model] / factors[best], low, high), pairs, windows).low > 1

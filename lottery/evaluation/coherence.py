@@ -25,7 +25,7 @@ LOOPS = 0.5  # of the dense texts' different sequences: with fewer, texts are br
 _GRAM = 10  # characters
 _STRETCHES, _STRETCH_WORDS = 20, 40
 _RESAMPLES = 400
-_SURE = 1e-6  # bits per byte; a text that costs less counts as this, so that its cost has a logarithm
+NOTHING = 0.1  # of real text's bits: where the dense model's own texts cost less, no other text can be held against them
 
 VERDICTS = ("coherent", "degraded", "broken")
 
@@ -93,7 +93,8 @@ def verdict(texts: Costs, dense: Costs, real: float, shuffled: float) -> Verdict
     said, surprise = _judged(own, of_dense, real, shuffled)
     repeated = f"{1 - _mean_distinct(own):.0%} of the ten-character sequences repeat"
     if math.isnan(surprise):
-        reason = f"{repeated}; the dense model cannot tell this text from shuffled words"
+        why = "'s own texts cost it next to nothing" if shuffled >= CAN_JUDGE * real else " cannot tell this text from shuffled words"
+        reason = f"{repeated}; the dense model{why}"
     else:
         reason = f"{_bits_per_new_byte(own):.2f} bits per new byte" + (f", {repeated}" if _mean_distinct(own) < 0.8 else "")
     return Verdict(said, reason, surprise, _others(said, own, of_dense, real, shuffled))
@@ -118,11 +119,11 @@ def _parts(texts: Costs) -> list[_Part]:
 
 def _judged(own: list[_Part], dense: list[_Part], real: float, shuffled: float) -> tuple[str, float]:
     """Return the verdict and the place on the scale, which is not a number where the dense model cannot judge."""
-    if not shuffled >= CAN_JUDGE * real:  # also where they are not numbers
+    cost, sound = _bits_per_new_byte(own), min(_bits_per_new_byte(dense), real)
+    if not shuffled >= CAN_JUDGE * real or sound < NOTHING * real:  # also where they are not numbers
         return ("broken" if _mean_distinct(own) < LOOPS * _mean_distinct(dense) else "coherent"), math.nan
-    cost, sound = (max(bits, _SURE) for bits in (_bits_per_new_byte(own), min(_bits_per_new_byte(dense), real)))
     surprise = (
-        math.log(cost / sound) / math.log(shuffled / sound) if cost < math.inf and sound < shuffled else math.inf
+        math.log(cost / sound) / math.log(shuffled / sound) if 0 < cost < math.inf and sound < shuffled else math.inf
     )  # also where it is no number
     return VERDICTS[0 if surprise <= DEGRADED else 1 if surprise <= BROKEN else 2], surprise
 

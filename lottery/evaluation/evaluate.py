@@ -7,6 +7,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import nn
 
+from lottery.common.errors import ImpossibleTrialError, LotteryError
 from lottery.evaluation.likelihood import Head, Likelihoods, likelihoods
 from lottery.models.blocks import blocks
 from lottery.models.calls import entered, leaving, moved
@@ -61,7 +62,10 @@ def _resident(model: nn.Module, batches: tuple[torch.Tensor, ...], progress: Pro
 def _streamed(model: nn.Module, batches: tuple[torch.Tensor, ...], device: torch.device, progress: Progress) -> Iterator[torch.Tensor]:
     """Yield the same, computed block by block. While it yields, the modules after the blocks are on the device, including the head."""
     chain = blocks(model)
-    states, calls, in_tuple = entered(model, chain, batches, device)
+    try:
+        states, calls, in_tuple = entered(model, chain, batches, device)
+    except ImpossibleTrialError as error:  # with more memory it can be scored as a whole
+        raise LotteryError(str(error)) from error
     for index, block in enumerate(chain):
         with moved([block], device):
             there = {id(of): send_to_device(of[index], device) for of in calls}

@@ -1,14 +1,15 @@
 """Where a record comes from: commit, versions, machine."""
 
+import os
 import platform
 import subprocess
 from datetime import datetime
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
-from lottery.common.commit import COMMIT, DIRTY
 from lottery.common.format import dtype_name
 from lottery.experiments.records import Provenance, slurm_job
 from lottery.models.devices import describe
@@ -55,3 +56,32 @@ def _driver() -> str:
         return subprocess.run(line, capture_output=True, text=True, check=True, timeout=20).stdout.split()[0]
     except (OSError, subprocess.SubprocessError, IndexError):
         return "unknown"
+
+
+def commit_of(folder: Path, *pathspec: str) -> tuple[str, bool]:
+    """Return the commit that a folder's files belong to, and whether any of them differ from it or are not in it.
+
+    The commit is 'unknown' for files that git does not know.
+
+    Args:
+        folder: A folder of a checkout.
+        *pathspec: What of the folder counts, as ``git status`` takes it; all of it unless given.
+    """
+
+    # A hook's environment names another checkout.
+    environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
+
+    def git(*arguments: str) -> str:
+        line = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(line, capture_output=True, text=True, check=True, env=environment).stdout.strip()
+
+    try:
+        if not git("ls-files", "."):
+            return "unknown", False
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=all", "--", ".", *pathspec))
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", False
+
+
+# Read once, when this code was loaded: a later pull changes the files, not what runs.
+COMMIT, DIRTY = commit_of(Path(__file__).parents[1])

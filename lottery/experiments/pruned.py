@@ -77,10 +77,11 @@ class PrunedModels:
         return model
 
     def _made(self, model, request: Request, label: str) -> Pruned:
+        if request.recovery:
+            check_whole(self.study.plan, self.study.profile.model_name)  # it may have been resident when the study began
         cost = self._pruned_once(model, request, label)
         seconds, recovered, rate, moved, began = cost.seconds, 0.0, None, None, time.monotonic()
         if request.recovery:
-            check_whole(self.study.plan, self.study.profile.model_name)  # it may have been resident when the study began
             with memory_for("while retraining", "a smaller recover.batch_size or a device with more memory", whole=True):
                 zeros = {name: layer.weight == 0 for name, layer in prunable(model).items()} if request.variant.one_shot else {}
                 rate = self._retrain(model, request, label)
@@ -220,7 +221,15 @@ class PrunedModels:
 
 
 def check_whole(plan: loading.Plan, name: str) -> None:
-    """Raise ``TrialMemoryError`` if a plan streams a model to its device: retraining would take place in main memory, for days."""
+    """Check that a model can be retrained where a plan puts it. If it is streamed, that would happen in main memory, and take days.
+
+    Args:
+        plan: Where and how the model runs.
+        name: The model's name.
+
+    Raises:
+        TrialMemoryError: It is streamed to its device.
+    """
     if plan.streamed and plan.device.type != "cpu":
         raise TrialMemoryError(
             f"memory: {name} is streamed to {plan.device} ({plan.memory_reason}), and recover trains a whole model on its device, at 16"

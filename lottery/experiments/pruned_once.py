@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lottery.common.format import size
-from lottery.experiments.records import Request, read_record
+from lottery.experiments.records import Request
 from lottery.models.blocks import prunable
 
 FOLDER = "pruned"
@@ -35,7 +35,7 @@ def asked_next(study, request: Request) -> bool:
     """
     if not request.variant.one_shot or not request.variant.unchanged.calibrated:
         return False
-    missing = [one for one in study.requests if read_record(study.folder, one) is None]
+    missing = study.missing(study.requests)
     after = missing[missing.index(request) + 1 :] if request in missing else []
     return bool(after) and after[0].variant.one_shot and name(after[0]) == name(request)
 

@@ -21,7 +21,7 @@ from lottery.data.corpus import HUB_TEXTS, corpus, corpus_identity, prompts, win
 from lottery.evaluation import lm_eval_tasks
 from lottery.evaluation.unigram import unigram_nll
 from lottery.experiments import pruned_once
-from lottery.experiments.impossible import remember, why_impossible
+from lottery.experiments.impossible import remember, remembered
 from lottery.experiments.lifecycle import finish, held, raise_if_stop_requested, record_failure, stopped
 from lottery.experiments.protocols import runs as protocol_runs
 from lottery.experiments.protocols.records import ProtocolRecord
@@ -43,7 +43,7 @@ class Study:
         self.profile = profile
         self.checkpoint = checkpoint(profile)
         self.folder = outputs(profile.profile) / profile.model_name
-        self._too_large: dict[str, str] = {}  # key of a trial: why this run cannot make it, though another may
+        self._impossible: dict[str, str] = {}  # key of a trial: why this run found that it cannot make it
         with record_failure(self.folder):
             if self.checkpoint.kind == "gguf":
                 convert(Path(self.checkpoint.source))
@@ -64,11 +64,11 @@ class Study:
             self._check_vocabulary()
             self.windows = windows(self.tokenizer, self.text, profile.seq_len, profile.max_windows)
             self._complete_dense()
-            missing = self._missing(self.requests)
+            missing = self.missing(self.requests)
             if any(request.calibration for request in missing):
                 self.calibration  # noqa: B018 - so that an unsuitable text fails now and not after hours
-            if any(request.recovery for request in missing):
-                self._check_recovery()
+            if retrained := [request for request in missing if request.recovery]:
+                self._check_recovery(retrained)
 
     @cached_property
     def plan(self) -> loading.Plan:
@@ -122,7 +122,7 @@ class Study:
             ImpossibleTrialError: Trials cannot be made; all others were.
         """
         self._measure(self.requests)
-        while self._missing(self.requests):
+        while self.missing(self.requests):
             self._measure(self.requests)
         with record_failure(self.folder):
             self._raise_if_impossible()
@@ -134,13 +134,14 @@ class Study:
         shutil.rmtree(self.folder / pruned_once.FOLDER, ignore_errors=True)  # what a killed run left
         self.say(line)
 
-    def _missing(self, wanted: list[Request]) -> list[Request]:
+    def missing(self, wanted: list[Request]) -> list[Request]:
         """Return the trials that are neither recorded nor found impossible."""
         return [request for request in wanted if read_record(self.folder, request) is None and not self._why_not(request)]
 
     def _why_not(self, request: Request) -> str | None:
         """Return why a trial cannot be made, as this run or one before it found out."""
-        return self._too_large.get(request.key) or why_impossible(self.folder, request)
+        found = remembered(self.folder, request)
+        return self._impossible.get(request.key) or (found.reason if found and found.by_this_code else None)
 
     def _raise_if_impossible(self) -> None:
         missing = (request for request in self.requests if read_record(self.folder, request) is None)
@@ -151,7 +152,7 @@ class Study:
             raise ImpossibleTrialError(f"{title} is impossible: {error}{others}; all else is recorded")
 
     def _measure(self, wanted: list[Request]) -> None:
-        todo = self._missing(wanted)
+        todo = self.missing(wanted)
         if not todo:
             if all(read_record(self.folder, request) for request in wanted):
                 self.say(f"{', '.join(request.title for request in wanted)}: recorded already")
@@ -179,7 +180,7 @@ class Study:
         """
         dense = self.requests[0]
         with record_failure(self.folder):
-            while missing := self._missing(self.requests):
+            while missing := self.missing(self.requests):
                 took = False
                 for request in missing[:1] if missing[0] == dense else missing:  # its dtype is that of all
                     if asked_to_stop():
@@ -195,17 +196,16 @@ class Study:
     def _record(self, request: Request) -> None:
         """Measure a trial and write its record, unless another run just did; or remember why that is impossible."""
         requests = self.requests
-        if not self._missing([request]):
+        if not self.missing([request]):
             return
         label = f"trial {requests.index(request) + 1} of {len(requests)}, {request.title}"
         try:
             record = self.trials.run(request, label, with_fewer_tasks(self.folder, request) if request.tasks else None)
         except (ImpossibleTrialError, TrialMemoryError) as error:
             self.trials.forget()  # a model that is half changed
-            if isinstance(error, ImpossibleTrialError):
+            self._impossible[request.key] = str(error)
+            if isinstance(error, ImpossibleTrialError):  # whatever the machine
                 remember(self.folder, request, str(error))
-            else:
-                self._too_large[request.key] = str(error)
             self.say(f"{label}: impossible: {error}; going on with the others")
             return
         write_record(self.folder, record)
@@ -257,19 +257,16 @@ class Study:
             if context and tokens > context:
                 raise LotteryError(f"{key}: given {tokens} tokens; {self.profile.model_name} was made for at most {context}")
 
-    def _check_recovery(self) -> None:
+    def _check_recovery(self, wanted: list[Request]) -> None:
         """Refuse what cannot be retrained here now, and not after the dense model was measured."""
-        if not self.profile.recover:
-            return
         self.recovery  # noqa: B018 - so that a text that is too short fails now
         plan = self._planned()  # not the plan that trials go by: until they begin, another run may record the dense model
         if plan.dtype == torch.float16:
             raise LotteryError(f"dtype: {plan.dtype_reason}, and recover cannot train in float16; set dtype: float32")
         check_whole(plan, self.profile.model_name)
-        asked = self.profile.recover
-        needed = least_memory(self.skeleton, elsa=asked.how != ["masked"], teacher="distillation" in asked.loss)
+        needed = max(least_memory(self.skeleton, r.recovery != "masked", r.loss == "distillation") for r in wanted)
         free = loading.available(plan.device)
-        if needed > free:
+        if not plan.spread and needed > free:
             raise LotteryError(
                 f"recover: to train {self.profile.model_name} takes {size(needed)} or more, {describe(plan.device)} has {size(free)} free;"
                 " take a device with more memory or a smaller model, or leave recover out"

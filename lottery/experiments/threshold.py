@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lottery.evaluation import bootstrap
-from lottery.experiments.impossible import why_impossible
+from lottery.experiments.impossible import remembered
 from lottery.experiments.records import Record, Request, read_record
 
 COST_LEVELS = {"5% more": 1.05, "twice": 2.0}
@@ -205,12 +205,14 @@ def with_bisections(requests: list[Request], folder: Path) -> list[Request]:
     found = list(requests)
     ways = dict.fromkeys(r.variant.label for r in requests[1:] if r.pattern == "unstructured" and not r.variant.changed)
     for way in ways:
-        own = [request for request in requests[1:] if request.variant.label == way and not why_impossible(folder, request)]
+        own = [
+            request for request in requests[1:] if request.variant.label == way and (known[request.key] or not remembered(folder, request))
+        ]
         points = [known[request.key] for request in (requests[0], *own)]
         while all(points) and (sparsity := next_sparsity(sorted(points, key=lambda record: record.request.sparsity))):
             added = own[0].model_copy(update={"sparsity": sparsity, "prompts": 0, "repeats": 0, "tasks": []})
-            if why_impossible(folder, added):
+            points.append(read_record(folder, added))
+            if not points[-1] and remembered(folder, added):
                 break
             found.append(added)
-            points.append(read_record(folder, added))
     return found

@@ -3,12 +3,12 @@
 import math
 import random
 
-from lottery.common.commit import COMMIT, DIRTY
 from lottery.common.errors import LotteryError
 from lottery.common.format import commit, number
 from lottery.common.paths import outputs
 from lottery.config.profile import Profile
 from lottery.experiments.imp.records import TicketRecord
+from lottery.experiments.provenance import COMMIT, DIRTY
 from lottery.experiments.records import Record
 from lottery.experiments.status import run_status
 

@@ -13,6 +13,7 @@ from lottery.common.errors import LotteryError
 from lottery.common.files import atomic_write
 from lottery.common.paths import outputs
 from lottery.config.profile import Profile
+from lottery.experiments.impossible import FOLDER as IMPOSSIBLE
 from lottery.experiments.protocols.records import FOLDER
 from lottery.experiments.status import run_status
 
@@ -45,6 +46,7 @@ def publish(profile: Profile, folder: Path) -> Path:
         shutil.rmtree(folder / part.name, ignore_errors=True)  # of an earlier time
         names = [f"records/{record.request.file_name}" for record in part.records]
         names += [f"{FOLDER}/{record.request.file_name}" for record in part.protocols]
+        names += [f"{IMPOSSIBLE}/{path.name}" for path in (made / part.name / IMPOSSIBLE).glob("*.json")]  # where bisections ended
         for name in names:
             _copy(made, folder, f"{part.name}/{name}")
         notebook = nbformat.read(made / part.name / f"{part.name}.ipynb", as_version=4)

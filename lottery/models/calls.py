@@ -97,13 +97,17 @@ def entered(model: nn.Module, chain: nn.ModuleList, batches: Iterable[torch.Tens
 
 
 def _check_independent(model: nn.Module, chain: nn.ModuleList, tokens: torch.Tensor, in_tuple: bool) -> None:
-    """Raise where blocks get something beside the hidden states that other tokens change, or that one block could fill for another."""
+    """Check that blocks get nothing beside the hidden states that other tokens change, or that one block could fill for another.
+
+    Raises:
+        ImpossibleTrialError: They do.
+    """
     others = (tokens + 1) % model.get_input_embeddings().weight.shape[0]
     for one, other in zip(learned(model, chain, tokens, in_tuple), learned(model, chain, others, in_tuple), strict=True):
         if not _same([*one.arguments, *one.keywords.values()], [*other.arguments, *other.keywords.values()]):
             raise ImpossibleTrialError(
-                f"{type(model).__name__} gives its blocks more than their input that depends on the tokens, so they cannot be called one by"
-                " one: it can only be pruned without calibration text (methods: [magnitude]), and with memory: resident"
+                f"{type(model).__name__} gives its blocks more than their input that hangs on the tokens or on blocks before, so they"
+                " cannot be called one by one: only without calibration text can it be pruned (methods: [magnitude]), with memory: resident"
             )
 
 
@@ -112,10 +116,10 @@ def _same(one, other) -> bool:
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and one.shape == other.shape and torch.equal(one, other)
     if isinstance(one, dict):
-        return bool(one) and one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+        return bool(one) and isinstance(other, dict) and list(one) == list(other) and _same([*one.values()], [*other.values()])
     if isinstance(one, tuple | list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return True
+        return isinstance(other, tuple | list) and len(one) == len(other) and all(map(_same, one, other))
+    return type(one) is type(other) and (one == other or not isinstance(one, int | float | str))
 
 
 def _answers_in_tuple(block: nn.Module, state: torch.Tensor, call: Call, device: torch.device | None) -> bool:

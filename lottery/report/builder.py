@@ -86,8 +86,10 @@ class Report:
 
     @cached_property
     def _best_ticket(self) -> str:
-        best = sentences("best_ticket", found=findings.best_ticket(self.main, self.scores))
-        return f"{best} {sentences('least_lost', found=least_lost(self._main_records, findings.levels(self.main)))}".strip()
+        return sentences("best_ticket", found=findings.best_ticket(self.main, self.scores))
+
+    def _least_lost(self, sparsities: list[float]) -> str:
+        return sentences("least_lost", found=least_lost(self._main_records, sparsities))
 
     @cached_property
     def _agreement(self) -> str:
@@ -112,7 +114,8 @@ class Report:
     def answer(self) -> Markdown:
         """Show the first screen: whether these are stand-ins, the answer, and what is missing."""
         mixed = sentences("several_devices", found=costs.on_several_devices(self.data) if self.records else {})
-        answer = self._best_ticket
+        levels = [level for level in findings.levels(self.main) if level in findings.ASKED]
+        answer = f"{self._best_ticket} {self._least_lost(levels)}"
         if self._several:
             # Where there is one model, the question is by which way it loses least.
             asked = self._agreement if self._several_models else " ".join(said for said, _ in self._cliffs.values())
@@ -284,7 +287,7 @@ class Report:
         correlations, declines = findings.size_correlations(data), findings.declines(data, self.scores)
         of_each = {model: self.scores[model] for model in models if model in self.scores}
         return markdown(
-            "**Who has the best ticket?** " + self._best_ticket,
+            f"**Who has the best ticket?** {self._best_ticket} {self._least_lost(findings.levels(data))}",
             "**Do bigger models prune better?** "
             + sentences("size", models=len(models), found=correlations, fewest=findings.FEWEST_MODELS),
             "**Where is the cliff?** " + sentences("cliff", scores=of_each),

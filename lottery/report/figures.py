@@ -94,7 +94,8 @@ def methods_compared(data: pd.DataFrame) -> Picture:
     step = 0.1 if columns == 1 else 0.2
     least, most = (shown["sparsity"].min(), shown["sparsity"].max()) if len(shown) else (1, 0)
     round_ones = [tick for i in range(10) if least - 0.02 <= (tick := round(step * i, 1)) <= most + 0.02]
-    ticks = _apart({*_named(shown), *round_ones}, step)
+    named = _apart(_named(shown), step)
+    ticks = sorted([*named, *(tick for tick in round_ones if all(abs(tick - other) >= step - 1e-9 for other in named))])
     top = max([*shown["bits_factor"], 2.0]) * 1.15
     handles = {}
     for panel, model in zip(panels, models, strict=False):
@@ -133,7 +134,7 @@ def methods_compared(data: pd.DataFrame) -> Picture:
         "Bits per byte over sparsity by method, as multiples of the dense model's, a panel a model. Dotted: the dense model, 5% more and"
         " twice as many. Bars, where they are longer than a mark: 95% intervals."
     )
-    if data["unigram_factor"].notna().any():
+    if (data["unigram_factor"] <= top).any():
         caption += " Dashed: token frequencies alone."
     if (shown["pattern"] != "unstructured").any():
         caption += " Without filling: N:M."

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from lottery.common.commit import COMMIT, DIRTY
 from lottery.common.errors import LotteryError
 from lottery.common.files import atomic_write
 from lottery.common.format import commit
 from lottery.config.profile import Profile
+from lottery.experiments.provenance import COMMIT, DIRTY
 from lottery.report.builder import Report
 from lottery.report.markdown import Picture
 from lottery.report.sections import imp

@@ -78,8 +78,9 @@ def _written(value: float) -> str:
 
 
 def name_level(axes: Axes, level: float, name: str) -> None:
-    """Write what a horizontal line stands for just above its left end."""
-    axes.annotate(name, (0, level), xycoords=("axes fraction", "data"), textcoords="offset points", xytext=(4, 3), fontsize=8, color=".35")
+    """Write what a horizontal line stands for just above its left end, where the line can be seen."""
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "xytext": (4, 3)}
+    axes.annotate(name, (0, level), **place, annotation_clip=True, fontsize=8, color=".35")
 
 
 def label_ends(axes: Axes, ends: list[tuple]) -> None:
