@@ -1,8 +1,8 @@
 """How much each method changes the outputs of the layers of SmolLM2-135M on the calibration text, as multiples of SparseGPT's error.
 
 `make fetch PROFILE=real-methods` first. Every layer is fed by the dense model and pruned by every method from the same products of its
-inputs, so methods differ in nothing else. What ADMM and ALPS are held to: no more than SparseGPT's error at 50%, four fifths of it at 70 and 80%.
-The error is ‖X(W - Ŵ)ᵀ‖², summed over the layers, each as a share of its outputs' ‖XWᵀ‖².
+inputs, so methods differ in nothing else. ADMM and ALPS are held to no more than SparseGPT's error at 50%, and four
+fifths of it at 70 and 80%. The error is ‖X(W - Ŵ)ᵀ‖², summed over the layers, each as a share of its outputs' ‖XWᵀ‖².
 """
 
 import copy
