@@ -190,7 +190,10 @@ def test_wherever_memory_runs_out_the_trial_is_recorded_or_one_true_line_says_wh
     if times == 1 and site != "making.recover":  # what is retrained is whole on its device, so streaming it would only move it to the CPU
         assert len(run(wanted).records) == 4
     else:
-        with pytest.raises(LotteryError, match=f"^out of memory {SITES[site]}$"):
+        said = f"out of memory {SITES[site]}"
+        if site == "making.recover":  # the others need less
+            said = rf"dense.\+.masked is impossible: {said}; (so is another trial; )?all else is recorded"
+        with pytest.raises(LotteryError, match=f"^{said}$"):
             run(wanted)
 
 
