@@ -13,7 +13,7 @@ from lottery.common.errors import DivergedError, ImpossibleTrialError, LotteryEr
 from lottery.common.format import NBSP
 from lottery.config.profile import load_profile, validated
 from lottery.experiments import pruned as making
-from lottery.experiments.records import requests
+from lottery.experiments.records import requests, write_record
 from lottery.experiments.study import Study
 from lottery.models import loading
 from lottery.models.blocks import prunable
@@ -296,6 +296,22 @@ def test_where_every_learning_rate_diverges_the_others_are_measured_and_the_reas
     with pytest.raises(ImpossibleTrialError, match=r"every learning rate of 1e\+29, 1e\+30; lower .*; so is another trial; all else is"):
         study.sweep()
     assert len(study.records) == 2
+
+
+def test_the_report_speaks_of_what_was_retrained_too(toy):
+    """Its commits, its devices, and that each was retrained once."""
+    study = Study(validated({**toy, **RECOVER}))
+    study.sweep()
+    record = study.records[-1]
+    assert record.request.recovery
+    other = record.provenance.model_copy(update={"commit": "f" * 40, "dirty": True})
+    write_record(study.folder, record.model_copy(update={"provenance": other}))
+    report = Report(study.profile)
+    assert "Each retraining was run once." in report.limits().data
+    said = report.reproduce().data
+    assert "changes that are not committed" in said
+    assert "The trials were made by 2 commits" in said
+    assert "f" * 10 in report.machines().data
 
 
 def test_the_method_says_that_it_was_done(project):

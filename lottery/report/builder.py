@@ -339,24 +339,24 @@ class Report:
 
     def protocol(self) -> Markdown:
         """Say how it was measured, in the profile's own numbers."""
-        return markdown(*method.paragraphs(self.profile, self.records))
+        return markdown(*method.paragraphs(self.profile, self._everything))
 
     def machines(self) -> Markdown:
         """Show where every number comes from: commit, device, dtype, versions."""
         if not self.records:
             return markdown("*No trial is recorded.*")
-        return markdown(*machines.told(self.models, self.records, self.profile.seed))
+        return markdown(*machines.told(self.models, self._everything, self.profile.seed))
 
     def limits(self) -> Markdown:
         """Say what the figures do not say."""
-        return markdown("\n".join(f"- {line}" for line in method.limits(self.profile, self.records)))
+        return markdown("\n".join(f"- {line}" for line in method.limits(self.profile, self._everything)))
 
     def reproduce(self) -> Markdown:
-        commits = sorted({r.provenance.commit for r in self.records})
+        commits = sorted({r.provenance.commit for r in self._everything})
         commit = commits[0] if len(commits) == 1 and commits[0] != "unknown" else ""
         checkout = f"git checkout {commit}\n" if commit else ""
         fetch = f"make fetch PROFILE={self.profile.profile}\n" * any(r.kind in ("hub", "wheel") for r in self.records)
-        warning = " Some trials were made with changes that are not committed." if any(r.provenance.dirty for r in self.records) else ""
+        warning = " Some trials were made with changes that are not committed." if any(r.provenance.dirty for r in self._everything) else ""
         if len(commits) > 1:
             warning += (
                 f" The trials were made by {len(commits)} commits, each record names its own; where code has changed since, a new run may"
