@@ -35,14 +35,15 @@ def bits_ratio(record: Record, other: Record, comparisons: int = 1) -> Interval:
     ratio, windows = results[0].bits_per_byte / results[1].bits_per_byte, min(len(one.window_nll) for one in results)
     if windows < bootstrap.MIN_WINDOWS or (record.model == other.model and results[0].window_bytes != results[1].window_bytes):
         return Interval(ratio)
-    own, others = (_resampled(one) for one in (record, other))
+    own, others = (nats_per_byte(one) for one in (record, other))
     with np.errstate(invalid="ignore"):
         ratios = own / others
     ratios[np.isnan(ratios)] = 1.0  # infinity over infinity: neither is better
     return widened(Interval(ratio, *bootstrap.interval(ratios, windows)), comparisons, windows)
 
 
-def _resampled(record: Record):
+def nats_per_byte(record: Record) -> np.ndarray:
+    """Return a record's nats per byte for each resampled text [draws]; the same texts for all records of a model."""
     result = record.result
     times = bootstrap.draws(record.model, len(result.window_nll))
     return bootstrap.resampled(result.window_nll, times) / bootstrap.resampled(result.window_bytes, times)

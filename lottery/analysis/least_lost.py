@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lottery.analysis.comparison import Interval, widened
+from lottery.analysis.comparison import Interval, bits_ratio, nats_per_byte, widened
 from lottery.evaluation import bootstrap
 from lottery.experiments.records import Record
 
@@ -62,20 +62,12 @@ def _at(sparsity: float, grid: dict[str, Record], dense: dict[str, Record], pair
     if not seeing:
         return LeastLost(sparsity, None, Interval(math.nan), [], 0, few)
     factors = {model: record.result.bits_per_byte / dense[model].result.bits_per_byte for model, record in seeing.items()}
-    best, draws = min(factors, key=factors.get), {}
+    best = min(factors, key=factors.get)
     rivals = [model for model in factors if model != best]
-    own = Interval(factors[best])
     if not few:
-        draws = {model: _factors(record, dense[model]) for model, record in seeing.items()}
-        own = Interval(factors[best], *bootstrap.interval(draws[best], windows))
+        draws = {model: nats_per_byte(record) / nats_per_byte(dense[model]) for model, record in seeing.items()}
         rivals = [model for model in rivals if not _more(factors, draws, model, best, pairs, windows)]
-    return LeastLost(sparsity, best, own, rivals, len(factors) - 1, few)
-
-
-def _factors(record: Record, dense: Record) -> np.ndarray:
-    """Return a variant's bits as multiples of the dense model's for each resampled text, the same windows for both."""
-    times = bootstrap.draws(record.model, len(record.result.window_nll))
-    return bootstrap.resampled(record.result.window_nll, times) / bootstrap.resampled(dense.result.window_nll, times)
+    return LeastLost(sparsity, best, bits_ratio(seeing[best], dense[best]), rivals, len(factors) - 1, few)
 
 
 def _more(factors: dict[str, float], draws: dict[str, np.ndarray], model: str, best: str, pairs: int, windows: int) -> bool:

@@ -89,21 +89,22 @@ def entered(model: nn.Module, chain: nn.ModuleList, batches: Iterable[torch.Tens
         state, call = entering(model, chain, tokens)
         if in_tuple is None:
             in_tuple = _answers_in_tuple(chain[0], state, call, device)
-            _check_independent(model, chain, tokens, in_tuple)
+            calls[state.shape] = learned(model, chain, tokens, in_tuple)
+            others = (tokens + 1) % model.get_input_embeddings().weight.shape[0]
+            _check_independent(model, calls[state.shape], learned(model, chain, others, in_tuple))
         if state.shape not in calls:
             calls[state.shape] = learned(model, chain, tokens, in_tuple)
         states.append(state)
     return Entered(states, [calls[state.shape] for state in states], in_tuple)
 
 
-def _check_independent(model: nn.Module, chain: nn.ModuleList, tokens: torch.Tensor, in_tuple: bool) -> None:
+def _check_independent(model: nn.Module, calls: list[Call], of_others: list[Call]) -> None:
     """Check that blocks get nothing beside the hidden states that other tokens change, or that one block could fill for another.
 
     Raises:
         ImpossibleTrialError: They do.
     """
-    others = (tokens + 1) % model.get_input_embeddings().weight.shape[0]
-    for one, other in zip(learned(model, chain, tokens, in_tuple), learned(model, chain, others, in_tuple), strict=True):
+    for one, other in zip(calls, of_others, strict=True):
         if not _same([*one.arguments, *one.keywords.values()], [*other.arguments, *other.keywords.values()]):
             raise ImpossibleTrialError(
                 f"{type(model).__name__} gives its blocks more than their input that hangs on the tokens or on blocks before, so they"
