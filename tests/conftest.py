@@ -2,12 +2,15 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
 from lottery.evaluation import bootstrap
+from tests.browser import Browser
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -62,20 +65,34 @@ def _no_data_beside_the_project(monkeypatch):
     monkeypatch.setenv("LOTTERY_DATA", "/nowhere")
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch) -> Path:
-    """A copy of the project's notebooks and params in an empty folder, which is then the working directory."""
+@contextmanager
+def project_in(folder: Path) -> Iterator[Path]:
+    """Copy the project's notebooks and params into a folder, which is the working directory inside."""
     for name in ("notebooks", "params"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
+        shutil.copytree(ROOT / name, folder / name)
+    with chdir(folder):
+        yield folder
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Iterator[Path]:
+    """A copy of the project's notebooks and params in an empty folder, which is then the working directory."""
     monkeypatch.setattr("lottery.models.memory.bandwidth", lambda device: 1e10)  # its seconds would be most of a small study's
-    return tmp_path
+    with project_in(tmp_path):
+        yield tmp_path
 
 
 @pytest.fixture
 def toy(project) -> dict:
     """A profile small enough for a test, as plain values."""
     return dict(TOY)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    running = Browser(need_program("chromium"), tmp_path_factory.mktemp("chromium"))
+    yield running
+    running.close()
 
 
 @pytest.fixture

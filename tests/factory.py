@@ -1,17 +1,31 @@
 """Records made by hand, for tests of what is said and drawn about them."""
 
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
+from lottery.common.paths import outputs
+from lottery.config.checkpoint import checkpoint
+from lottery.config.profile import Profile
+from lottery.data.corpus import corpus
 from lottery.evaluation.generation import Speed
 from lottery.evaluation.metrics import METRICS
 from lottery.evaluation.savings import Form, Savings
 from lottery.experiments.imp.arms import DENSE
 from lottery.experiments.imp.records import TicketRecord, TicketRequest, TicketResult
-from lottery.experiments.records import Memory, Provenance, Record, Request, Result, Sample, Texts
+from lottery.experiments.records import Memory, Provenance, Record, Request, Result, Sample, Texts, requests, write_record
 
 _LAYERS = [f"model.layers.{block}.{kind}" for block in range(2) for kind in ("self_attn.q_proj", "mlp.up_proj")]
 BITS = {"coherent": 1.0, "degraded": 3.0, "broken": 7.5}  # a byte of a variant's texts; 1 for the dense model's, 8 for shuffled words
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def write_records(profile: Profile, model: str, records: Callable[[list[Request]], Iterable[Record]]) -> list[Request]:
+    """Write records of the profile's own requests for one model, as many as ``records`` makes of them, and return those requests."""
+    named = profile.with_model(model)
+    asked = requests(named, checkpoint(named).identity, corpus(profile.text).sha256)
+    for request, record in zip(asked, records(asked), strict=False):
+        write_record(outputs(profile.profile) / model, record.model_copy(update={"request": request}))
+    return asked
 
 
 def record_of(

@@ -5,6 +5,7 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import BPE, WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from lottery.common.errors import LotteryError, NotFetchedError, ParamsError
@@ -37,6 +38,16 @@ def test_scored_bytes_are_those_of_the_predicted_tokens(tokens):
         # A window may end inside a character of several bytes: it then counts whole, in the window of its first byte's end.
         assert abs(len(tokens.decode(row[1:], errors="surrogateescape").encode("utf-8", "replace")) - size) <= 6
     assert found.scored_bytes.sum() <= len(text.text.encode())
+
+
+def test_a_token_behind_the_text_counts_nothing():
+    """A tokenizer that adds an end of text has an empty span for it, as many have for a beginning."""
+    raw = Tokenizer(WordLevel({"apple": 0, "fox": 1, "</s>": 2, "[UNK]": 3}, unk_token="[UNK]"))
+    raw.pre_tokenizer = WhitespaceSplit()
+    raw.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    found = windows(PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="[UNK]"), Corpus("t", ("apple fox " * 7 + "apple",)), 8)
+    assert found.tokens[-1, -1] == 2
+    assert found.scored_bytes.tolist() == [len(" fox apple" * 3 + " fox"), len(" fox apple" * 3)]
 
 
 def test_scored_bytes_are_exact_on_plain_text(tokens):
@@ -82,6 +93,11 @@ def test_the_files_that_a_text_can_come_from(tmp_path):
     assert corpus(str(tmp_path / "a.txt")).text == "one\r\n\r\ntwo"
     assert corpus(str(tmp_path / "a.jsonl")).text == "one\n\ntwo\u2028"
     assert corpus(str(tmp_path / "a.raw")).rows == ("", " = A = \n", "", " b \n")
+    (tmp_path / "A.JSONL").write_bytes((tmp_path / "a.jsonl").read_bytes())
+    assert corpus(str(tmp_path / "A.JSONL")).text == "one\n\ntwo\u2028"
+    (tmp_path / "c4.json").write_bytes((tmp_path / "a.jsonl").read_bytes())
+    with pytest.raises(ParamsError, match=r"c4\.json'; allowed: .*, or a \.txt, \.raw or \.jsonl file"):
+        corpus(str(tmp_path / "c4.json"))
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_several_devices_do_not_compare():
 
 def test_the_share_of_the_bandwidth_is_that_of_the_bytes_read():
     # 100 tokens a second, 4,000 bytes each, of 10⁹ bytes a second.
-    assert "dense: a 0%." in told(data([record_of("a", "dense", 0)]))
+    assert "dense: a 0.04%." in told(data([record_of("a", "dense", 0)]))
     assert "dense: a 40%." in told(data([record_of("a", "dense", 0, parameters=10**6)]))
 
 
@@ -105,6 +105,12 @@ def test_what_could_not_be_timed_is_said_with_the_reason():
     said = of_savings([record.model_copy(update={"kind": "hub"}) for record in records])
     assert said == "- **a**: at 50% its weights take 60% of the dense ones' bytes in a file. Not timed: there is no kernel."
     assert savings.picture(data(records)) is None
+
+
+def test_what_could_be_timed_at_one_sparsity_only_is_no_contradiction():
+    of_a = costs.ModelSavings("a", False, [costs.Saved(0.5, 0.6, *[math.nan] * 4), costs.Saved(0.7, 0.4, 0.45, 1.9, 1.8, 2.0)])
+    (said,) = paragraphs("savings", found=[of_a], obstacles={"a": "no memory"})
+    assert said.endswith("it writes 1.90 (1.80 to 2.00) times as fast. Not timed at 50%: no memory. Here zeros pay from 70% on.")
 
 
 def test_the_main_table_shows_packed_figures_with_dense_ones_in_brackets():

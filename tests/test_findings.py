@@ -282,3 +282,9 @@ def test_ways_of_pruning_one_model_are_told_apart_by_where_its_bits_pass_a_level
     assert (five.cost, five.first, five.rivals, five.others) == ("5% more", "alps", ["twin"], 2)
     assert (twice.cost, len(twice.rivals)) == ("twice", 2), "beyond what was measured by all three"
     assert scores["wanda"]["5% more"].high > scores["alps"]["5% more"].low, "their ranges overlap"
+    short = [record for record in records if record.request.method in ("dense", "wanda") and record.request.sparsity < 0.25]
+    scores["unfinished"] = findings.scores([r.model_copy(update={"request": r.request}) for r in short], "wanda")["a"]
+    assert math.isinf(scores["unfinished"]["5% more"].at)
+    five, twice = findings.latest_crossings(scores)
+    assert (five.first, five.others) == ("alps", 2), "how far it could go was not measured"
+    assert twice.others == 3

@@ -97,6 +97,13 @@ def test_a_task_more_runs_that_task_only(toy, monkeypatch):
         assert after.result.tasks == {"one": {"acc": 0.5}, "two": {"acc": 0.5}}
         assert after.result.model_copy(update={"tasks": before.result.tasks}) == before.result
         assert (after.provenance, len(after.added)) == (before.provenance, 1)
+    for tasks in (["two", "one"], ["two"], []):  # in another order, and fewer
+        again = Study(validated({**toy, "tasks": tasks}))
+        again.sweep()
+        assert [record.result.tasks for record in again.records] == [record.result.tasks for record in more.records], "nothing is lost"
+        assert [len(record.added) for record in again.records] == [1, 1, 1]
+    assert len(asked) == 6
+    assert measured == [0.0, 0.5, 0.9]
 
 
 def test_without_the_harness_one_line_says_how_to_get_it(toy, monkeypatch):
@@ -125,8 +132,14 @@ def test_what_a_variant_knows_stands_below_its_five_columns():
         "gsm8k": {"exact_match,strict-match": 0.5, "exact_match_stderr,strict-match": 0.25},
     }
     assert "arc_easy: acc" in tables.trials([record]).data
-    cells = tables.trials([record]).data.split("\n\n")[-2].splitlines()[-1].split("|")
-    assert [cell.strip() for cell in cells[1:4]] == ["dense", "0.613\u00a0±\u00a00.0123", "0.500\u00a0±\u00a00.250"]
+    expected = ["0.613\u00a0±\u00a00.0123", "0.500\u00a0±\u00a00.250"]
+    other = record_of("m", "magnitude", 0.5)
+    other.result.tasks = dict(reversed(record.result.tasks.items()))
+    lacking = record_of("m", "magnitude", 0.7)
+    lacking.result.tasks = {"gsm8k": record.result.tasks["gsm8k"]}
+    rows = tables.trials([record, other, lacking]).data.split("\n\n")[-2].splitlines()[2:]
+    cells = [[cell.strip() for cell in row.split("|")[1:4]] for row in rows]
+    assert cells == [["dense", *expected], ["magnitude\u00a050%", *expected], ["magnitude\u00a070%", "", expected[1]]]
 
 
 @pytest.mark.tasks

@@ -46,6 +46,14 @@ def test_a_kind_or_a_block_is_named_only_where_it_differs():
     assert found == WhereZerosAre([], [UnevenWay("wanda + owl", 0.5, None, Extremes(0, pytest.approx(0.4), 1, pytest.approx(0.6)))])
 
 
+def test_a_pattern_is_another_way_than_a_sparsity_with_as_many_zeros():
+    """Where inputs are dead a calibrated method leaves more zeros than 2:4 has; both are at 50%, and each has a map of its own."""
+    dead = {name: 0.5 + 0.06 * int("mlp" in name) for name in UNEVEN}
+    two_four = [record_of("a", "sparsegpt", 0.5, layers=dead, pattern="2:4")]
+    found = zeros.picture([record_of("a", "sparsegpt", 0.5), *two_four])
+    assert "a, sparsegpt 2:4: from 50% in block 0 self_attn.q_proj to 56% in block 0 mlp.up_proj." in found.alt
+
+
 def test_several_ways_with_one_way_of_spreading_are_one_map():
     owl = [record_of("a", method, 0.5, layers=UNEVEN, allocation="owl") for method in ("wanda", "magnitude")]
     assert list(layers.uneven(layers.zeros(owl))) == ["wanda + owl"]

@@ -68,9 +68,13 @@ def test_limits_name_what_was_rounded_and_stand_ins():
 
 
 def test_limits_name_what_no_interval_covers():
-    said = " ".join(limits(PROFILE.model_copy(update={"max_windows": 20}), sweep_of("a", [5])))
+    part = PROFILE.model_copy(update={"max_windows": 20})
+    said = " ".join(limits(part, sweep_of("a", [5], windows=20)))
     assert "Only its first 20 windows are scored" in said
     assert "draw" not in said
+    assert "Only its first" not in " ".join(limits(part, sweep_of("a", [5], windows=19))), "the text has no more"
+    one = limits(PROFILE.model_copy(update={"max_windows": 1}), sweep_of("a", [5]))
+    assert "Only its first 1 window is scored" in " ".join(one)
     (record,) = sweep_of("a", [5])
     result = record.result.model_copy(update={"calibration_within_rows": True, "recovery_distinct_tokens": 7})
     said = " ".join(limits(PROFILE, [record.model_copy(update={"result": result})]))

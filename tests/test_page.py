@@ -1,9 +1,7 @@
 """The finished report as its readers have it: a page in a real browser without a network, and a PDF with the same numbers."""
 
 import itertools
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,14 +9,11 @@ import pytest
 from bs4 import BeautifulSoup
 
 from lottery.common.paths import outputs
-from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import validated
-from lottery.data.corpus import corpus
-from lottery.experiments.records import requests, write_record, write_state
+from lottery.experiments.records import write_state
 from lottery.jobs.pipeline import write_report
-from tests.browser import Browser
-from tests.conftest import ROOT, TOY, need_program
-from tests.factory import stored, sweep_of
+from tests.conftest import TOY, need_program, project_in
+from tests.factory import stored, sweep_of, write_records
 from tests.test_render import HOSTILE
 
 NAMES = ["mistral-7b", "qwen2.5-0.5b", "phi-2"]
@@ -54,36 +49,20 @@ CONTRAST = """
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
     """The folder of a report on three models, one of them infinite at 90%, written by the report notebook from records made by hand."""
-    project, before = tmp_path_factory.mktemp("page"), Path.cwd()
-    for name in ("notebooks", "params"):
-        shutil.copytree(ROOT / name, project / name)
-    os.chdir(project)
-    try:
+    with project_in(tmp_path_factory.mktemp("page")) as project:
         profile = validated(
             {**TOY, "model": None, "checkpoints": {n: f"stand-in:{n}" for n in NAMES}, "sparsities": [0.5, 0.7, 0.9], "profile": "demo"}
         )
         (project / "params" / "demo.yaml").write_text(profile.model_dump_json(exclude={"model"}))
         for index, name in enumerate(NAMES):
-            named = profile.with_model(name)
-            asked = requests(named, checkpoint(named).identity, corpus(profile.text).sha256)
             values = [5.25 + index, 7.5 + index, 123.4, float("inf") if index == 2 else 54321.0]
             verdicts = ["coherent", "coherent", "degraded", "broken"]
             records = sweep_of(name, values, bits=[1, 1.2, 3, 6], verdicts=verdicts, windows=20, text=HOSTILE, parameters=1000 << index)
-            for request, record in zip(asked, records, strict=True):
-                write_record(outputs("demo") / name, stored(record).model_copy(update={"request": request}))
+            write_records(profile, name, lambda asked, made=records: map(stored, made))
             write_state(outputs("demo") / name, "finished")
             (outputs("demo") / name / f"{name}.ipynb").write_text("{}")
         assert len(write_report(profile, "page")) == 2
-    finally:
-        os.chdir(before)
     return project / "outputs" / "demo"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    running = Browser(need_program("chromium"), tmp_path_factory.mktemp("chromium"))
-    yield running
-    running.close()
 
 
 @pytest.fixture(scope="module")

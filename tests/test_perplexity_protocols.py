@@ -22,7 +22,7 @@ from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import load_profile, validated
 from lottery.data.corpus import Corpus, corpus
 from lottery.experiments.protocols.records import LLAMA_CPP, STANDARD, WHOLE, Protocol, protocols
-from lottery.experiments.protocols.runs import Scored, _score, cut, detokenized, measure, pieces, stretch
+from lottery.experiments.protocols.runs import _score, cut, detokenized, measure, pieces, stretch
 from lottery.experiments.status import run_status
 from lottery.experiments.study import Study
 from lottery.models import loading
@@ -196,9 +196,9 @@ def test_page_by_page_is_what_lm_evaluation_harness_gives():
     asked = [Instance("loglikelihood_rolling", {}, (wikitext_detokenizer({"page": page}),), 0) for page in pages]
     theirs = [process_results({"page": page}, (found,)) for page, found in zip(pages, harness.loglikelihood_rolling(asked), strict=True)]
     sums, words = (sum(one["word_perplexity"][i] for one in theirs) for i in (0, 1))
-    assert words == ours.words
-    assert sum(count for _, count in ours.windows) == ours.tokens, "every token of every page"
-    assert sum(nats_ for nats_, _ in ours.windows) == pytest.approx(-sums, rel=1e-5)
+    assert words == ours["words"]
+    assert sum(count for _, count in ours["windows"]) == ours["tokens"], "every token of every page"
+    assert sum(nats_ for nats_, _ in ours["windows"]) == pytest.approx(-sums, rel=1e-5)
 
 
 def test_the_stretch_ends_where_the_last_window_of_the_standard_protocol_ends():
@@ -274,7 +274,7 @@ def test_what_does_not_fit_into_memory_is_skipped_with_its_reason(profile, monke
     def no_room(model, tokenizer, text, protocol):
         if protocol.window == 128:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
-        return Scored([(1.0, 2)], 2, 1)
+        return {"windows": [(1.0, 2)], "tokens": 2, "words": 1}
 
     monkeypatch.setattr("lottery.experiments.protocols.runs._score", no_room)
     skipped = {r.request.protocol.name: r.result.skipped for r in measure(profile) if r.result.skipped}

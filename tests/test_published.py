@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from lottery.analysis import published
@@ -7,7 +9,8 @@ from tests.factory import record_of, sweep_of
 
 def of_the_hub(perplexities):
     found = sweep_of("mistral-7b", perplexities)
-    return [record.model_copy(update={"kind": "hub", "source": f"mistralai/Mistral-7B-v0.1@{'0' * 40}"}) for record in found]
+    kind = {"kind": "hub", "source": f"mistralai/Mistral-7B-v0.1@{'0' * 40}"}
+    return [r.model_copy(update={**kind, "request": r.request.model_copy(update={"seq_len": 2048})}) for r in found]
 
 
 def test_every_figure_has_a_protocol_a_source_and_a_standing():
@@ -20,7 +23,9 @@ def test_every_figure_has_a_protocol_a_source_and_a_standing():
 def test_a_measured_figure_stands_beside_the_published_one_of_the_same_model_method_and_share():
     found = published.beside(of_the_hub([5.25, 6.5, 1200, 30000]), "wikitext-2-raw")
     assert set(found["model"]) == {"Mistral-7B-v0.1"}
-    assert set(found.loc[found["method"] == "dense", "here"]) == {5.25}
+    dense = found[(found["method"] == "dense")].set_index("protocol")["here"]
+    assert dense["2048"] == 5.25
+    assert math.isnan(dense["llama.cpp ctx512 half-window"]), "another protocol gives another figure"
     assert found.loc[found["pattern"] == "70%", "here"].item() == 1200
     assert published.differences(found)[0] == ("Mistral-7B-v0.1", "dense", pytest.approx(5.25 / 5.253 - 1)), "beside 5.253"
     assert all(at.variant != "magnitude 50%" for at in published.differences(found)), "the first table is no yardstick"
@@ -28,6 +33,12 @@ def test_a_measured_figure_stands_beside_the_published_one_of_the_same_model_met
 
 def test_another_text_does_not_count_as_measured():
     assert published.beside(of_the_hub([5.25, 6.5, 7, 8]), "stories")["here"].isna().all()
+
+
+@pytest.mark.parametrize("change", [{"seq_len": 512}, {"max_windows": 20}])
+def test_other_windows_or_some_of_them_do_not_count_as_measured(change):
+    found = [r.model_copy(update={"request": r.request.model_copy(update=change)}) for r in of_the_hub([5.25, 6.5, 7, 8])]
+    assert published.beside(found, "wikitext-2-raw")["here"].isna().all()
 
 
 def test_stand_ins_stand_beside_nothing_and_that_is_said():

@@ -15,7 +15,7 @@ from lottery.pruning.catalogue import ALLOCATIONS, METHODS
 from lottery.report.builder import Report
 from lottery.report.sections import method
 from tests.conftest import TOY
-from tests.factory import record_of, sweep_of
+from tests.factory import record_of, sweep_of, write_records
 
 NAMES = ["mistral-7b", "phi-2"]
 
@@ -27,11 +27,7 @@ def profile(project):
 
 def fill(profile, name, perplexities, **more):
     """Writes records of the profile's own requests."""
-    named = profile.with_model(name)
-    asked = requests(named, checkpoint(named).identity, corpus(profile.text).sha256)
-    for request, record in zip(asked, sweep_of(name, perplexities, **more), strict=False):
-        write_record(outputs(profile.profile) / name, record.model_copy(update={"request": request}))
-    return asked
+    return write_records(profile, name, lambda asked: sweep_of(name, perplexities, **more))
 
 
 def everything(report) -> str:
@@ -65,6 +61,9 @@ def test_complete_records_make_a_report_without_gaps(profile):
     assert "git checkout " + "c" * 40 in said
     assert "Memory: the peak during generation; main memory is the weights, and by how much the process grows" in said
     assert said.index("These are stand-ins") < said.index("**No model clearly has the best ticket**")
+    mixed = profile.model_copy(update={"checkpoints": {**profile.checkpoints, "mine": "/mine"}})
+    assert Report(mixed).stand_in_notice().startswith("> **Stand-ins: mistral-7b, phi-2.** Small models")
+    assert not Report(profile.model_copy(update={"checkpoints": {"mine": "/mine"}})).stand_in_notice()
 
 
 def test_what_was_rounded_or_retrained_has_sections_of_its_own(profile):
@@ -274,6 +273,22 @@ def test_records_outlive_the_folder_they_were_made_from(profile, tmp_path):
     fill(profile, "phi-2", [10, 12, 18, 500])
     moved = profile.model_copy(update={"checkpoints": {"phi-2": "/gone"}})
     assert len(Report(moved).records) == 4
+
+
+def test_records_of_several_texts_do_not_stand_in_for_one_that_is_gone(profile, project):
+    """Which of them the profile's own text was, nobody can say; only the folder that is gone is taken from records."""
+    (project / "a.txt").write_text("One text of a few words. " * 50)
+    (project / "b.txt").write_text("Another text of a few words. " * 50)
+    mine, other = (profile.model_copy(update={"text": name}) for name in ("a.txt", "b.txt"))
+    fill(mine, "phi-2", [10, 12, 18, 500])
+    fill(other, "phi-2", [99, 99, 99, 99])
+    moved = mine.model_copy(update={"checkpoints": {"phi-2": "/gone"}})
+    assert [record.result.perplexity for record in Report(moved).records] == [10, 12, 18, 500]
+    (project / "a.txt").unlink()
+    corpus.cache_clear()
+    report = Report(mine.model_copy(update={"checkpoints": {"phi-2": "stand-in:phi-2"}}))
+    assert not report.records
+    assert "text: given 'a.txt'" in unescape(report.answer().data)
 
 
 def test_several_devices_are_named_on_the_first_screen(profile):

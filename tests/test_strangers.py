@@ -8,7 +8,6 @@ import pytest
 
 from lottery.jobs.pipeline import render
 from lottery.report.render.pandoc import to_html
-from tests.browser import Browser
 from tests.conftest import need_program
 
 RUN = "window.ran=1;document.title='ran'"
@@ -55,13 +54,6 @@ def hostile_notebook():
         cells.append(nbformat.v4.new_markdown_cell(text))
         cells.append(nbformat.v4.new_code_cell(f"x = 1  # {text}\nx", outputs=[output(number, text)]))
     return nbformat.v4.new_notebook(cells=cells)
-
-
-@pytest.fixture
-def browser(tmp_path):
-    running = Browser(need_program("chromium"), tmp_path / "chromium")
-    yield running
-    running.close()
 
 
 UNSAFE = """(() => {

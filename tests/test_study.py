@@ -293,6 +293,22 @@ def test_the_scored_text_is_no_calibration_text_by_whichever_name(toy):
         Study(validated({**wanted, "calibration_text": "./scored.txt"}))
 
 
+def test_a_text_with_words_that_are_too_long_to_judge_by_is_refused(toy):
+    """What follows 40 words of a text without spaces lies beyond the context, where the model's own bits are noise."""
+    with open("unspaced.txt", "w") as file:
+        file.write("a " + " ".join(["Thereisafoxanditlikesmilk" * 4] * 400))
+    wanted = {**toy, "text": "unspaced.txt", "prompt_words": 1}
+    with pytest.raises(LotteryError, match=r"^text: with a stretch of 40 words to judge by: given \d+ tokens; qwen2\.5-0\.5b was made for"):
+        Study(validated(wanted))
+
+
+def test_what_a_bisection_no_longer_asks_for_is_passed_over(toy, counted):
+    study = run(toy)
+    count = len(counted)
+    study._record(study.requests[-1].model_copy(update={"sparsity": 0.525}))
+    assert len(counted) == count
+
+
 def test_a_trial_that_is_impossible_ends_no_other(toy, capsys, monkeypatch):
     """DLP's range would take more than all weights of a block: all else is measured first, and the run fails with that reason."""
     wanted = {**toy, "methods": ["wanda"], "allocation": ["dlp", "uniform"], "sparsities": [0.5, 0.95]}

@@ -75,6 +75,10 @@ def test_numbers_are_shown_with_three_figures(value, text):
 
 def test_shares_and_sizes():
     assert [percent(0.5), percent(0.905), percent(1 / 3)] == ["50%", "90.5%", "33.3%"]
+    assert [percent(0.0), percent(0.00004), percent(0.0046), percent(0.9996), percent(0.99996), percent(1.0)] == [
+        "0%", "0.004%", "0.46%", "99.96%", "99.996%", "100%",
+    ], "all and nothing are said of all and nothing only"  # fmt: skip
+    assert len({percent(0.8**level) for level in range(1, 41)}) == 40, "levels of the ticket procedure"
     assert [size(2**30), size(50 * 2**20), size(5 * 2**20)] == ["1.00 GiB", "50 MiB", "5.0 MiB"]
 
 

@@ -145,7 +145,14 @@ def test_a_failure_leaves_its_reason(profile):
     assert "failed: LotteryError: tickets['seq_len']: given 4096 tokens" in run_status(profile, WINNING_TICKET).problem
 
 
-def test_other_settings_are_other_runs(profile):
+def test_the_text_that_is_scored_is_not_learned_from_under_another_name(profile, project):
+    (project / "scored.txt").write_text("A text of a few words. " * 400)
+    same = profile.model_copy(update={"text": "scored.txt", "tickets": profile.tickets.model_copy(update={"train_text": "./scored.txt"})})
+    with pytest.raises(LotteryError, match=r"^tickets\['train_text'\]: given './scored.txt', the text that is scored under another name"):
+        requests(same)
+
+
+def test_other_settings_are_other_runs(profile, project):
     asked = {request.key for request in requests(profile)}
     assert len(asked) == 14
     for change in (
@@ -160,8 +167,8 @@ def test_other_settings_are_other_runs(profile):
         other = requests(profile.model_copy(update={"tickets": profile.tickets.model_copy(update=change)}))
         assert not asked & {request.key for request in other}, change
         assert {request.lineage for request in other}.isdisjoint(request.lineage for request in requests(profile))
-    swapped = profile.tickets.model_copy(update={"train_text": profile.text})
-    for change in ({"tickets": swapped}, {"text": profile.tickets.train_text}):
+    (project / "another.txt").write_text("Another text of a few words. " * 400)
+    for change in ({"tickets": profile.tickets.model_copy(update={"train_text": "another.txt"})}, {"text": "another.txt"}):
         assert not asked & {request.key for request in requests(profile.model_copy(update=change))}, change
     more = profile.model_copy(update={"tickets": profile.tickets.model_copy(update={"levels": 2, "seeds": 3})})
     assert asked < {request.key for request in requests(more)}, "more levels and seeds keep what is recorded"

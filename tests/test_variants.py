@@ -73,6 +73,13 @@ def test_a_profile_that_makes_no_sense_is_one_line(change, message):
     assert str(caught.value) == message
 
 
+def test_a_pattern_goes_with_its_sparsity_as_the_message_writes_it():
+    thirds = {**TOY, "pattern": "1:3", "sparsities": [0.5]}
+    with pytest.raises(ParamsError, match=r"; add 0\.666667 to them"):
+        validated(thirds)
+    assert [v.title for v in validated({**thirds, "sparsities": [0.666667]}).variants] == ["dense", "magnitude\u00a01:3"]
+
+
 def test_single_values_are_lists_of_one():
     profile = validated({**TOY, "methods": "wanda", "pattern": "2:4", "sparsities": [0.5], "calibration_text": "training-stories"})
     assert (profile.methods, profile.allocation, profile.pattern) == (["wanda"], ["uniform"], ["2:4"])

@@ -1,22 +1,17 @@
 """A report of hostile widths: a made-up word of 200 characters, perplexities of 10⁹, twelve models. Nothing is cut off, on screen or on paper."""
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from lottery.common.paths import outputs
-from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import validated
-from lottery.data.corpus import corpus
-from lottery.experiments.records import requests, write_record, write_state
+from lottery.experiments.records import Record, Request, write_state
 from lottery.jobs.pipeline import write_report
-from tests.browser import Browser
-from tests.conftest import ROOT, TOY, need_program
-from tests.factory import record_of
+from tests.conftest import TOY, need_program, project_in
+from tests.factory import record_of, write_records
 
 MODELS = [f"a-model-of-long-name-{i}" for i in range(12)]
 WORD = "unpronounceable" * 13 + "words"
@@ -27,35 +22,23 @@ pytestmark = pytest.mark.xdist_group("wide page")  # one report and one browser 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
-    project, before = tmp_path_factory.mktemp("wide"), Path.cwd()
-    for name in ("notebooks", "params"):
-        shutil.copytree(ROOT / name, project / name)
-    os.chdir(project)
-    try:
+    def made(name: str, request: Request) -> Record:
+        perplexity = 10 ** (1 + 9 * request.sparsity) if request.sparsity else 20.0
+        index = MODELS.index(name)
+        bits = 1 + 8 * request.sparsity**2 * (1 + index / 12)
+        return record_of(
+            name, request.method, request.sparsity, perplexity, bits_per_byte=bits, windows=20, text=TEXT, parameters=10**9 << index % 4
+        )
+
+    with project_in(tmp_path_factory.mktemp("wide")) as project:
         given = {**TOY, "model": None, "checkpoints": dict.fromkeys(MODELS, "stand-in:phi-2"), "sparsities": [0.5, 0.7, 0.9]}
         profile = validated({**given, "methods": ["magnitude", "random"], "profile": "wide"})
         (project / "params" / "wide.yaml").write_text(profile.model_dump_json(exclude={"model"}))
-        for index, name in enumerate(MODELS):
-            named = profile.with_model(name)
-            for request in requests(named, checkpoint(named).identity, corpus(profile.text).sha256):
-                bits = 1 + 8 * request.sparsity**2 * (1 + index / 12)
-                made = record_of(
-                    name, request.method, request.sparsity, 20.0 if not request.sparsity else 10 ** (1 + 9 * request.sparsity),
-                    bits_per_byte=bits, windows=20, text=TEXT, parameters=10**9 << index % 4,
-                )  # fmt: skip
-                write_record(outputs("wide") / name, made.model_copy(update={"request": request}))
+        for name in MODELS:
+            write_records(profile, name, lambda asked, name=name: [made(name, request) for request in asked])
             write_state(outputs("wide") / name, "finished")
         assert len(write_report(profile, "wide")) == 2
-    finally:
-        os.chdir(before)
     return project / "outputs" / "wide"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    running = Browser(need_program("chromium"), tmp_path_factory.mktemp("chromium"))
-    yield running
-    running.close()
 
 
 # What reaches beyond the edge of the page, or of a box that does not scroll.

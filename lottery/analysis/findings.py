@@ -253,12 +253,17 @@ class Latest:
 def latest_crossings(scores: dict[str, dict[str, Crossing]]) -> list[Latest]:
     """Return by which way of pruning a model passes each level latest.
 
+    A way that does not pass it as far as it was measured is left out, unless it was measured as far as all others that pass: it might have
+    passed in between.
+
     Args:
         scores: The ticket scores of one model by each way of pruning.
     """
     found = []
     for cost in COST_LEVELS:
         at = {way: crossings[cost] for way, crossings in scores.items()}
+        passed = max((crossing.above for crossing in at.values() if math.isfinite(crossing.above)), default=0.0)
+        at = {way: crossing for way, crossing in at.items() if math.isfinite(crossing.above) or crossing.below >= passed}
         ranks = sorted(at, key=lambda way: -at[way].at)
         found.append(Latest(cost, ranks[0], _rivals(ranks, at, len(COST_LEVELS)), len(ranks) - 1, at[ranks[0]].has_interval))
     return found

@@ -24,6 +24,7 @@ def zeros(records: list[Record]) -> pd.DataFrame:
                     "method": record.request.variant.label,
                     "base_method": record.request.method,
                     "allocation": record.request.allocation,
+                    "pattern": record.request.pattern,
                     "sparsity": record.request.sparsity,
                     "block": int(block),
                     "kind": kind,
@@ -37,7 +38,7 @@ def zeros(records: list[Record]) -> pd.DataFrame:
 def uneven(data: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return one way of pruning for each uneven way of spreading zeros over layers, by its name, at the middle sparsity measured of it."""
     found = {}
-    for (base, allocation), rows in data.groupby(["base_method", "allocation"], sort=False) if len(data) else []:
+    for (base, allocation, _), rows in data.groupby(["base_method", "allocation", "pattern"], sort=False) if len(data) else []:
         levels = sorted(rows["sparsity"].unique())
         middle = rows[rows["sparsity"] == levels[len(levels) // 2]]
         spread = middle.groupby("model")["zeros"].agg(lambda shares: shares.max() - shares.min()).max()

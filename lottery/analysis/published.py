@@ -36,8 +36,7 @@ def name_of(source: str) -> str:
 def beside(records: list[Record], text: str) -> pd.DataFrame:
     """Return the published figures on models measured here, with the measured one; none for stand-ins that only share a name.
 
-    A figure counts as measured where checkpoint, method and share are the same and the text is WikiText-2. The protocol is named and may
-    still differ.
+    A figure counts as measured where checkpoint, method and share are the same and both are of the whole test in windows of 2048 tokens.
     """
     published = figures()
     measured, families = {}, {}
@@ -46,12 +45,19 @@ def beside(records: list[Record], text: str) -> pd.DataFrame:
         request = record.request
         share = "-" if request.method == "dense" else request.pattern if request.pattern != "unstructured" else percent(request.sparsity)
         method = request.method if request.allocation == "uniform" else f"{request.allocation}+{request.method}"
-        if record.kind == "hub" and text == WIKITEXT:
+        if record.kind == "hub" and text == WIKITEXT and (request.seq_len, request.max_windows) == (int(STANDARD), None):
             measured[name, method, share] = record.result.perplexity
         families[name.lower()] = name
-    published["here"] = [measured.get((row.model, row.method, row.pattern)) for row in published.itertuples()]
+    published["here"] = [
+        measured.get((row.model, row.method, row.pattern)) if _is_standard(row.protocol) else None for row in published.itertuples()
+    ]
     ours = published["model"].str.lower().str.replace("-v0.1", "").isin({name.replace("-v0.1", "") for name in families})
     return published[ours]
+
+
+def _is_standard(protocol: str) -> bool:
+    """Return whether a published figure is of the whole test in windows of 2048 tokens, as far as its source says."""
+    return protocol.startswith(STANDARD) and "first" not in protocol
 
 
 def variant(method: str, pattern: str) -> str:

@@ -15,6 +15,21 @@ def short(value: object) -> str:
     return text if len(text) <= 120 else f"{text[:120]}… ({len(text):,} characters)"
 
 
+def on_one_line(text: object, longest: int = 300) -> str:
+    """Return a text of many lines as one for a message, cut after ``longest`` characters."""
+    return " ".join(str(text).split())[:longest]
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, cut after 300 characters; its class's name where it says nothing."""
+    return (str(error).splitlines() or [""])[0][:300] or type(error).__name__
+
+
+def with_class(error: BaseException) -> str:
+    """Return an error's class and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 class ParamsError(LotteryError, ValueError):
     """A profile or a parameter is not valid."""
 

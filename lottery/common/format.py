@@ -22,12 +22,21 @@ def multiple(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.1f}".removesuffix(".0") + "%"
+    """Return a share in per cent, with a decimal; with as many as it takes to tell it from 0 and 100%, and two digits below 1%."""
+    if 1e-9 < abs(share) < 0.01:
+        return f"{100 * share:.2g}%"
+    digits = next((digits for digits in range(1, 7) if f"{100 * share:.{digits}f}" != "100." + digits * "0"), 1)
+    return f"{100 * share:.{1 if abs(share - 1) < 1e-9 else digits}f}".removesuffix(".0") + "%"
 
 
 def change(share: float) -> str:
     """Return a relative change in per cent, without a sign where there is none."""
     return "0.0%" if abs(share) < 0.0005 else f"{100 * share:+.1f}%"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return '1 window' or '20 windows'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def size(count: float) -> str:

@@ -1,4 +1,4 @@
-"""SHA-256 of files, each read once: a 7B model takes half a minute."""
+"""SHA-256 of files, each read once since a 7B model takes half a minute; and what is made of the SHA-256 of words."""
 
 import hashlib
 import json
@@ -22,6 +22,16 @@ def sha256(path: Path) -> str:
     """
     status = path.stat()
     return _sha256(path.resolve(), (status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+
+
+def key(values: dict) -> str:
+    """Return twelve hexadecimal digits that stand for what JSON can hold, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def seed(words: str) -> int:
+    """Return a seed for a random generator that depends on the words alone, on every machine."""
+    return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8]) >> 1
 
 
 @lru_cache(maxsize=256)

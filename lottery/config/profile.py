@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from lottery.common.errors import ParamsError, short
+from lottery.common.errors import ParamsError, on_one_line, short
 from lottery.common.paths import project_root
 from lottery.pruning.catalogue import ALLOCATIONS, METHODS
 from lottery.pruning.pattern import Pattern
@@ -294,12 +294,13 @@ def load_profile(name: str, **changes: Any) -> Profile:
     Raises:
         ParamsError: A key is wrong. One line says which key, what was given, and what is allowed.
     """
+    unknown = ParamsError(f"profile: given {short(name)}; allowed: the name of a file in params/ ({', '.join(known_profiles())})")
     if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
-        raise ParamsError(f"profile: given {short(name)}; allowed: the name of a file in params/ ({', '.join(known_profiles())})")
+        raise unknown
     path = project_root() / "params" / f"{name}.yaml"
     values = _extended({**(read_yaml(path) if path.exists() else {}), **changes}, [name])
     if not path.exists() and not set(values) >= {key for key, field in Profile.model_fields.items() if field.is_required()} - {"profile"}:
-        raise ParamsError(f"profile: given {short(name)}; allowed: the name of a file in params/ ({', '.join(known_profiles())})")
+        raise unknown
     return validated({**values, "profile": name})
 
 
@@ -319,7 +320,7 @@ def read_yaml(path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
+        raise ParamsError(f"{path.name} is not YAML: {on_one_line(error)}") from None
     if not isinstance(values, dict):
         raise ParamsError(f"{path.name}: given {short(values)}; allowed: lines of 'key: value'")
     return values

@@ -17,6 +17,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from lottery.common.errors import LotteryError, NotFetchedError, ParamsError, short
+from lottery.common.hashing import sha256
 from lottery.common.paths import resolve
 from lottery.data.stories import scored
 from lottery.data.stories.world import stories, story
@@ -63,7 +64,7 @@ class Corpus:
 def corpus(text: str, key: str = "text") -> Corpus:
     """Return the text that a profile names.
 
-    A ``.jsonl`` file has one row per line, in its field ``text``; a ``.raw`` file has WikiText's own layout; any other file is one row.
+    A ``.jsonl`` file has one row per line, in its field ``text``; a ``.raw`` file has WikiText's own layout; a ``.txt`` file is one row.
 
     Args:
         text: 'stories', 'training-stories', 'wikitext-2-raw', 'c4', or a file.
@@ -73,7 +74,7 @@ def corpus(text: str, key: str = "text") -> Corpus:
         The text with its rows.
 
     Raises:
-        ParamsError: A file is missing, empty or not UTF-8; the message names ``key``.
+        ParamsError: A file is missing, of another kind, empty or not UTF-8; the message names ``key``.
         NotFetchedError: A text from the hub is not cached.
     """
     if text == "stories":
@@ -82,17 +83,17 @@ def corpus(text: str, key: str = "text") -> Corpus:
         return Corpus(text, tuple(islice(stories(TRAINING_SEED, test=False), TRAINING_COUNT)))
     if text in HUB_TEXTS:
         return Corpus(text, _hub_rows(text))
-    path = resolve(text)
-    if not path.is_file():
+    path, kind = resolve(text), Path(text).suffix.lower()
+    if not path.is_file() or kind not in (".txt", ".raw", ".jsonl"):
         raise ParamsError(f"{key}: given {short(text)}; allowed: {', '.join(NAMED)}, or a .txt, .raw or .jsonl file (looked for {path})")
     try:
         content = path.read_bytes().decode("utf-8")  # bytes, so that no newline is translated
     except UnicodeDecodeError as error:
         raise ParamsError(f"{key}: {path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     rows = (content,)
-    if path.suffix == ".jsonl":
+    if kind == ".jsonl":
         rows = _json_rows(path, content, key)
-    elif path.suffix == ".raw":
+    elif kind == ".raw":
         rows = _raw_rows(content)
     if not any(row.strip() for row in rows):
         raise ParamsError(f"{key}: {path} is empty; give a file with some thousand words")
@@ -128,7 +129,7 @@ def local_file(text: str) -> Path | None:
     text.
     """
     path = _copy(text)
-    return path if path and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == LOCAL[text][1] else None
+    return path if path and path.is_file() and sha256(path) == LOCAL[text][1] else None
 
 
 def _copy(text: str) -> Path | None:
@@ -212,8 +213,8 @@ def windows(tokenizer, text: Corpus, window: int, max_windows: int | None = None
         )
     # Byte position of each character, so that offsets (in characters) become bytes.
     position = np.concatenate([[0], np.cumsum([len(character.encode()) for character in text.text])])
-    # A special token in front (Mistral's <s>) has the empty span (0, 0), which counts nothing.
-    ends = offsets[:, 1].reshape(count, window)[:, [0, -1]]
+    # A special token in front (Mistral's <s>) or behind has the empty span (0, 0), which counts nothing.
+    ends = np.maximum.accumulate(offsets[:, 1]).reshape(count, window)[:, [0, -1]]
     words = np.searchsorted([match.start() for match in re.finditer(r"\S+", text.text)], ends)
     return Windows(tokens[: count * window].reshape(count, window), np.diff(position[ends])[:, 0], np.diff(words)[:, 0])
 

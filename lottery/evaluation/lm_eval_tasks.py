@@ -6,7 +6,6 @@ unless a profile names tasks.
 
 import contextlib
 import difflib
-import hashlib
 import importlib.util
 import io
 import logging
@@ -14,7 +13,8 @@ import math
 import os
 from functools import cache
 
-from lottery.common.errors import LotteryError, NotFetchedError, ParamsError
+from lottery.common.errors import LotteryError, NotFetchedError, ParamsError, first_line, with_class
+from lottery.common.hashing import sha256
 from lottery.common.paths import resolve
 
 _FILE = (".yaml", ".yml")
@@ -34,7 +34,7 @@ def identities(tasks: list[str]) -> list[str]:
         path = resolve(task)
         if not path.is_file():
             raise ParamsError(f"tasks: given {task!r}; allowed: names of lm-evaluation-harness, or .yaml files (looked for {path})")
-        found.append(f"{path.name}@{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}")
+        found.append(f"{path.name}@{sha256(path)[:16]}")
     return found
 
 
@@ -67,9 +67,9 @@ def fetch(tasks: list[str]) -> None:
         try:
             _manager().load([_spec(task)])
         except Exception as error:  # whatever a task's own code and the hub's client let through
-            reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
             raise NotFetchedError(
-                f"the data of task {task} is not here and cannot be fetched ({reason}); where there is a network, run: make fetch PROFILE=…"
+                f"the data of task {task} is not here and cannot be fetched ({first_line(error)});"
+                " where there is a network, run: make fetch PROFILE=…"
             ) from None
 
 
@@ -104,7 +104,7 @@ def scores(model, tokenizer, tasks: list[str], batch_size: int = 1) -> dict[str,
     except (RuntimeError, MemoryError):
         raise
     except Exception as error:
-        raise LotteryError(f"tasks: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}") from error
+        raise LotteryError(f"tasks: {with_class(error)[:300]}") from error
     return {task: _numbers(values) for task, values in found["results"].items()}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lottery.common.errors import HeldError, LotteryError, StoppedError
+from lottery.common.errors import HeldError, LotteryError, StoppedError, with_class
 from lottery.common.files import atomic_write
 from lottery.experiments.records import read_state, slurm_job, write_state
 
@@ -75,7 +75,7 @@ def record_failure(folder: Path) -> Iterator[None]:
             if isinstance(error, StoppedError):
                 write_state(folder, "stopped", str(error))
             else:
-                write_state(folder, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
+                write_state(folder, "failed", with_class(error))
         raise
 
 

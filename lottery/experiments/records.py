@@ -1,7 +1,5 @@
 """One trial on disk: what was asked, what was measured, and where it came from. Written once, whole, or not at all."""
 
-import hashlib
-import json
 import math
 import os
 import re
@@ -12,6 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from lottery.common import hashing
+from lottery.common.errors import on_one_line
 from lottery.common.files import atomic_write
 from lottery.config.profile import Profile, Settings
 from lottery.evaluation import coherence, lm_eval_tasks
@@ -65,7 +65,7 @@ class Request(Settings):
         rounding = set() if self.bits else {"rounder", "bits"}
         first = {name for name in ("method_version", "allocation_version") if getattr(self, name) == 1}
         values = self.model_dump(exclude=retraining | rounding | first)
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+        return hashing.key(values)
 
     @property
     def file_name(self) -> str:
@@ -303,11 +303,12 @@ def all_records(folder: Path, kind: type[BaseModel] = Record) -> list:
     return sorted(found, key=lambda record: record.provenance.finished)
 
 
-def with_fewer_tasks(folder: Path, request: Request) -> Record | None:
-    """Return the record of the same trial with the most of the tasks that ``request`` asks for, and no others; ``None`` without one."""
-    found = [record for record in all_records(folder) if set(record.request.tasks) < set(request.tasks)]
+def with_other_tasks(folder: Path, request: Request) -> Record | None:
+    """Return the record of the same trial with the most of the tasks that ``request`` asks for, or other ones; ``None`` without one."""
+    paths = (folder / "records").glob(request.file_name.replace(request.key, "*"))
+    found = [record for path in paths if (record := read_json(Record, path))]
     same = [record for record in found if record.request.model_copy(update={"tasks": request.tasks}) == request]
-    return max(same, key=lambda record: len(record.request.tasks), default=None)
+    return max(same, key=lambda record: len({*record.request.tasks} & {*request.tasks}), default=None)
 
 
 def slurm_job() -> str | None:
@@ -317,7 +318,7 @@ def slurm_job() -> str | None:
 
 
 def write_state(folder: Path, state: str, reason: str = "") -> None:
-    value = State(state=state, at=datetime.now().astimezone(), reason=" ".join(reason.split())[:500], job=slurm_job())
+    value = State(state=state, at=datetime.now().astimezone(), reason=on_one_line(reason, 500), job=slurm_job())
     atomic_write(folder / "state.json", value.model_dump_json(indent=1) + "\n")
 
 

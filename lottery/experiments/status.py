@@ -1,6 +1,7 @@
 """What lies on disk of a profile: the records of each model, what is missing of it, and why. No model is ever loaded."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,18 +65,27 @@ def _tickets(profile: Profile, folder: Path) -> RunStatus:
 
 
 def _requests(profile: Profile, folder: Path) -> list[Request]:
-    """Return what should be recorded of a model. Where its text or folder is gone, its newest record says what it was made with."""
-    recorded = all_records(folder)
-    try:
-        identity, text_sha256 = checkpoint(profile).identity, corpus(profile.text).sha256
-        calibration = corpus_identity(profile.calibration_text, "calibration_text") if profile.calibrated else None
-    except LotteryError:
-        if not recorded:
-            raise
-        identity, text_sha256 = recorded[-1].request.checkpoint, recorded[-1].request.text_sha256
-        calibration = next((r.request.calibration for r in reversed(recorded) if r.request.calibration), None)
+    """Return what should be recorded of a model. Where its text or folder is gone, its records say what they were made with."""
+    made = [record.request for record in all_records(folder)]
+    identity = _here_or_recorded(lambda: checkpoint(profile).identity, [request.checkpoint for request in made])
+    made = [request for request in made if request.checkpoint == identity]
+    text_sha256 = _here_or_recorded(lambda: corpus(profile.text).sha256, [request.text_sha256 for request in made])
+    calibration = None
+    if profile.calibrated:
+        read = [request.calibration for request in made if request.text_sha256 == text_sha256 and request.calibration]
+        calibration = _here_or_recorded(lambda: corpus_identity(profile.calibration_text, "calibration_text"), read)
     named = requests(profile, identity, text_sha256, calibration)
     return with_bisections(named, folder) if profile.bisect else named
+
+
+def _here_or_recorded(look: Callable[[], str], recorded: list[str]) -> str:
+    """Return what identifies a checkpoint or a text. Where it is gone, that is in the records, as long as they were all made with one."""
+    try:
+        return look()
+    except LotteryError:
+        if len(set(recorded)) != 1:
+            raise
+        return recorded[0]
 
 
 def _problem(folder: Path, recorded: list[Request] | list[TicketRequest], wanted: list[Request] | list[TicketRequest]) -> str:

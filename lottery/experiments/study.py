@@ -19,6 +19,7 @@ from lottery.config.profile import Profile
 from lottery.data.calibration import Calibration, Retraining, calibration, retraining
 from lottery.data.corpus import HUB_TEXTS, corpus, corpus_identity, prompts, windows
 from lottery.evaluation import lm_eval_tasks
+from lottery.evaluation.coherence import yardsticks
 from lottery.evaluation.unigram import unigram_nll
 from lottery.experiments import pruned_once
 from lottery.experiments.impossible import remember, remembered
@@ -26,7 +27,7 @@ from lottery.experiments.lifecycle import finish, held, raise_if_stop_requested,
 from lottery.experiments.protocols import runs as protocol_runs
 from lottery.experiments.protocols.records import ProtocolRecord
 from lottery.experiments.pruned import check_whole
-from lottery.experiments.records import Record, Request, read_record, requests, with_fewer_tasks, write_record, write_state
+from lottery.experiments.records import Record, Request, read_record, requests, with_other_tasks, write_record, write_state
 from lottery.experiments.threshold import with_bisections
 from lottery.experiments.trials import Trials
 from lottery.models import loading
@@ -196,11 +197,11 @@ class Study:
     def _record(self, request: Request) -> None:
         """Measure a trial and write its record, unless another run just did; or remember why that is impossible."""
         requests = self.requests
-        if not self.missing([request]):
+        if not self.missing([request]) or request not in requests:  # nor what a bisection no longer asks for
             return
         label = f"trial {requests.index(request) + 1} of {len(requests)}, {request.title}"
         try:
-            record = self.trials.run(request, label, with_fewer_tasks(self.folder, request) if request.tasks else None)
+            record = self.trials.run(request, label, with_other_tasks(self.folder, request))
         except (ImpossibleTrialError, TrialMemoryError) as error:
             self.trials.forget()  # a model that is half changed
             self._impossible[request.key] = str(error)
@@ -252,8 +253,11 @@ class Study:
         """Refuse lengths beyond the model's context, where it writes noise and pruning would be blamed for it."""
         context = getattr(self.skeleton.config, "max_position_embeddings", None)
         longest = max(len(self.tokenizer(start).input_ids) for start in self.starts) + self.profile.new_tokens
+        judged, _ = yardsticks(self.text.text, self.profile.prompt_words)
+        stretch = max(len(self.tokenizer(begun + rest).input_ids) for begun, rest in judged)
         wanted = [("seq_len", self.profile.seq_len), ("calibration_seq_len", self.profile.calibration_seq_len * self.profile.calibrated)]
-        for key, tokens in [*wanted, ("new_tokens: with the longest prompt", longest)]:
+        wanted += [("new_tokens: with the longest prompt", longest), ("text: with a stretch of 40 words to judge by", stretch)]
+        for key, tokens in wanted:
             if context and tokens > context:
                 raise LotteryError(f"{key}: given {tokens} tokens; {self.profile.model_name} was made for at most {context}")
 

@@ -1,6 +1,5 @@
 """The trials of one model, measured one after the other. They keep what they share, so that nothing is computed twice."""
 
-import gc
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -66,8 +65,8 @@ class Trials:
         Args:
             request: What is asked.
             label: What messages call the trial.
-            earlier: A record of the same trial with fewer tasks of lm-evaluation-harness. Then only the other tasks are run, and the record
-                is the earlier one with their scores.
+            earlier: A record of the same trial with other tasks of lm-evaluation-harness. Then only those that it lacks are run, and the
+                record is the earlier one with their scores.
         """
         return self._retried(lambda: self._with_tasks(earlier, request, label) if earlier else self._run(request, label))
 
@@ -168,9 +167,11 @@ class Trials:
         return Generated(tasks, saved, written, speed, held.bytes if written or speed else None, generation.decode_bytes(model))
 
     def _with_tasks(self, earlier: Record, request: Request, label: str) -> Record:
-        """Add the scores of the missing tasks to an earlier record: prune in the same way once more, and measure nothing else."""
+        """Add the scores of missing tasks to an earlier record: prune in the same way once more, if any are, and measure nothing else."""
         started = datetime.now().astimezone()
         lacking = [task for task, identity in zip(self.profile.tasks, request.tasks, strict=True) if identity not in earlier.request.tasks]
+        if not lacking:
+            return earlier.model_copy(update={"request": request})
         model = self.models.pruned(request, label).model
         with self._memory_to_generate:
             model = self.models.for_generation(model)
@@ -314,9 +315,7 @@ class Trials:
         self.models.kept = self._dense_states = None
         for kept in ("_judged_by", "_bandwidth"):
             self.__dict__.pop(kept, None)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        memory.release()
 
     def _progress(self, label: str):
         return progress(self.study.say, label)

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import logging as hub_logging
 
-from lottery.common.errors import LotteryError, NotFetchedError
+from lottery.common.errors import LotteryError, NotFetchedError, first_line
 from lottery.common.format import size
 from lottery.config.checkpoint import checkpoint
 from lottery.config.profile import Profile
@@ -149,7 +149,7 @@ def _in_a_line(what: str, error: Exception) -> LotteryError:
     """Return the error to raise for one that the hub's client, or a library below it, lets through."""
     if isinstance(error, DryRunError) and error.__cause__:  # it only says that it did not find out how much there is
         error = error.__cause__
-    reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+    reason = first_line(error)
     if isinstance(error, GatedRepoError):
         return LotteryError(f"{what} is gated: accept its terms on its page while logged in, then run: hf auth login")
     if isinstance(error, (RepositoryNotFoundError, RevisionNotFoundError)):

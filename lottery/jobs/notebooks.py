@@ -8,6 +8,7 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
+from lottery.common.errors import with_class
 from lottery.common.files import atomic_write
 from lottery.common.paths import project_root
 
@@ -59,7 +60,7 @@ def _run(name: str, profile: str, target: Path) -> str:
     except PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}".splitlines()[0]
     except Exception as error:  # a kernel that died: whatever papermill and nbclient raise then
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return with_class(error)
     return ""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 from nbconvert.exporters import get_exporter
 
-from lottery.common.errors import HeldError, NotFetchedError
+from lottery.common.errors import HeldError, NotFetchedError, on_one_line
 from lottery.common.files import atomic_write
 from lottery.common.paths import decoding_results, outputs
 from lottery.config.checkpoint import checkpoint
@@ -136,7 +136,7 @@ def write_report(profile: Profile, step: str) -> list[Path]:
         render(executed, "lottery_pdf", pdf)
     except Exception as error:  # whatever pandoc, Typst or a font objects to: the HTML is there all the same
         pdf.unlink(missing_ok=True)
-        say(f"{step} report: no PDF: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        say(f"{step} report: no PDF: {type(error).__name__}: {on_one_line(error)}")
         return _named([html])
     atomic_write(stamp, wanted)
     return _named([html, pdf])

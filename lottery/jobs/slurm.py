@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lottery.common.errors import LotteryError, ParamsError
+from lottery.common.errors import LotteryError, ParamsError, on_one_line
 from lottery.common.paths import outputs, project_root
 from lottery.config.profile import Profile, read_yaml
 from lottery.experiments.records import read_state, write_state
@@ -279,5 +279,5 @@ def _asked(line: list[str]) -> str:
         raise LotteryError(f"{line[0]} is not on this machine: submit from a node of the cluster, or use make report")
     answer = subprocess.run(line, capture_output=True, text=True)
     if answer.returncode:
-        raise LotteryError(f"{line[0]}: {' '.join(answer.stderr.split())[:400]}")
+        raise LotteryError(f"{line[0]}: {on_one_line(answer.stderr)}")
     return answer.stdout

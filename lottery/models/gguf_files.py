@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from huggingface_hub import constants
 
-from lottery.common.errors import LotteryError, NotFetchedError, ParamsError, short
+from lottery.common.errors import LotteryError, NotFetchedError, ParamsError, first_line, on_one_line, short
 from lottery.common.hashing import sha256
 from lottery.models.shortage import is_about_memory
 
@@ -106,7 +106,7 @@ def _described(path: Path) -> tuple[str, str | None]:
         field = reader.fields.get("general.file_type")
         rounded = gguf.LlamaFileType(field.contents()).name.removeprefix("MOSTLY_") if field else " and ".join(sorted(kinds))
     except (ValueError, KeyError, IndexError, OSError) as error:
-        raise LotteryError(f"model: {path.name} is not a GGUF file that can be read ({_line(error)})") from error
+        raise LotteryError(f"model: {path.name} is not a GGUF file that can be read ({first_line(error)})") from error
     return name, rounded if kinds else None
 
 
@@ -125,7 +125,7 @@ def _write_folder(path: Path, folder: Path, architecture: str) -> None:
         if is_about_memory(error):
             raise LotteryError(f"model: not enough memory to convert {path.name}; use a machine with more memory") from error
         raise LotteryError(
-            f"model: transformers cannot read the architecture {architecture!r} of {path.name} ({_line(error)}); take another model"
+            f"model: transformers cannot read the architecture {architecture!r} of {path.name} ({first_line(error)}); take another model"
         ) from error
     # The weights are plain numbers now; what transformers remembers of the file would keep it from saving them.
     model.hf_quantizer = None
@@ -149,7 +149,9 @@ def bytes_to_fetch(pin: Pin) -> int:
             with urllib.request.urlopen(request, timeout=_INDEX_SECONDS) as answer:
                 total += int(answer.headers["Content-Length"])
         except (OSError, TypeError, ValueError) as error:
-            raise NotFetchedError(f"{', '.join(pin.wheels)}: the package index does not say how large it is ({_line(error)})") from error
+            raise NotFetchedError(
+                f"{', '.join(pin.wheels)}: the package index does not say how large it is ({first_line(error)})"
+            ) from error
     return total
 
 
@@ -201,10 +203,6 @@ def _pip(command: str, *arguments: str) -> str:
     if run.returncode:
         reason = next((line for line in reversed(run.stderr.splitlines()) if line.startswith("ERROR")), run.stderr.strip()[-200:])
         raise NotFetchedError(
-            f"{arguments[-1]} cannot be had from the package index ({_line(reason)}); where there is a network, try again"
+            f"{arguments[-1]} cannot be had from the package index ({on_one_line(reason)}); where there is a network, try again"
         )
     return run.stdout
-
-
-def _line(error) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -174,6 +174,13 @@ def bandwidth(device: torch.device) -> float:
     return numbers.nbytes / statistics.median(seconds[1:])  # the first is a warm-up
 
 
+def release() -> None:
+    """Collect garbage, and give back what torch keeps of the GPUs' memory, so that the next model finds it free."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def trim() -> None:
     """Return freed main memory to the system; glibc only. Otherwise it stays in holes that hidden states of other sizes do not fit."""
     if malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None):

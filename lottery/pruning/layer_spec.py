@@ -7,7 +7,7 @@ import torch
 
 from lottery.common.errors import ImpossibleTrialError, LotteryError
 from lottery.pruning.pattern import Pattern
-from lottery.pruning.selection import kth_near, lowest, magnitude_chunks, score_chunks, zero_lowest_, zero_lowest_along_
+from lottery.pruning.selection import kth_near, lowest, magnitude_chunks, not_finite, score_chunks, zero_lowest_, zero_lowest_along_
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,16 @@ class LayerSpec:
                 f"pattern: given '{self.pattern.kept}:{self.pattern.group}', but {self.pattern.group} does not divide the"
                 f" {weight.shape[1]} inputs of {self.name}; take another pattern, or unstructured"
             )
+
+    def check_values(self, weight: torch.Tensor) -> None:
+        """Check what ``check`` does, and that every weight is finite.
+
+        Raises:
+            LotteryError: The pattern does not fit, or a weight is not finite.
+        """
+        self.check(weight)
+        if not torch.isfinite(weight).all():
+            raise not_finite(self.name)
 
     def zeros_of_row(self, inputs: int) -> int:
         """Return how many weights of a row go.
@@ -100,14 +110,11 @@ def prune_lowest_(
             raise ValueError(f"{spec.name}: its scores go down to {found.amin():.3g}; allowed: 0 and above, and the lowest are pruned")
         return found
 
+    by_row = checked if score else lambda rows, which: rows
     if spec.pattern:
-        zero_lowest_along_(score_chunks(weight, checked if score else _itself), spec.pattern.zeros, spec.pattern.group, spec.name)
+        zero_lowest_along_(score_chunks(weight, by_row), spec.pattern.zeros, spec.pattern.group, spec.name)
     elif comparison_group == "row":
-        zero_lowest_along_(score_chunks(weight, checked if score else _itself), spec.zeros_of_row(weight.shape[1]), None, spec.name)
+        zero_lowest_along_(score_chunks(weight, by_row), spec.zeros_of_row(weight.shape[1]), None, spec.name)
     else:
         chunks = score_chunks(weight, checked) if score else magnitude_chunks(weight)
         zero_lowest_(chunks, round(spec.sparsity * weight.numel()), spec.name)
-
-
-def _itself(rows: torch.Tensor, which: slice) -> torch.Tensor:
-    return rows

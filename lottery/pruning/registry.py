@@ -36,15 +36,10 @@ class Allocation(NamedTuple):
 
     function: Callable
     measure: Callable | None  # None if nothing is measured
-    needs: Literal["nothing", "norms"]
+    calibrated: bool  # whether it needs calibration data
     summary: str
     source: str
     version: int  # as of a method
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether it needs calibration data."""
-        return self.needs != "nothing"
 
 
 METHODS: dict[str, Method] = {}
@@ -74,14 +69,14 @@ def allocation(
     summary: str,
     source: str,
     *,
-    needs: Literal["nothing", "norms"] = "nothing",
+    calibrated: bool = False,
     measure: Callable | None = None,
     version: int = 1,
 ):
     """Register an allocation."""
 
     def register(function: Callable) -> Callable:
-        ALLOCATIONS[name] = Allocation(function, measure, needs, summary, source, version)
+        ALLOCATIONS[name] = Allocation(function, measure, calibrated, summary, source, version)
         return function
 
     return register

@@ -130,7 +130,7 @@ def variants(
                 shape = Pattern.parse(pattern)
                 special = (METHODS[method].whole_model, allocation != "uniform", shape is not None)
                 if sum(special) <= 1:
-                    fitting = sorted(s for s in sparsities if s > 0 and (shape is None or abs(s - shape.sparsity) < 1e-9))
+                    fitting = sorted(s for s in sparsities if s > 0 and (shape is None or abs(s - shape.sparsity) < 1e-6))
                     found += [Variant(method, allocation, pattern, float(one)) for one in fitting]
     _check(found, methods, allocations, patterns, sparsities)
     return found
@@ -167,7 +167,7 @@ def retrained(pruned: list[Variant], recoveries: Sequence[str], starts: Sequence
 def _check(found: list[Variant], methods, allocations, patterns, sparsities) -> None:
     for pattern in patterns:
         shape = Pattern.parse(pattern)
-        if shape and not any(abs(s - shape.sparsity) < 1e-9 for s in sparsities):
+        if shape and not any(abs(s - shape.sparsity) < 1e-6 for s in sparsities):
             raise ValueError(
                 f"pattern: given {pattern!r}, which keeps {shape.kept} of every {shape.group}, a sparsity of {shape.sparsity:g}, with"
                 f" sparsities {sparsities}; add {shape.sparsity:g} to them"

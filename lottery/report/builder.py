@@ -138,7 +138,8 @@ class Report:
             *parts,
             *pruning.allocations(self.records),
             *(part for said, table in self._cliffs.values() for part in (table, said)),
-            "The seconds of pruning are those of a whole model, passes over the calibration data included.",
+            "The seconds of pruning are those of a whole model, passes over the calibration data included. What an allocation measures of"
+            " the dense model counts once, for the first variant that needs it.",
         )
 
     @cached_property
@@ -369,11 +370,13 @@ class Report:
         )
 
     def stand_in_notice(self) -> str:
-        """Say that these are stand-ins; nothing where they are not."""
-        if not any(value.startswith("stand-in:") for value in self.profile.checkpoints.values()):
+        """Say which models are stand-ins; nothing where none are."""
+        found = [name for name, source in self.profile.checkpoints.items() if source.startswith("stand-in:")]
+        if not found:
             return ""
+        who = "These are stand-ins" if len(found) == len(self.profile.checkpoints) else f"Stand-ins: {', '.join(found)}"
         return (
-            "> **These are stand-ins.** Small models of the same architectures, trained on generated stories, so that the report"
+            f"> **{who}.** Small models of the same architectures, trained on generated stories, so that the report"
             " can be made anywhere. Nothing here is a statement about the real models."
         )
 

@@ -62,7 +62,7 @@ class Explorer:
             for sample in (left.result.texts.samples if left.result.texts else [])
         ]
         figures_of_both = [{"": name, one: value, other: _figures(right)[name]} for name, value in _figures(left).items()]
-        return markdown(table(figures_of_both, right=f"{one}|{other}"), table(texts) if texts else "*The first of them was scored only.*")
+        return markdown(table(figures_of_both), table(texts, right="") or "*The first of them was scored only.*")
 
     def curves(self, one: str, other: str) -> Picture:
         """Draw bits per byte over sparsity of the models of two variants, by every way of pruning that was measured of them."""

@@ -1,7 +1,7 @@
 """What the notebook of the lottery ticket procedure shows of it."""
 
 from lottery.analysis.imp.results import ImpResults
-from lottery.common.format import percent
+from lottery.common.format import counted, percent
 from lottery.experiments.imp.records import sparsity_of
 from lottery.experiments.imp.study import TicketStudy
 from lottery.report.markdown import markdown
@@ -27,7 +27,7 @@ class TicketPage:
         left = ", ".join(percent(1 - sparsity_of(level, asked.prune_fraction)) for level in range(1, asked.levels + 1))
         return markdown(
             f"{', '.join(f'{name} ({count:,} parameters)' for name, count in self.study.parameters.items())}, each from nothing, on"
-            f" {asked.train_text}, with {asked.seeds} seed{'s' if asked.seeds > 1 else ''}. {imp.schedule(asked)}"
+            f" {asked.train_text}, with {counted(asked.seeds, 'seed')}. {imp.schedule(asked)}"
             f" After the rounds {left} are left."
             f" {len(self.study.records)} of {len(self.study.requests)} trials are recorded."
         )

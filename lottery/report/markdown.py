@@ -20,19 +20,21 @@ def markdown(*paragraphs: str) -> Markdown:
     return Markdown("\n\n".join(paragraph for paragraph in paragraphs if paragraph))
 
 
-def table(rows: list[dict], right: str = "", caption: str = "") -> str:
-    """Return a Markdown table.
+def table(rows: list[dict], caption: str = "", right: str | None = None) -> str:
+    """Return a Markdown table; nothing without rows.
 
     Args:
-        rows: Dictionaries with the same keys.
-        right: The columns to align to the right, joined by '|'.
+        rows: Dictionaries; one that lacks a key of another has an empty cell there.
         caption: A caption in HTML and PDF, a line below the table in a notebook.
+        right: The columns to align to the right, joined by '|'; by default all but the first.
     """
     if not rows:
-        return "*Nothing to show.*"
-    align = ["right" if name in right.split("|") else "left" for name in rows[0]]
-    cells = [[str(value).replace("|", "\\|") for value in row.values()] for row in rows]
-    drawn = tabulate(cells, headers=list(rows[0]), tablefmt="pipe", colalign=align, disable_numparse=True)
+        return ""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    to_right = names[1:] if right is None else right.split("|")
+    align = ["right" if name in to_right else "left" for name in names]
+    cells = [[str(row.get(name, "")).replace("|", "\\|") for name in names] for row in rows]
+    drawn = tabulate(cells, headers=names, tablefmt="pipe", colalign=align, disable_numparse=True)
     return f"{drawn}\n\nTable: {caption}" if caption else drawn
 
 

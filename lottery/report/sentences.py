@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lottery.analysis.findings import Survivors
-from lottery.common.format import change, multiple, number, percent, size
+from lottery.common.format import change, counted, multiple, number, percent, size
 from lottery.experiments.threshold import Crossing
 
 METHODS_NAMED = 4  # more names of methods than that nobody reads
@@ -92,6 +92,7 @@ _TEMPLATES.filters |= {
     "percent": percent,
     "size": size,
     "change": change,
+    "counted": counted,
     "span": span,
     "listed": listed,
     "ways": ways,

@@ -8,7 +8,7 @@ from IPython.display import Markdown
 
 from lottery.analysis.findings import keeps_working
 from lottery.analysis.frame import speed_ratio, timed
-from lottery.common.format import NBSP, count, multiple, number, percent, size
+from lottery.common.format import NBSP, count, counted, multiple, number, percent, size
 from lottery.evaluation.bootstrap import MIN_WINDOWS
 from lottery.evaluation.coherence import Verdict
 from lottery.evaluation.metrics import METRICS, Metric
@@ -26,7 +26,7 @@ def trials(records: list[Record]) -> Markdown:
     them.
     """
     caption = " ".join([_of_memory(records), *map(_of_texts, records[:1]), _scored_only(records)]).strip()
-    return markdown(table(_rows(records, "records", _is_named(records)), "Perplexity|Tokens/sec|Memory", caption), knowledge(records))
+    return markdown(table(_rows(records, "records", _is_named(records)), caption, "Perplexity|Tokens/sec|Memory"), knowledge(records))
 
 
 def all_models(models: dict[str, list[Record]]) -> str:
@@ -36,9 +36,10 @@ def all_models(models: dict[str, list[Record]]) -> str:
         for index, row in enumerate(_rows(records, f"{name}/records", named)):
             rows.append({"Model": "" if index else f"**{name}**", **row})
     everything = [record for records in models.values() for record in records]
-    by = "" if _is_named(everything) else f", pruned by {everything[-1].request.variant.label}"
+    label = next((record.request.variant.label for record in everything if record.request.method != "dense"), "")
+    by = f", pruned by {label}" if label and not _is_named(everything) else ""
     caption = f"All models{by}. {_of_memory(everything)} Coherent: by the bits that the dense model needs for each new byte."
-    return table(rows, "Perplexity|Tokens/sec|Memory", caption)
+    return table(rows, caption, "Perplexity|Tokens/sec|Memory")
 
 
 def _is_named(records: list[Record]) -> bool:
@@ -129,7 +130,7 @@ def knowledge(records: list[Record]) -> str:
                     scores[f"{task}: {name}"] = number(value) + (f"{NBSP}±{NBSP}{number(error)}" if error is not None else "")
         if scores:
             rows.append({"Sparsity": record.request.title, **scores})
-    return table(rows, "|".join(list(rows[0])[1:]), "What the variants know, with standard errors.") if rows else ""
+    return table(rows, "What the variants know, with standard errors.")
 
 
 def _coherent(verdict: Verdict) -> str:
@@ -155,8 +156,7 @@ def quality(data: pd.DataFrame) -> str:
         }
         for _, row in data.iterrows()
     ]
-    columns = "|".join(list(rows[0])[1:]) if rows else ""
-    return table(rows, columns, "How well the text is predicted, with 95% intervals.")
+    return table(rows, "How well the text is predicted, with 95% intervals.")
 
 
 def _shown(metric: Metric, row: pd.Series, name: str) -> str:
@@ -194,7 +194,7 @@ def cost(records: list[Record], folder: str) -> str:
             }
         )
     caption = "What it costs: speed in tokens per second, as multiples of the dense model's right after, and memory."
-    return table(rows, "|".join(list(rows[0])[1:]), caption) if rows else ""
+    return table(rows, caption)
 
 
 def within(row: pd.Series, name: str) -> str:
@@ -232,8 +232,8 @@ def summary(data: pd.DataFrame, scores: dict[str, dict[str, Crossing]]) -> str:
             }
         )
     windows = min((c.windows for crossings in scores.values() for c in crossings.values()), default=0)
-    few = f" {windows} windows are too few for 95% ranges." if windows < MIN_WINDOWS else ""
-    return table(rows, "Dense perplexity|Parameters", f"Ticket scores: the sparsity at which bits per byte pass each level.{few}")
+    few = f" {counted(windows, 'window')} {'is' if windows == 1 else 'are'} too few for 95% ranges." if windows < MIN_WINDOWS else ""
+    return table(rows, f"Ticket scores: the sparsity at which bits per byte pass each level.{few}", "Dense perplexity|Parameters")
 
 
 WIDE = 6  # columns of models; with more, models are rows
@@ -253,7 +253,7 @@ def by_method(data: pd.DataFrame, level: float) -> str:
     if len(models) > WIDE:
         grid, first = grid.T, "Model"
     caption = f"Perplexity by method at {percent(level)}. Bold: the lowest of each model.{_frequencies(data)} {_PRUNING}"
-    return table(grid.rename_axis(first).reset_index().to_dict("records"), "|".join(grid.columns), caption)
+    return table(grid.rename_axis(first).reset_index().to_dict("records"), caption)
 
 
 def by_sparsity(data: pd.DataFrame) -> str:
@@ -263,7 +263,7 @@ def by_sparsity(data: pd.DataFrame) -> str:
     dense = ", ".join(number(value) for value in data[data["method"] == "dense"]["perplexity"])
     bold = f"Bold: the lowest at each sparsity.{_frequencies(data)}"
     caption = f"Perplexity by method and sparsity, dense {dense or 'not measured'}. {bold} {_PRUNING}"
-    return table(grid.rename_axis("Method").reset_index().to_dict("records"), "|".join(grid.columns), caption)
+    return table(grid.rename_axis("Method").reset_index().to_dict("records"), caption)
 
 
 def _frequencies(data: pd.DataFrame) -> str:
@@ -305,7 +305,7 @@ def cliffs(data: pd.DataFrame, scores: dict[str, dict[str, Crossing]]) -> str:
             }
         )
     caption = f"{data['model'].iloc[0]}: the sparsity at which bits per byte pass each level, and the median time and memory of pruning."
-    return table(rows, "Pruning|Peak memory", caption)
+    return table(rows, caption, "Pruning|Peak memory")
 
 
 SHOWN = 3  # beginnings whose continuations are shown; the verdict is on all of them
@@ -342,4 +342,4 @@ def side_by_side(records: list[Record]) -> str:
         }
         for record in written
     ]
-    return table(rows, caption=f"How {records[0].model} and its tickets continue: {escape_markdown(beginning)} …")
+    return table(rows, f"How {records[0].model} and its tickets continue: {escape_markdown(beginning)} …", right="")

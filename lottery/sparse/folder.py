@@ -11,7 +11,7 @@ from huggingface_hub.constants import SAFETENSORS_INDEX_FILE
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lottery.common.errors import LotteryError
+from lottery.common.errors import LotteryError, on_one_line
 from lottery.common.format import dtype_name
 from lottery.sparse.bitmask import NAME, PARTS, FormatError, Packed, checked, stored_bytes
 from lottery.sparse.linear import pack
@@ -142,7 +142,7 @@ def read(folder: Path) -> Iterator[tuple[str, torch.Tensor | Packed]]:
                     elif f"{layer}.{PARTS[0]}" not in names:
                         raise FormatError(f"{path.name} lacks {layer}.{PARTS[0]}; export the model again")
         except (SafetensorError, OSError) as error:
-            raise FormatError(f"{path.name} cannot be read ({' '.join(str(error).split())[:200]}); export the model again") from error
+            raise FormatError(f"{path.name} cannot be read ({on_one_line(error)}); export the model again") from error
 
 
 def _files(folder: Path) -> list[Path]:

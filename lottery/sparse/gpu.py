@@ -11,6 +11,7 @@ from types import ModuleType
 
 import torch
 
+from lottery.common.errors import on_one_line
 from lottery.sparse.bitmask import Packed
 from lottery.sparse.kernel import FEW, FORCE, KernelError, Product, kernel, product_of
 
@@ -114,7 +115,7 @@ def compiled(architecture: str, values: str, vectors: str, batch: int) -> bytes:
         (result,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
         if int(result):
             log = _text(nvrtc, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).decode(errors="replace").rstrip("\0")
-            raise KernelError(f"NVRTC cannot compile {_SOURCE.name}: {' '.join(log.split())[:300]}")
+            raise KernelError(f"NVRTC cannot compile {_SOURCE.name}: {on_one_line(log)}")
         return _text(nvrtc, nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
     finally:
         nvrtc.nvrtcDestroyProgram(program)

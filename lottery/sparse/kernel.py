@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from lottery.common.errors import LotteryError, ParamsError
+from lottery.common.errors import LotteryError, ParamsError, on_one_line
 from lottery.sparse.bitmask import Packed
 
 SETS = ("portable", "avx2", "avx512f", "avx512_vbmi2")  # of instructions, as kernel.c numbers them; each needs those before it
@@ -160,7 +160,7 @@ def compiled() -> Path:
             made = Path(part) / path.name
             run = subprocess.run([*compiler, *_FLAGS, "-o", str(made), str(_SOURCES[0]), "-lm"], capture_output=True, text=True)
             if run.returncode:
-                raise KernelError(f"{compiler[0]} cannot compile it: {' '.join(run.stderr.split())[:300]}")
+                raise KernelError(f"{compiler[0]} cannot compile it: {on_one_line(run.stderr)}")
             made.replace(path)
     except OSError as error:
         raise KernelError(f"it cannot be compiled into {folder}: {error.strerror}") from error

@@ -3,11 +3,10 @@
 A mask says that a subnetwork is special only if a random one with the same share of weights in each layer does worse (arXiv 2009.08576).
 """
 
-import hashlib
-
 import torch
 from torch import nn
 
+from lottery.common import hashing
 from lottery.common.errors import LotteryError
 from lottery.models.blocks import prunable
 from lottery.pruning.prune import prune
@@ -72,7 +71,7 @@ def shuffled_mask(masks: Masks, seed: int) -> Masks:
 
 def _draw(what: str, seed: int, layer: str) -> torch.Generator:
     """Return a generator of its own for each purpose, seed and layer, so that neither they nor the initialisation share random numbers."""
-    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(f"{what} {seed} {layer}".encode()).digest()[:8]) >> 1)
+    return torch.Generator().manual_seed(hashing.seed(f"{what} {seed} {layer}"))
 
 
 def _shuffled(values: torch.Tensor, draw: torch.Generator) -> torch.Tensor:

@@ -1,13 +1,12 @@
 """The runs of the lottery ticket procedure on disk: what was asked of each, what came out, and which run needs which."""
 
-import hashlib
-import json
 import math
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from lottery.common import hashing
 from lottery.common.errors import LotteryError
 from lottery.common.format import percent
 from lottery.common.paths import outputs
@@ -49,12 +48,12 @@ class TicketRequest(BaseModel):
 
     @property
     def key(self) -> str:
-        return _digest(self.model_dump())
+        return hashing.key(self.model_dump())
 
     @property
     def lineage(self) -> str:
         """What all arms and levels of one seed share; it names the folder of their weights."""
-        return f"{self.model}-{self.seed}-{_digest(self.model_dump(exclude={'arm', 'level'}))}"
+        return f"{self.model}-{self.seed}-{hashing.key(self.model_dump(exclude={'arm', 'level'}))}"
 
     @property
     def file_name(self) -> str:
@@ -123,11 +122,17 @@ def requests(profile: Profile) -> list[TicketRequest]:
     Where several learning rates are given, these are first each architecture's dense model of the first seed with each of them. Once these
     are recorded, the runs with the best rate follow seed by seed: the dense model, then level by level the ticket and what it is compared
     with.
+
+    Raises:
+        LotteryError: A text or a checkpoint is not there, or both texts are the same.
     """
     texts = {
         "text_sha256": corpus(profile.tickets.train_text, "tickets['train_text']").sha256,
         "held_out_sha256": corpus(profile.text).sha256,
     }
+    if texts["text_sha256"] == texts["held_out_sha256"]:
+        given = profile.tickets.train_text
+        raise LotteryError(f"tickets['train_text']: given {given!r}, the text that is scored under another name; give another text")
     return _listed(profile, texts, {name: _identity(profile, name) for name in profile.tickets.models})
 
 
@@ -196,7 +201,3 @@ def recorded_requests(profile: Profile) -> list[TicketRequest]:
         known = {request.model: request.checkpoint for request in made}
         identities = {name: known.get(name) or _identity(profile, name) for name in profile.tickets.models}
         return _listed(profile, made[-1].model_dump(include={"text_sha256", "held_out_sha256"}), identities)
-
-
-def _digest(values: dict) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

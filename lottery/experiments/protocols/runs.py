@@ -1,12 +1,10 @@
 """Score a dense model by each protocol in use: ``python -m lottery protocols PROFILE [MODEL]``. What is recorded stays."""
 
-import gc
 import math
 import re
 import time
 from contextlib import nullcontext
 from datetime import datetime
-from typing import NamedTuple
 
 import torch
 
@@ -21,7 +19,7 @@ from lottery.evaluation.likelihood import Head, likelihoods
 from lottery.experiments.lifecycle import held, raise_if_stop_requested
 from lottery.experiments.protocols.records import FOLDER, Protocol, ProtocolRecord, Request, Result, recorded, wanted
 from lottery.experiments.provenance import provenance
-from lottery.models import loading
+from lottery.models import loading, memory
 from lottery.models.checkpoints import Checkpoint
 from lottery.models.devices import describe
 from lottery.models.shortage import is_about_memory
@@ -172,7 +170,7 @@ class _Runs:
     def score(self, request: Request) -> ProtocolRecord:
         started, began, protocol = datetime.now().astimezone(), time.monotonic(), request.protocol
         plan, model, skipped = self._in(protocol.dtype)
-        skipped, scored = skipped or self._impossible(protocol), Scored([], 0, 0)
+        skipped, scored = skipped or self._impossible(protocol), {"windows": [], "tokens": 0, "words": 0}
         if not skipped:
             try:
                 scored = _score(model, self.tokenizer, self.whole if protocol.whole else self.part, protocol)
@@ -181,17 +179,15 @@ class _Runs:
                     raise
                 skipped = f"out of memory on {describe(plan.device)}"
             else:
-                skipped = "" if scored.windows else f"no {protocol.window:,} tokens together in this text"
-        result = Result(**scored._asdict(), seconds=time.monotonic() - began, skipped=skipped)
+                skipped = "" if scored["windows"] else f"no {protocol.window:,} tokens together in this text"
+        result = Result(**scored, seconds=time.monotonic() - began, skipped=skipped)
         return ProtocolRecord(model=self.profile.model_name, request=request, result=result, provenance=provenance(plan, started))
 
     def _in(self, dtype: str) -> tuple[loading.Plan, torch.nn.Module | None, str]:
         """Return the plan and the model in a dtype, or why it cannot be loaded; the one before is released first."""
         if self._loaded is None or self._loaded[0] != dtype:
             self._loaded = None
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            memory.release()
             named = self.profile.model_copy(update={"dtype": dtype, "memory": "resident"})
             try:
                 plan = loading.plan(named, self.skeleton)
@@ -224,21 +220,8 @@ def _prefix(tokenizer, protocol: Protocol) -> int | None:
     return tokenizer.eos_token_id if first is None else first
 
 
-class Scored(NamedTuple):
-    """What was scored of a text.
-
-    Attributes:
-        windows: Nats and scored tokens of each window.
-        tokens: Tokens of the text that the windows were cut from.
-        words: Words of that text.
-    """
-
-    windows: list[tuple[float, int]]
-    tokens: int
-    words: int
-
-
-def _score(model, tokenizer, text: Corpus, protocol: Protocol) -> Scored:
+def _score(model, tokenizer, text: Corpus, protocol: Protocol) -> dict:
+    """Return the windows, tokens and words of a ``Result``."""
     found, tokens, first, head = [], 0, _prefix(tokenizer, protocol), Head(model)
     given = pieces(text, protocol.joined)
     pages = protocol.joined == "pages"
@@ -251,7 +234,7 @@ def _score(model, tokenizer, text: Corpus, protocol: Protocol) -> Scored:
             found.append((_nats(model, head, context, scored), len(scored)))
     # The harness counts the words of its pages before it detokenizes them, and empty ones at their ends.
     words = sum(len(re.split(r"\s+", page)) for page in given) if pages else len(text.text.split())
-    return Scored(found, tokens, words)
+    return {"windows": found, "tokens": tokens, "words": words}
 
 
 @torch.inference_mode()

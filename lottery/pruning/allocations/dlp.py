@@ -30,7 +30,7 @@ def median_score(layers: list[Layer]) -> float:
     "dlp",
     "keeps more weights in blocks with lower scores",
     "Chen et al. 2025, arXiv 2505.23807",
-    needs="norms",
+    calibrated=True,
     measure=median_scores,
     version=2,  # 1 took means
 )

@@ -33,7 +33,7 @@ def mean_score(chunks: list[Chunks], layers: list[Layer]) -> float:
 
 
 @allocation(
-    "owl", "keeps more weights in blocks with more outliers", "Yin et al. 2023, arXiv 2310.05175", needs="norms", measure=outlier_shares
+    "owl", "keeps more weights in blocks with more outliers", "Yin et al. 2023, arXiv 2310.05175", calibrated=True, measure=outlier_shares
 )
 def owl(sparsity: float, shares: list[float], weights: list[int]) -> list[float]:
     """Keep more weights in blocks with more outliers.

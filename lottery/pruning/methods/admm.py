@@ -5,7 +5,6 @@ import torch
 from lottery.pruning.activations import ActivationStats
 from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.registry import method
-from lottery.pruning.selection import not_finite
 
 ITERATIONS = 20
 RAMP = 15  # iterations in which the sparsity rises, as a cube; after them the mask stays
@@ -38,9 +37,7 @@ def admm_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype:
     Raises:
         LotteryError: The pattern does not fit, as in ``LayerSpec.check``, or a weight is not finite.
     """
-    spec.check(weight)
-    if not torch.isfinite(weight).all():
-        raise not_finite(spec.name)
+    spec.check_values(weight)
     products, inverse, norms = inputs.shared("admm", lambda stats: _scaled(stats, dtype))
     current = weight.to(dtype) * norms
     target, dual = current @ products, torch.zeros_like(current)

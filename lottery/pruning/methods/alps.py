@@ -7,7 +7,6 @@ import torch
 from lottery.pruning.activations import ActivationStats, not_factorized
 from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.registry import method
-from lottery.pruning.selection import not_finite
 
 ITERATIONS = 300  # at most
 EVERY = 3  # iterations between two looks at how the support has changed
@@ -43,9 +42,7 @@ def alps_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, dtype:
     Raises:
         LotteryError: The pattern does not fit, as in ``LayerSpec.check``; a weight is not finite; or H + ρ cannot be factorized.
     """
-    spec.check(weight)
-    if not torch.isfinite(weight).all():
-        raise not_finite(spec.name)
+    spec.check_values(weight)
     products, norms, dead = inputs.shared("alps", lambda stats: _scaled(stats, dtype))
     dense = (weight.to(dtype) * norms).masked_fill_(dead, 0)
     target = dense @ products

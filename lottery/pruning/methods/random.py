@@ -1,9 +1,8 @@
 """Random pruning: the control that every method must beat."""
 
-import hashlib
-
 import torch
 
+from lottery.common import hashing
 from lottery.pruning.layer_spec import LayerSpec, prune_lowest_
 from lottery.pruning.registry import method
 
@@ -14,6 +13,6 @@ def random_(weight: torch.Tensor, spec: LayerSpec, inputs: None = None) -> None:
 
     It is made on the CPU, at 4 bytes per weight of one layer at a time.
     """
-    seed = int.from_bytes(hashlib.sha256(f"{spec.seed}:{spec.name}".encode()).digest()[:8]) >> 1
-    draws = torch.rand(weight.shape, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(hashing.seed(f"{spec.seed}:{spec.name}"))
+    draws = torch.rand(weight.shape, generator=generator)
     prune_lowest_(weight, lambda rows, which: draws[which].to(rows.device), spec, comparison_group="layer")

@@ -7,7 +7,7 @@ import torch
 from lottery.pruning.activations import ActivationStats
 from lottery.pruning.layer_spec import LayerSpec
 from lottery.pruning.registry import method
-from lottery.pruning.selection import lowest, not_finite
+from lottery.pruning.selection import lowest
 
 BLOCK = 128  # columns whose weights are compared, and between which errors are spread at once
 _STRIP = 16  # columns within a block that are worked off one by one: small enough to stay in the cache
@@ -39,10 +39,8 @@ def sparsegpt_(weight: torch.Tensor, spec: LayerSpec, inputs: ActivationStats, d
     Raises:
         LotteryError: The pattern does not fit, as in ``LayerSpec.check``; a weight is not finite; or the Hessian cannot be factorized.
     """
-    spec.check(weight)
+    spec.check_values(weight)
     width, pattern = weight.shape[1], spec.pattern
-    if not torch.isfinite(weight).all():
-        raise not_finite(spec.name)
     upper, dead = inputs.factor(spec.name, dtype)
     columns = weight.T.to(dtype, memory_format=torch.contiguous_format, copy=True)  # [in, out]: a column is one stretch of memory
     columns[dead] = 0

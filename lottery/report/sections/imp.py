@@ -2,7 +2,7 @@
 
 from lottery.analysis.imp.results import ImpResults
 from lottery.analysis.imp.verdict import MARGIN, mean
-from lottery.common.format import percent
+from lottery.common.format import counted, percent
 from lottery.config.profile import Tickets
 from lottery.experiments.imp.arms import ARMS
 from lottery.experiments.imp.records import TicketRequest
@@ -40,15 +40,15 @@ def losses(outcome: ImpResults) -> str:
             levels = (0, *outcome.levels)
             cells = {f"{percent(outcome.left(level) if level else 1)} left": _cell(outcome, model, arm, level) for level in levels}
             rows.append({"Arm": arm, **cells})
-        caption = f"{model}: held-out loss in nats a token after training, the mean of {_seeds(outcome.seeds)}"
-        parts.append(table(rows, right="|".join(list(rows[0])[1:]), caption=f"{caption}{of_intervals(outcome.seeds)}."))
+        caption = f"{model}: held-out loss in nats a token after training, the mean of {counted(outcome.seeds, 'seed')}"
+        parts.append(table(rows, f"{caption}{of_intervals(outcome.seeds)}."))
     return "\n\n".join(parts)
 
 
 def _cell(outcome: ImpResults, model: str, arm: str, level: int) -> str:
     """Return a mean loss, and of how many seeds where some could not be made."""
     found = outcome.by_seed(model, arm, level)
-    few = f", {found.notna().sum()} of {_seeds(len(found))}" if found.isna().any() and found.notna().any() else ""
+    few = f", {found.notna().sum()} of {counted(len(found), 'seed')}" if found.isna().any() and found.notna().any() else ""
     return "none" if len(found) and found.isna().all() else f"{mean(found)}{few}"
 
 
@@ -58,10 +58,6 @@ def problems(outcome: ImpResults) -> str:
         f"- {at.model} with {percent(at.left)} left, {', '.join(at.arms)} of seed {', '.join(map(str, at.seeds))}: {at.problem}"
         for at in outcome.troubles
     )
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'s' if count > 1 else ''}"
 
 
 def of_intervals(seeds: int) -> str:

@@ -21,7 +21,7 @@ def told(models: list[RunStatus], records: list[Record], seed: int) -> list[str]
     texts = ", ".join(sorted({r.request.text_sha256[:16] for r in records}))
     batches = " or ".join(dict.fromkeys(str(r.provenance.batch_size) for r in records))
     return [
-        table(rows, "Trials", "Where and when the trials ran."),
+        table(rows, "Where and when the trials ran.", "Trials"),
         "Checkpoints:\n\n" + "\n".join(dict.fromkeys(f"- {r.model}: {code_span(r.request.checkpoint)}" for r in records)),
         f"Versions: {versions}. Dtype: {reason}. Windows scored at a time: {batches}. Seed: {seed}. SHA-256 of the text begins"
         f" with {texts}.",

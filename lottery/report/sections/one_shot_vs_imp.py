@@ -36,7 +36,7 @@ def told(outcome: ImpResults, one_shot: Scores) -> str:
         " once, or as a ticket, between two levels. Last, the ticket's loss as a multiple of the dense model's"
         f"{of_intervals(outcome.seeds)}."
     )
-    return table(rows, right="|".join(list(rows[0])[1:]), caption=caption) if rows else ""
+    return table(rows, caption)
 
 
 def _between(below: float, above: float) -> str:

@@ -32,7 +32,7 @@ def told(model: str, data: pd.DataFrame) -> str:
     caption = f"{model}: its dense perplexity by protocol.{scored}"
     low, high = found
     return markdown(
-        sentences("protocols", model=model, low=low, high=high), table(rows, "Perplexity|Against the standard|Per word", caption)
+        sentences("protocols", model=model, low=low, high=high), table(rows, caption, "Perplexity|Against the standard|Per word")
     ).data
 
 

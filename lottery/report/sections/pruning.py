@@ -24,13 +24,13 @@ def told(data: pd.DataFrame, records: list[Record]) -> list[str]:
 
 
 def cliffs(data: pd.DataFrame, records: list[Record]) -> dict[str, tuple[str, str]]:
-    """Return where each way of pruning has its cliff: for each model a sentence that names the latest, and a table.
+    """Return where each unstructured way of pruning has its cliff: for each model a sentence that names the latest, and a table.
 
     Args:
         data: What was measured at the sparsities that the profile names.
         records: The records of it, and those that a bisection added.
     """
-    by_way, found = {way: findings.scores(records, way) for way in findings.methods(data)}, {}
+    by_way, found = {way: findings.scores(records, way) for way in findings.methods(data[data["pattern"] == "unstructured"])}, {}
     for model, rows in data.groupby("model", sort=False):
         if ways := {way: scores[model] for way, scores in by_way.items() if model in scores}:
             found[model] = sentences("latest", found=findings.latest_crossings(ways)), tables.cliffs(rows, ways)
@@ -51,4 +51,4 @@ def _beside_uniform(gain: Gain) -> str:
         rows.append({"Method": method.replace(" ", NBSP), **cells, **dict(zip(map(percent, own["sparsity"]), own["cell"], strict=True))})
     interval = f" 95% intervals allow for all {len(gain.pairs)} pairs." if gain.has_interval and len(gain.pairs) > 1 else ""
     caption = f"{gain.model}: bits per byte with {gain.allocation}, as multiples of those with the uniform allocation.{interval}"
-    return table(rows, "|".join(list(rows[0])[1:]), caption)
+    return table(rows, caption)

@@ -27,7 +27,7 @@ def told(found: pd.DataFrame, stand_ins: bool) -> str:
         for row in found.itertuples()
     ]
     return markdown(
-        table(rows, "Published|Here", "Perplexities on WikiText-2 as published, and as measured here."),
+        table(rows, "Perplexities on WikiText-2 as published, and as measured here.", "Published|Here"),
         sentences("differences", found=published.differences(found), stand_ins=stand_ins),
         sentences("first_table", found=published.first_table()),
         sentences("magnitude_gaps", found=published.magnitude_gaps()),
@@ -56,7 +56,7 @@ def by_protocol(measured: dict[str, pd.DataFrame]) -> str:
     ]
     caption = "Published dense perplexities by another protocol than the full test's, and what that protocol changes here."
     unnamed = sentences("unnamed_protocols", found=[at for at in found if not at.named])
-    return markdown(table(rows, "Against 2048", caption), unnamed).data if rows else ""
+    return markdown(table(rows, caption, "Against 2048"), unnamed).data if rows else ""
 
 
 def reproduced(name: str, data: pd.DataFrame) -> str:

@@ -44,4 +44,4 @@ def by_variant(data: pd.DataFrame) -> str:
         caption += " Tokens: of the retraining, and of choosing its learning rate; seconds are of both."
     if (data["edge"] != "").any():
         caption += " Rate: of those tried the highest (≥) or the lowest (≤) did best, so one beyond may do better."
-    return table(rows, "Before|After|Beside masked|Perplexity|Rate|Zeros moved|Tokens|Seconds", caption)
+    return table(rows, caption, "Before|After|Beside masked|Perplexity|Rate|Zeros moved|Tokens|Seconds")

@@ -84,7 +84,7 @@ def by_variant(models: dict[str, list[Record]]) -> str:
             named = {"Model": "" if index else f"**{model}**"} if model else {}
             rows.append({**named, "Variant": linked(record, f"{model}/records" if model else "records"), **_cells(record.result.savings)})
     caption = "Packed weights, in brackets the same weights dense. Decode and prefill in tokens per second, by the same decoder."
-    return table(rows, "File|Memory|Decode|Prefill", caption) if rows else ""
+    return table(rows, caption, "File|Memory|Decode|Prefill")
 
 
 def _cells(found: Savings) -> dict[str, str]:
@@ -116,4 +116,4 @@ def on_real_models() -> str:
                     }
                 )
     caption = f"Real language models in float32, measured by `make bench` on {'; '.join(machines)}; tokens per second, dense in brackets."
-    return table(rows, "Sparsity|Bytes read|Decode|Times dense", caption) if rows else ""
+    return table(rows, caption, "Sparsity|Bytes read|Decode|Times dense")

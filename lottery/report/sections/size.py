@@ -114,4 +114,4 @@ def by_bytes(data: pd.DataFrame) -> str:
         "Bytes in a file; of the layers: those of the linear layers inside the blocks, as a share of what they take dense. Times dense:"
         " bits per byte."
     )
-    return table(rows, "File|Of the layers|Perplexity|Times dense", caption) if rows else ""
+    return table(rows, caption, "File|Of the layers|Perplexity|Times dense")

@@ -88,7 +88,7 @@ def share_table(records: list[Record]) -> str:
         columns.append(f"Zeros at {percent(sparsity)}")
         for row in rows:
             row[columns[-1]] = zeros[row["Model"]].get(sparsity, "")
-    return table([{name: row.get(name, "") for name in columns} for row in rows], "|".join(columns[1:]), _CAPTION)
+    return table([{name: row.get(name, "") for name in columns} for row in rows], _CAPTION)
 
 
 def _where(rows: pd.DataFrame, index: int) -> str:
