@@ -103,7 +103,7 @@ def confusion(variants: pd.DataFrame) -> str:
     rows = [
         {"Read as": label, **{f"Verdict {name}": str(counts.loc[label, name]) for name in coherence.VERDICTS}} for label in counts.index
     ]
-    return table(rows, "|".join(list(rows[0])[1:]))
+    return table(rows)
 
 
 def summary(data: pd.DataFrame) -> str:
@@ -120,7 +120,8 @@ def summary(data: pd.DataFrame) -> str:
         f"{len(data)} continuations of {len(variants)} variants of {data['model'].nunique()} models were read and labelled: *coherent*"
         " (running text; facts may be wrong, a slip is allowed), *degraded* (sentences or parts of them, with broken grammar, made-up"
         " words, loops of whole sentences or stray signs), *broken* (no sentence left: word salad, lists of numbers, loops of a word or"
-        " two). A variant's label is the middle one of its six drawn texts. Texts, labels, seeds and the dense models' bits are in"
+        " two). A variant's label is the middle one of its six drawn texts, of two middle ones the worse; a study draws twelve"
+        " unless its profile says otherwise. Texts, labels, seeds and the dense models' bits are in"
         " [coherence.csv](../benchmarks/coherence.csv); `python -m benchmarks.coherence` makes this page,"
         " `python -m benchmarks.coherence draw` the texts (its docstring says from what).",
         f"{len(twice)} of the texts, drawn at random, were labelled twice more, in another order and without sight of the first labels or"
@@ -153,7 +154,11 @@ def summary(data: pd.DataFrame) -> str:
         }
         for row in wrong.itertuples()
     ]
-    parts += ["## Where they differ", table(rows) if rows else "Nowhere."]
+    parts += [
+        "## Where they differ",
+        "Surprise is where the texts lie between sound text, 0, and words in disorder, 1.",
+        table(rows, right="") or "Nowhere.",
+    ]
     return "\n\n".join(parts) + "\n"
 
 

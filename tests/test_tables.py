@@ -3,6 +3,7 @@
 import math
 import re
 
+import numpy as np
 import pytest
 
 from lottery.analysis import findings
@@ -126,9 +127,9 @@ def test_samples_stand_beside_their_verdict():
 
 
 def test_the_table_of_methods_marks_the_lowest_of_each_model():
-    records = [*ways("a", magnitude=(1.5, 4.0), wanda=(1.4, 5.0)), record_of("a", "wanda", 0.5, 20.0, pattern="2:4")]
+    records = [*ways("a", magnitude=(1.5, 4.0), wanda=(1.4, 5.0)), record_of("a", "wanda", 0.5, 20.0, bits_per_byte=2.0, pattern="2:4")]
     records += ways("b", magnitude=(1.5, 4.0), wanda=(1.6, 5.0))
-    lines = by_method(frame(records), 0.5).split("\n\n")[0].splitlines()
+    lines = by_method(frame(records), 0.5, findings.least_by_model(frame(records), records)).split("\n\n")[0].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0] == ["Method", "a", "b", "Pruning"]
     assert cells[2:] == [
@@ -140,8 +141,8 @@ def test_the_table_of_methods_marks_the_lowest_of_each_model():
 
 
 def test_of_one_model_a_table_has_all_sparsities():
-    records = [*ways("a", magnitude=(1.5, 4.0), wanda=(1.4, 5.0)), record_of("a", "wanda", 0.5, 20.0, pattern="2:4")]
-    lines = by_sparsity(frame(records)).splitlines()
+    records = [*ways("a", magnitude=(1.5, 4.0), wanda=(1.4, 5.0)), record_of("a", "wanda", 0.5, 20.0, bits_per_byte=2.0, pattern="2:4")]
+    lines = by_sparsity(frame(records), findings.least_by_model(frame(records), records)).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert cells[0] == ["Method", "50%", "70%", "Pruning"]
     assert cells[2:] == [
@@ -150,6 +151,16 @@ def test_of_one_model_a_table_has_all_sparsities():
         ["wanda\u00a02:4", "20.0", "", "0.100 s"],
     ]
     assert "Perplexity by method and sparsity, dense 10.0. Bold" in lines[-1]
+
+
+def test_what_cannot_be_told_apart_from_the_lowest_is_in_bold_too():
+    """What is hard in the text is hard by all ways: only differences window by window count, and magnitude's is in all of them."""
+    noise = np.random.default_rng(0).normal(0, 0.3, (2, 40))
+    shared, own = 1 + noise[0], 0.02 * noise[1]
+    nll = {"dense": shared, "alps": shared + 0.5, "admm": shared + 0.501 + own, "magnitude": shared + 0.6 + own}
+    records = [record_of("a", way, 0.5 * (way != "dense"), np.exp(7 * of.mean()), bits_per_byte=of.mean() / (20 * math.log(2)), windows=40, window_nll=list(of)) for way, of in nll.items()]  # fmt: skip
+    lines = by_sparsity(frame(records), findings.least_by_model(frame(records), records)).splitlines()
+    assert [line.count("**") for line in lines if line.startswith(("| alps", "| admm", "| magnitude"))] == [2, 2, 0]
 
 
 def test_the_cost_table_shows_speed_in_times_of_the_dense_model():

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import entr
 
 from lottery.analysis.allocations import gains
-from lottery.analysis.findings import method_rankings
+from lottery.analysis.findings import least_by_model, method_rankings
 from lottery.analysis.frame import frame
 from lottery.evaluation.unigram import unigram_nll
 from lottery.report.figures import methods_compared
@@ -59,15 +59,16 @@ def test_tables_mark_what_is_worse_than_token_frequencies():
     records = with_frequencies(ways("a", wanda=(1.2, 5), magnitude=(2, 9)), 0.0)
     records[0].result.window_unigram = [np.log(30) * records[0].result.scored_tokens]
     data = frame(records)
-    shown = by_sparsity(data)
+    shown = by_sparsity(data, least_by_model(data, records))
     assert "Italic: worse than token frequencies alone, 30.0." in shown
     assert "*50.0*" in shown
     assert "**50.0**" not in shown
     assert "**12.0**" in shown
-    both = frame([*records, *ways("b", wanda=(1, 1), magnitude=(2, 2))])
-    assert "*50.0*" in by_method(both, 0.7)
-    assert "**10.0**" in by_method(both, 0.7), "of b nothing is known"
-    assert "Italic" not in by_sparsity(frame(ways("b", wanda=(1, 1))))
+    several = [*records, *ways("b", wanda=(1, 1), magnitude=(2, 2))]
+    both = frame(several)
+    assert "*50.0*" in by_method(both, 0.7, least_by_model(both, several))
+    assert "**10.0**" in by_method(both, 0.7, least_by_model(both, several)), "of b nothing is known"
+    assert "Italic" not in by_sparsity(frame(ways("b", wanda=(1, 1))), set())
 
 
 def test_a_gain_among_the_useless_is_none():

@@ -314,6 +314,18 @@ def method_rankings(data: pd.DataFrame, records: list[Record]) -> list[MethodRan
     return found
 
 
+def least_by_model(data: pd.DataFrame, records: list[Record]) -> set[tuple[str, str, float]]:
+    """Return by which ways each model loses least, and by which it may as well, as model, way and sparsity.
+
+    These are the best way and its rivals, as ``method_rankings`` tells them apart among the ways of that model alone.
+    """
+    found = set()
+    for model, rows in data.groupby("model", sort=False):
+        for at in method_rankings(rows, [record for record in records if record.model == model]):
+            found |= {(str(model), way, at.sparsity) for way in (next(iter(at.lost)), *at.rivals)}
+    return found
+
+
 def _least(more: float, lost: np.ndarray, other: np.ndarray, windows: int, comparisons: int) -> float:
     """Return the least that one way may lose more than another, given the losses of both [draws]: the widened interval's lower end."""
     with np.errstate(invalid="ignore"):  # infinity less infinity

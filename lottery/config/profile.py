@@ -53,7 +53,7 @@ class Tickets(BaseModel):
         " the lowest dense loss on held-back training text",
         min_length=1,
     )
-    seeds: int = Field(description="a whole number of seeds, at least 1; intervals need at least two", ge=1, le=1000)
+    seeds: int = Field(description="a whole number of seeds, 1 to 1000; intervals need at least two", ge=1, le=1000)
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Tickets":
@@ -85,7 +85,7 @@ class Recovery(BaseModel):
         min_length=1,
     )
     steps: int = Field(
-        description="a whole number of steps, at least 1, with elsa at least 32, or 256 with several rates; a few hundred are usual",
+        description="a whole number of steps, 1 to 1000000, with elsa at least 32, or 256 with several rates; a few hundred are usual",
         ge=1,
         le=1_000_000,
     )
@@ -95,7 +95,7 @@ class Recovery(BaseModel):
         " the one with the lowest cross-entropy on held-back text after an eighth of the steps",
         min_length=1,
     )
-    batch_size: int = Field(4, description="a whole number of windows of 'calibration_seq_len' a step, at least 1", ge=1, le=4096)
+    batch_size: int = Field(4, description="a whole number of windows of 'calibration_seq_len' a step, 1 to 4096", ge=1, le=4096)
 
     @model_validator(mode="after")
     def _each_once(self) -> "Recovery":
@@ -125,7 +125,7 @@ class Settings(BaseModel):
     new_tokens: int = Field(50, description="a whole number of generated tokens, 2 to 4096", ge=2, le=4096)
     temperature: float = Field(0.7, description="a number above 0, at most 2", gt=0, le=2)
     repeats: int = Field(5, description="a whole number of timed repeats, 1 to 100", ge=1, le=100)
-    seed: int = Field(0, description="a whole number, at least 0", ge=0, lt=2**63)
+    seed: int = Field(0, description="a whole number, 0 to 2⁶³ - 1", ge=0, lt=2**63)
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto, float32, float16 or bfloat16")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
 

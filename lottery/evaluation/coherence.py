@@ -9,8 +9,8 @@ model needs for sound text (0) to what it needs for words in disorder (1).
 - Sound text is what the dense model wrote itself after the same beginnings, or real text if the dense model finds that easier: a dense
   model that babbles must not set the standard. Words in disorder are those of real text, shuffled.
 
-So nothing is tuned to a model, a corpus or a language. Only drawn texts are judged: greedy decoding loops even where a model is sound. The
-limits were set on texts that were read; ``benchmarks/coherence.py`` checks them on models that they were not set on.
+So the measure itself knows of no model, corpus or language. Only drawn texts are judged: greedy decoding loops even where a model is
+sound. The limits were set on texts that were read; ``benchmarks/coherence.py`` checks them on models that they were not set on.
 """
 
 import math

@@ -238,30 +238,36 @@ def summary(data: pd.DataFrame, scores: dict[str, dict[str, Crossing]]) -> str:
 
 WIDE = 6  # columns of models; with more, models are rows
 _PRUNING = "Pruning: seconds for a whole model, median."
+_BOLD = ", and what cannot be told apart from it."
 
 
-def by_method(data: pd.DataFrame, level: float) -> str:
-    """Return perplexity at a sparsity, a row a way of pruning and a column a model, the lowest of each model in bold.
+def by_method(data: pd.DataFrame, level: float, least: set[tuple[str, str, float]]) -> str:
+    """Return perplexity at a sparsity, a row a way of pruning and a column a model.
 
     With many models, models are the rows.
+
+    Args:
+        data: The variants.
+        level: The sparsity.
+        least: What ``findings.least_by_model`` returns: these are in bold.
     """
     at = data[(data["method"] != "dense") & (data["sparsity"] == level)]
     dense = data[data["method"] == "dense"].set_index("model")["perplexity"].map(number)
     models = list(at["model"].unique())
     top = pd.DataFrame([dense.reindex(models, fill_value="")], index=["dense"]).assign(Pruning="")
-    grid, first = pd.concat([top, _by_column(at, "model")]), "Method"
+    grid, first = pd.concat([top, _by_column(at, "model", least)]), "Method"
     if len(models) > WIDE:
         grid, first = grid.T, "Model"
-    caption = f"Perplexity by method at {percent(level)}. Bold: the lowest of each model.{_frequencies(data)} {_PRUNING}"
+    caption = f"Perplexity by method at {percent(level)}. Bold: the lowest of each model{_BOLD}{_frequencies(data)} {_PRUNING}"
     return table(grid.rename_axis(first).reset_index().to_dict("records"), caption)
 
 
-def by_sparsity(data: pd.DataFrame) -> str:
-    """Return the perplexity of one model, a row a way of pruning and a column a sparsity, the lowest of each sparsity in bold."""
+def by_sparsity(data: pd.DataFrame, least: set[tuple[str, str, float]]) -> str:
+    """Return the perplexity of one model, a row a way of pruning and a column a sparsity; bold as in ``by_method``."""
     at = data[data["method"] != "dense"].sort_values("sparsity", kind="stable")
-    grid = _by_column(at.assign(sparsity=at["sparsity"].map(percent)), "sparsity")
+    grid = _by_column(at, "sparsity", least).rename(columns=lambda name: name if name == "Pruning" else percent(name))
     dense = ", ".join(number(value) for value in data[data["method"] == "dense"]["perplexity"])
-    bold = f"Bold: the lowest at each sparsity.{_frequencies(data)}"
+    bold = f"Bold: the lowest at each sparsity{_BOLD}{_frequencies(data)}"
     caption = f"Perplexity by method and sparsity, dense {dense or 'not measured'}. {bold} {_PRUNING}"
     return table(grid.rename_axis("Method").reset_index().to_dict("records"), caption)
 
@@ -273,13 +279,14 @@ def _frequencies(data: pd.DataFrame) -> str:
     return f" Italic: worse than token frequencies alone, {found}." if found else ""
 
 
-def _by_column(points: pd.DataFrame, column: str) -> pd.DataFrame:
+def _by_column(points: pd.DataFrame, column: str, least: set[tuple[str, str, float]]) -> pd.DataFrame:
     """Return perplexity, a row a way of pruning, a column a value of ``column``, and the median seconds of pruning."""
-    best, columns, rows = points.groupby(column)["perplexity"].min(), list(points[column].unique()), {}
+    columns, rows = list(points[column].unique()), {}
     for method, own in points.groupby("method", sort=False):
         cells = dict.fromkeys(columns, "")
         for _, row in own.iterrows():
-            worse, lowest = row["perplexity"] > row["unigram_perplexity"], row["perplexity"] == best[row[column]]
+            worse = row["perplexity"] > row["unigram_perplexity"]
+            lowest = (row["model"], row["method"], row["sparsity"]) in least
             cells[row[column]] = ("*" if worse else "**" if lowest else "").join(["", number(row["perplexity"]), ""])
         rows[str(method).replace(" ", NBSP)] = {**cells, "Pruning": f"{number(own['pruning_seconds'].median())} s"}
     return pd.DataFrame.from_dict(rows, orient="index")

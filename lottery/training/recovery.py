@@ -36,9 +36,9 @@ def recover(
     """Retrain a model in place.
 
     Weights in bfloat16 are trained in float32, since the smallest updates would be lost, and products computed in bfloat16 (mixed
-    precision, arXiv 1710.03740); that takes 16 bytes a weight, 1 more for a mask, 5 for ELSA and 4 for a teacher. Afterwards the model is
-    as it was: in its dtype, in evaluation mode, with the same parameters requiring gradients. Dropout is off, so that the same seed gives
-    the same weights, and no arm learns through noise that scoring knows nothing of.
+    precision, arXiv 1710.03740). That takes 4 bytes a weight and 12 more for each that is trained, 1 for a mask or 5 for ELSA; a teacher
+    takes 4 more of each. Afterwards the model is as it was: in its dtype, in evaluation mode, with the same parameters requiring gradients.
+    Dropout is off, so that the same seed gives the same weights, and no arm learns through noise that scoring knows nothing of.
 
     Args:
         model: A model in float32 or bfloat16.

@@ -18,8 +18,8 @@ def told(data: pd.DataFrame, records: list[Record]) -> list[str]:
         data: What was measured at the sparsities that the profile names.
         records: The records of it.
     """
-    several = data["model"].nunique() > 1
-    parts = [tables.by_method(data, level) for level in findings.levels(data)] if several else [tables.by_sparsity(data)]
+    several, least = data["model"].nunique() > 1, findings.least_by_model(data, records)
+    parts = [tables.by_method(data, level, least) for level in findings.levels(data)] if several else [tables.by_sparsity(data, least)]
     return [sentences("methods", found=findings.method_rankings(data, records)), *parts]
 
 
