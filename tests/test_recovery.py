@@ -188,7 +188,7 @@ def test_whatever_moves_zeros_stands_beside_what_keeps_them_and_the_dense_contro
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"recover": {"steps": 0}}, r"^recover\['steps'\]: given 0; allowed: a whole number of steps, at least 1"),
+        ({"recover": {"steps": 0}}, r"^recover\['steps'\]: given 0; allowed: a whole number of steps, 1 to 1000000"),
         ({"recover": {"learning_rate": 0.1}}, r"^recover\['steps'\]: not given; allowed: a whole number of steps"),
         (
             {"recover": {"steps": 1, "learning_rote": 1}},
