@@ -145,6 +145,7 @@ def test_characters_without_a_glyph_are_escaped_in_pdf():
 def test_a_table_cell_cannot_break_its_row():
     assert "a\\|b" in table([{"x": "a|b"}])
     assert table([]) == ""
+    assert [row.split() for row in table([{"x": "a"}, {"y": "b"}]).splitlines()[2:]] == [["|", "a", "|", "|"], ["|", "|", "b", "|"]]
     assert markdown("a", "", "b").data == "a\n\nb"
 
 
