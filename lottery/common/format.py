@@ -26,7 +26,7 @@ def percent(share: float) -> str:
     if 1e-9 < abs(share) < 0.01:
         return f"{100 * share:.2g}%"
     digits = next((digits for digits in range(1, 7) if f"{100 * share:.{digits}f}" != "100." + digits * "0"), 1)
-    return f"{100 * share:.{1 if abs(share - 1) < 1e-9 else digits}f}".removesuffix(".0") + "%"
+    return f"{100 * share:.{digits}f}".removesuffix(".0") + "%"
 
 
 def change(share: float) -> str:

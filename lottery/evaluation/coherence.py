@@ -23,7 +23,7 @@ CAN_JUDGE = 1.3  # shuffled words must cost the dense model so many times the bi
 DEGRADED, BROKEN = 0.28, 0.80  # on the way from sound text to words in disorder
 LOOPS = 0.5  # of the dense texts' different sequences: with fewer, texts are broken also where the dense model cannot judge
 _GRAM = 10  # characters
-_STRETCHES, _STRETCH_WORDS = 20, 40
+_STRETCHES, STRETCH_WORDS = 20, 40
 _RESAMPLES = 400
 NOTHING = 0.1  # of real text's bits: where the dense model's own texts cost less, no other text can be held against them
 
@@ -64,7 +64,7 @@ def yardsticks(text: str, beginning: int) -> tuple[list[tuple[str, str]], list[t
         The real pairs of beginning and stretch, and the same with shuffled stretches.
     """
     spans = [match.span() for match in re.finditer(r"\S+", text)]
-    length = min(_STRETCH_WORDS, max(1, len(spans) - beginning))
+    length = min(STRETCH_WORDS, max(1, len(spans) - beginning))
     places = range(0, max(1, len(spans) - beginning - length), max(1, len(spans) // _STRETCHES))
     shuffle, real, shuffled = random.Random(0), [], []
     for place in list(places)[:_STRETCHES]:

@@ -19,7 +19,7 @@ from lottery.config.profile import Profile
 from lottery.data.calibration import Calibration, Retraining, calibration, retraining
 from lottery.data.corpus import HUB_TEXTS, corpus, corpus_identity, prompts, windows
 from lottery.evaluation import lm_eval_tasks
-from lottery.evaluation.coherence import yardsticks
+from lottery.evaluation.coherence import STRETCH_WORDS, yardsticks
 from lottery.evaluation.unigram import unigram_nll
 from lottery.experiments import pruned_once
 from lottery.experiments.impossible import remember, remembered
@@ -94,6 +94,11 @@ class Study:
     def requests(self) -> list[Request]:
         """The trials in their order; with ``bisect`` their number grows as they are measured."""
         return with_bisections(self._named, self.folder) if self.profile.bisect else self._named
+
+    @cached_property
+    def yardsticks(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """The stretches of the text that texts are judged against, as they are and shuffled."""
+        return yardsticks(self.text.text, self.profile.prompt_words)
 
     @cached_property
     def trials(self) -> Trials:
@@ -253,10 +258,12 @@ class Study:
         """Refuse lengths beyond the model's context, where it writes noise and pruning would be blamed for it."""
         context = getattr(self.skeleton.config, "max_position_embeddings", None)
         longest = max(len(self.tokenizer(start).input_ids) for start in self.starts) + self.profile.new_tokens
-        judged, _ = yardsticks(self.text.text, self.profile.prompt_words)
-        stretch = max(len(self.tokenizer(begun + rest).input_ids) for begun, rest in judged)
+        stretch = max(len(self.tokenizer(begun + rest).input_ids) for begun, rest in self.yardsticks[0])
         wanted = [("seq_len", self.profile.seq_len), ("calibration_seq_len", self.profile.calibration_seq_len * self.profile.calibrated)]
-        wanted += [("new_tokens: with the longest prompt", longest), ("text: with a stretch of 40 words to judge by", stretch)]
+        wanted += [
+            ("new_tokens: with the longest prompt", longest),
+            (f"text: with a stretch of {STRETCH_WORDS} words to judge by", stretch),
+        ]
         for key, tokens in wanted:
             if context and tokens > context:
                 raise LotteryError(f"{key}: given {tokens} tokens; {self.profile.model_name} was made for at most {context}")

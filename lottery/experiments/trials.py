@@ -9,7 +9,7 @@ import torch
 
 from lottery.common.errors import LotteryError, NotFiniteError, TrialMemoryError
 from lottery.common.progress import progress
-from lottery.evaluation import bootstrap, coherence, generation, lm_eval_tasks
+from lottery.evaluation import bootstrap, generation, lm_eval_tasks
 from lottery.evaluation.evaluate import evaluate
 from lottery.evaluation.generation import Continuation, Speed, continuations
 from lottery.evaluation.likelihood import Likelihoods
@@ -233,10 +233,9 @@ class Trials:
     def _judged_by(self) -> Texts:
         """What texts are judged against: the dense model's bits per byte on its own, on real and on shuffled text. No texts yet."""
         tokenizer = self.study.tokenizer
-        stretches = coherence.yardsticks(self.study.text.text, self.profile.prompt_words)
         with self._memory_to_generate:
             dense = self.models.for_generation(self.models.dense())
-            real, shuffled = (generation.bits_per_byte(dense, tokenizer, pairs) for pairs in stretches)
+            real, shuffled = (generation.bits_per_byte(dense, tokenizer, pairs) for pairs in self.study.yardsticks)
             own = self._samples(self._written(dense, self.study.requests[0]))
         return Texts(samples=[], dense=[sample for sample in own if sample.how == "sampled"], real=real, shuffled=shuffled)
 
